@@ -1,0 +1,253 @@
+"""What happens in a session, told to everyone who listens: terminal, Slack, JSON lines, your Python.
+
+Events are told after the fact and carry text that has been masked. They are a view: the journal is the record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """How a turn ended. Every turn ends in exactly one of them."""
+
+    SUCCESS = "success"
+    MAX_STEPS = "max_steps"
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
+    DENIED = "denied"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and money of a session so far. `cost_usd` is `None` while a price is unknown: unknown is not zero."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a turn: its state, the answer (what `final_answer` was given), and why where it is no success."""
+
+    state: State
+    answer: Any = None
+    reason: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """A file that a call will send away: path in the workspace, size in bytes, SHA-256 of what was copied out."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ApprovalRequest:
+    """A call that waits for a person.
+
+    `arguments` are what the tool will get, masked; `preview` is what a person should read before answering (a card, a
+    diff), `files` what leaves the machine, `cost_usd` the estimate (`None`: unknown or free of charge).
+    """
+
+    call_id: str
+    tool: str
+    arguments: dict[str, Any]
+    effects: str
+    reason: str
+    preview: str = ""
+    files: tuple[FileDigest, ...] = ()
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class ApprovalAnswer:
+    """A person's (or a rule's) word on one call: `approve`, `reject` (the model gets the reason) or `stop` (the turn ends)."""
+
+    decision: str
+    reason: str = ""
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.decision not in ("approve", "reject", "stop"):
+            raise ValueError(f"`decision` is approve, reject or stop, not {self.decision!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Common to all events: whose it is, its place in that session's order (from 1), seconds since the epoch."""
+
+    session_id: str = ""
+    seq: int = 0
+    at: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """`ToolCalled` is `tool_called`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def to_json(self) -> str:
+        """One JSON line, ASCII only."""
+        return json.dumps({"event": self.kind, **asdict(self)}, default=str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStarted(Event):
+    task: str
+    model: str
+    workspace: str
+    trace: str
+    jail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting(Event):
+    """Something slow holds things up (`"loading litellm"`, `"starting the jail"`, `"the model"`); `""` when it is over."""
+
+    on: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted(Event):
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDelta(Event):
+    """A piece of the model's answer as it streams."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAnswered(Event):
+    """The model's answer to a step: its words, the code it wants run (`None` when there is none), what it cost."""
+
+    step: int
+    thought: str
+    code: str | None
+    input_tokens: int
+    output_tokens: int
+    usage: Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanChanged(Event):
+    """`items` are `{"text": ..., "status": "pending" | "in_progress" | "done"}` in order."""
+
+    items: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCalled(Event):
+    step: int
+    call_id: str
+    tool: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolReturned(Event):
+    """`summary` is the first kilobyte of the result or the error, as text."""
+
+    step: int
+    call_id: str
+    tool: str
+    ok: bool
+    summary: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodePrinted(Event):
+    """Output of running code, as it comes (rate-limited; the whole is in the observation)."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalAsked(Event):
+    request: ApprovalRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalAnswered(Event):
+    call_id: str
+    answer: ApprovalAnswer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFinished(Event):
+    step: int
+    observation: str
+    error: str
+    seconds: float
+    images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionEnded(Event):
+    outcome: Outcome
+    trace: str
+
+
+class EventLog:
+    """Orders the events of one session and hands them to listeners, each exactly once and in order.
+
+    Listeners are called on the thread that emits, under a lock that keeps the order: they must be quick. One that
+    raises is dropped and the reason kept in `dropped`, so that a broken terminal never stops a session.
+
+    Args:
+        session_id (`str`): Written into every event.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.history: list[Event] = []
+        self.dropped: list[str] = []
+        self._listeners: list[Callable[[Event], None]] = []
+        self._lock = threading.RLock()
+
+    def emit(self, event: Event) -> None:
+        with self._lock:
+            event = replace(event, session_id=self.session_id, seq=len(self.history) + 1, at=time.time())
+            self.history.append(event)
+            for listener in list(self._listeners):
+                self._tell(listener, event)
+
+    def listen(self, listener: Callable[[Event], None], since: int = 0) -> None:
+        """Adds a listener; it first gets what came after sequence number `since`."""
+        with self._lock:
+            for event in self.history[since:]:
+                self._tell(listener, event)
+            self._listeners.append(listener)
+
+    def _tell(self, listener: Callable[[Event], None], event: Event) -> None:
+        try:
+            listener(event)
+        except Exception as error:  # noqa: BLE001 - a listener is foreign code; the session must outlive it
+            self.dropped.append(f"{listener!r}: {error!r}")
+            if listener in self._listeners:
+                self._listeners.remove(listener)
