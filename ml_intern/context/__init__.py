@@ -1,0 +1,5 @@
+"""What the model sees."""
+
+from .render import Renderer
+
+__all__ = ["Renderer"]

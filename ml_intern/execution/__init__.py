@@ -1,0 +1,36 @@
+"""Where code runs: a real Python in a jail, the tools on the host, a pipe in between."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_intern.execution.executor import CodeInterrupted, JailExecutor, JailOutput, WorkerLost
+    from ml_intern.execution.jail import Jail, JailUnavailable, Limits, find_jail
+    from ml_intern.execution.workspace import Workspace, WorkspaceError
+
+_HOMES = {
+    "CodeInterrupted": "executor", "JailExecutor": "executor", "JailOutput": "executor", "WorkerLost": "executor",
+    "Jail": "jail", "JailUnavailable": "jail", "Limits": "jail", "find_jail": "jail",
+    "Workspace": "workspace", "WorkspaceError": "workspace",
+}  # fmt: skip
+__all__ = [  # noqa: RUF022 - listed for type checkers, which do not evaluate `_HOMES`
+    "CodeInterrupted",
+    "Jail",
+    "JailExecutor",
+    "JailOutput",
+    "JailUnavailable",
+    "Limits",
+    "WorkerLost",
+    "Workspace",
+    "WorkspaceError",
+    "find_jail",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads on first use: the executor brings in smolagents, which takes two seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

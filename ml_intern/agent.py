@@ -1,0 +1,313 @@
+"""InternAgent: smolagents' `CodeAgent` whose code runs in a jail, whose calls are gated and whose steps are on record."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolagents import CodeAgent, MultiStepAgent, PythonExecutor
+from smolagents.agents import (
+    AGENT_REGISTRY,
+    ActionOutput,
+    AgentError,
+    AgentGenerationError,
+    AgentMaxStepsError,
+    AgentParsingError,
+    ChatMessage,
+    FinalAnswerStep,
+    PlanningStep,
+    ToolCall,
+    handle_agent_output_types,
+)
+from smolagents.memory import ActionStep, MemoryStep, TaskStep
+from smolagents.monitoring import LogLevel, Timing
+
+from .approval import ApprovalGate, ApprovalPolicy, Asker, ask_at_terminal
+from .budget import SpendLedger
+from .context import Renderer
+from .events import State
+from .execution import JailExecutor, Workspace
+from .models import call_usage
+from .router import ToolRouter
+from .secrets import Masker
+from .steps import ModelStep, Observer, Observers, ToolCallStep, ToolResultStep, TrackedActionStep
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, and why where it was no success."""
+
+    state: State
+    reason: str = ""
+
+
+class InternAgent(CodeAgent):
+    """A `CodeAgent` in every place where one goes, with three differences.
+
+    Its code runs in real Python in a local jail (`executor_type="local"`); every call of a tool goes through a router that
+    can record, ask and refuse; and a run ends in an explicit state (`ending`).
+
+    Args:
+        tools (`list[Tool]`): As for `CodeAgent`. Passing a tool in vouches for it; one that declares that it writes or
+            spends is asked about all the same.
+        model (`Model`): As for `CodeAgent`.
+        policy (`ApprovalPolicy`, *optional*): Which calls a person is asked about.
+        on_approval (`Asker`, *optional*): Asks that person. Defaults to a question at the terminal; where there is none,
+            such calls are refused.
+        observers (`Iterable[Observer]`): Told of everything as it happens; a session's journal is one.
+        ledger (`SpendLedger`, *optional*): What the run may cost.
+        workspace (`Workspace`, *optional*): The folder that the code and the tools share. Defaults to a temporary one.
+        masker (`Masker`, *optional*): Masks secrets in whatever the model or an observer sees.
+        kwargs: Everything else that `CodeAgent` takes. `executor_type` is `"local"`; smolagents' other executors copy the
+            tools out of the router's reach and are refused. `executor=` takes any `PythonExecutor`.
+    """
+
+    def __init__(
+        self,
+        tools: list[Any],
+        model: Any,
+        *args: Any,
+        policy: ApprovalPolicy | None = None,
+        on_approval: Asker | None = None,
+        observers: Iterable[Observer] = (),
+        ledger: SpendLedger | None = None,
+        workspace: Workspace | None = None,
+        masker: Masker | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.masker = masker or Masker()
+        self.observer: Observer = Observers(observers)
+        self.ledger = ledger or SpendLedger()
+        self.ending: Ending | None = None
+        self.router = ToolRouter(self._fire, self.masker)
+        self.gate = ApprovalGate(
+            policy or ApprovalPolicy(), on_approval or ask_at_terminal, self.observer, self._stop_denied, self.masker
+        )
+        self._workspace = workspace
+        self._managed: dict[str, Any] = {}
+        self._renderer = Renderer()
+        self._in_jail = kwargs.get("executor") is None and kwargs.get("executor_type", "local") == "local"
+        super().__init__(tools, model, *args, **kwargs)
+
+    # What smolagents keeps as plain dictionaries are doors to the router here.
+
+    @property
+    def tools(self) -> ToolRouter:
+        return self.router
+
+    @tools.setter
+    def tools(self, tools: Mapping[str, Any]) -> None:
+        self.router.clear()
+        self.router.update(tools)
+
+    @property
+    def managed_agents(self) -> dict[str, Any]:
+        return self._managed
+
+    @managed_agents.setter
+    def managed_agents(self, agents: Mapping[str, Any]) -> None:
+        self._managed = {name: self.router.route(agent) for name, agent in agents.items()}
+        for agent in agents.values():
+            self._adopt(agent)
+
+    def _adopt(self, agent: MultiStepAgent) -> None:
+        """Puts a managed agent's tools behind this agent's gate and record, and those of its own managed agents."""
+        if isinstance(agent, InternAgent):
+            agent.router, tools = ToolRouter(self._fire, self.masker), dict(agent.router)
+            agent.tools = tools
+        else:
+            router = ToolRouter(self._fire, self.masker)
+            router.update(agent.tools)
+            agent.tools = router
+        for managed in agent.managed_agents.values():
+            self._adopt(managed)
+
+    def _setup_step_callbacks(self, step_callbacks: Any) -> None:
+        super()._setup_step_callbacks(None)
+        self.step_callbacks.register(ToolCallStep, self.observer.calling)
+        self.step_callbacks.register(ToolCallStep, self.gate)
+        by_class = step_callbacks if isinstance(step_callbacks, dict) else {ActionStep: step_callbacks or []}
+        for step_class, callbacks in by_class.items():
+            for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+                self.step_callbacks.register(step_class, callback)
+        for step_class, callback in (
+            (ToolResultStep, self.observer.called),
+            (ModelStep, self.observer.answered),
+            (PlanningStep, self.observer.planned),
+            (ActionStep, self.observer.finished),
+        ):
+            self.step_callbacks.register(step_class, callback)
+
+    def _fire(self, step: MemoryStep) -> None:
+        self.step_callbacks.callback(step, agent=self)
+
+    # Where the code runs.
+
+    def create_python_executor(self) -> PythonExecutor:
+        if self.executor_type == "local":
+            limits = {"max_print_outputs_length": self.max_print_outputs_length} | self.executor_kwargs
+            executor = JailExecutor(self._workspace, **limits)
+            self.router.workspace = executor.workspace
+            return executor
+        if self.executor_type in ("e2b", "docker", "modal", "blaxel"):
+            raise ValueError(
+                f"`executor_type={self.executor_type!r}` would copy the tools into the sandbox, out of reach of approvals and "
+                "record. Leave it at 'local', a jail on this machine whose tools stay on the host."
+            )
+        raise ValueError(f"Unsupported executor type: {self.executor_type}")
+
+    def initialize_system_prompt(self) -> str:
+        if not self._in_jail:
+            return super().initialize_system_prompt()
+        listed, self.authorized_imports = self.authorized_imports, ["*"]  # real Python: whatever is installed imports
+        try:
+            return super().initialize_system_prompt()
+        finally:
+            self.authorized_imports = listed
+
+    # The loop.
+
+    def _run_stream(self, task: str, max_steps: int, images: list[Any] | None = None) -> Generator[Any]:
+        self.step_number, self.ending, answer = 1, None, None
+        if self.memory.steps and isinstance(self.memory.steps[-1], TaskStep):
+            self.observer.task(self.memory.steps[-1], sorted(self.state))
+        while self.ending is None:
+            if self.interrupt_switch:
+                self.ending = Ending(State.INTERRUPTED)
+                raise AgentError("Agent interrupted.", self.logger)
+            if self.step_number > max_steps or (spent := self.ledger.exceeded()):
+                self.ending = Ending(State.MAX_STEPS, f"{max_steps} steps") if self.step_number > max_steps else Ending(State.BUDGET, spent)
+                answer = self._wrap_up(task)
+                yield self.memory.steps[-1]
+                break
+            if self.planning_interval is not None and (self.step_number - 1) % self.planning_interval == 0:
+                yield from self._planning(task)
+            step = TrackedActionStep(
+                step_number=self.step_number, timing=Timing(start_time=time.time()), observations_images=images
+            )
+            self.logger.log_rule(f"Step {self.step_number}", level=LogLevel.INFO)
+            self.observer.started(step)
+            failure = None
+            try:
+                for output in self._step_stream(step):
+                    yield output
+                    if isinstance(output, ActionOutput) and output.is_final_answer:
+                        answer = self._accepted(output.output)
+                        step.is_final_answer = True
+            except AgentGenerationError as error:  # the model's service: no step of the model's to learn from
+                failure = error
+            except AgentError as error:
+                step.error = self._masked(error)
+            self._finalize_step(step)
+            self.memory.steps.append(step)
+            step.model_input_messages = None  # every step would keep a copy of the whole prompt
+            yield step
+            self.step_number += 1
+            if failure is not None:
+                self.ending = self.ending or Ending(State.ERROR, str(failure))
+                raise failure
+            if step.is_final_answer and self.ending is None:
+                self.ending = Ending(State.SUCCESS)
+        final = FinalAnswerStep(handle_agent_output_types(answer))
+        self._finalize_step(final)
+        yield final
+
+    def _planning(self, task: str) -> Generator[Any]:
+        started, step = time.time(), None
+        for element in self._generate_planning_step(task, is_first_step=len(self.memory.steps) == 1, step=self.step_number):
+            yield element
+            step = element
+        assert isinstance(step, PlanningStep)
+        used = call_usage(self.model, step.token_usage)
+        self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        step.timing = Timing(start_time=started, end_time=time.time())
+        self._finalize_step(step)
+        self.memory.steps.append(step)
+        step.model_input_messages = []
+
+    def _step_stream(self, memory_step: ActionStep) -> Generator[Any]:
+        with contextlib.ExitStack() as acting:
+            try:
+                for output in super()._step_stream(memory_step):
+                    if isinstance(output, ToolCall):  # the code has been parsed and has not run yet
+                        self._answered(memory_step)
+                        acting.enter_context(self.router.acting(memory_step.step_number))
+                    yield output
+            except AgentParsingError:
+                self._answered(memory_step)
+                raise
+            finally:
+                if memory_step.observations:
+                    memory_step.observations = self.masker.text(memory_step.observations)
+                if isinstance(self.python_executor, JailExecutor) and self.python_executor.images:
+                    shown = [*(memory_step.observations_images or []), *self.python_executor.images]
+                    memory_step.observations_images, self.python_executor.images = shown, []
+
+    def _answered(self, step: ActionStep) -> None:
+        """Counts what the answer took and puts it on record, before its code runs."""
+        used = call_usage(self.model, step.token_usage, step.model_output_message)
+        spent = self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        words = step.model_output if isinstance(step.model_output, str) else ""
+        thought = words.split(self.code_block_tags[0])[0].strip() if step.code_action is not None else words
+        self._fire(
+            ModelStep(
+                step, thought, step.code_action, used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd, spent
+            )
+        )
+
+    def _accepted(self, answer: Any) -> Any:
+        self.logger.log(f"Final answer: {answer}", level=LogLevel.INFO)
+        if self.final_answer_checks:
+            self._validate_final_answer(answer)
+        return answer
+
+    def _wrap_up(self, task: str) -> Any:
+        """The model's last word when steps or money are used up."""
+        assert self.ending is not None
+        started = time.time()
+        message: ChatMessage = self.provide_final_answer(task)
+        said = "Reached max steps." if self.ending.state is State.MAX_STEPS else f"Budget used up: {self.ending.reason}."
+        step = TrackedActionStep(
+            step_number=self.step_number,
+            error=(AgentMaxStepsError if self.ending.state is State.MAX_STEPS else AgentError)(said, self.logger),
+            timing=Timing(start_time=started, end_time=time.time()),
+            token_usage=message.token_usage,
+        )
+        step.action_output = message.content
+        self._finalize_step(step)
+        self.memory.steps.append(step)
+        return message.content
+
+    def write_memory_to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
+        return super().write_memory_to_messages(summary_mode=True) if summary_mode else self._renderer.render(self.memory)
+
+    # Stopping.
+
+    def interrupt(self) -> None:
+        """Stops the run: running code and tools now, the loop before its next step."""
+        super().interrupt()
+        if isinstance(self.python_executor, JailExecutor):
+            self.python_executor.interrupt()
+
+    def _stop_denied(self, reason: str) -> None:
+        self.ending = Ending(State.DENIED, reason)
+        if isinstance(self.python_executor, JailExecutor):
+            self.python_executor.interrupt()
+
+    def _masked(self, error: AgentError) -> AgentError:
+        error.message = self.masker.text(error.message)
+        error.args = (error.message,)
+        return error
+
+    def save(self, output_dir: str | Path, relative_path: str | None = None) -> None:
+        super().save(output_dir, relative_path)
+        app = Path(output_dir) / "app.py"  # smolagents' template imports the agent's class from smolagents
+        text = app.read_text(encoding="utf-8").replace("from smolagents import GradioUI, InternAgent, ", "from ml_intern import InternAgent\nfrom smolagents import GradioUI, ")
+        app.write_text(text, encoding="utf-8")
+
+
+AGENT_REGISTRY["InternAgent"] = InternAgent

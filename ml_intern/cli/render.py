@@ -1,0 +1,229 @@
+"""A session as a person reads it: finished things stay in the scrollback, what goes on is one line below them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from rich.text import Text
+
+from ..events import (
+    ApprovalAnswered,
+    ApprovalAsked,
+    CodePrinted,
+    Event,
+    ModelAnswered,
+    ModelDelta,
+    Outcome,
+    PlanChanged,
+    SessionEnded,
+    SessionStarted,
+    State,
+    StepFinished,
+    StepStarted,
+    ToolCalled,
+    ToolReturned,
+    Usage,
+    Waiting,
+    Warned,
+)
+from . import text as words
+from .paper import Paper
+from .status import Status, spent
+
+INDENT = 2
+CODE_HEAD, CODE_TAIL = 18, 4
+OUTPUT_LINES = 8
+ERROR_LINES = 12
+
+_MARKS = {"done": ("✓", "green"), "in_progress": ("›", "bold"), "pending": ("·", "dim")}
+_ENDS = {
+    State.SUCCESS: ("✓", "green", "Done"),
+    State.MAX_STEPS: ("■", "yellow", "Out of steps"),
+    State.BUDGET: ("■", "yellow", "Budget used up"),
+    State.INTERRUPTED: ("■", "yellow", "Interrupted"),
+    State.DENIED: ("■", "yellow", "Stopped: a call was denied"),
+    State.ERROR: ("✗", "red", "Failed"),
+}
+_ADVICE = {
+    State.MAX_STEPS: "the same task with a higher --max-iterations",
+    State.BUDGET: "the same task with a higher --budget-usd or --max-hours",
+    State.INTERRUPTED: "the same task again, when you like; the trace has what was done so far",
+    State.DENIED: "the same task, approving what it asks; --yes approves everything",
+    State.ERROR: "ml-intern doctor says what works here; --verbose shows everything",
+}
+
+
+class Renderer:
+    """Shows events on paper.
+
+    Args:
+        paper (`Paper`): Where to.
+        verbose (`bool`, defaults to `False`): Nothing is folded.
+    """
+
+    def __init__(self, paper: Paper, verbose: bool = False) -> None:
+        self.paper = paper
+        self.verbose = verbose
+        self.status = Status(paper)
+        self._plan: tuple[dict[str, str], ...] = ()
+        self._printed = ""
+        self._workspace = ""
+
+    def show(self, event: Event) -> None:
+        self.status.note(event)
+        match event:
+            case SessionStarted():
+                self._started(event)
+            case PlanChanged():
+                self._planned(event.items)
+            case StepStarted():
+                self._printed = ""
+            case ModelAnswered():
+                self._answered(event)
+            case ToolReturned():
+                self._returned(event)
+            case CodePrinted():
+                self._print(event.text)
+            case ApprovalAnswered():
+                self._decided(event)
+            case StepFinished():
+                self._finished(event)
+            case Warned():
+                self.warn(event.text)
+            case SessionEnded():
+                self._ended(event.outcome, event.trace)
+            case ModelDelta() | ToolCalled() | ApprovalAsked() | Waiting():
+                pass  # only the status line tells of these
+            case _:
+                pass  # an event of a later version: nothing is known about how to show it
+
+    def warn(self, text: str) -> None:
+        self.paper.put(Text("! ", "bold yellow").append(words.printable(text), "yellow"), INDENT, INDENT + 2)
+
+    def pause(self) -> AbstractContextManager[None]:
+        """The moving line is away while this lasts, so that a question stands undisturbed."""
+        return self.status.away()
+
+    def close(self) -> None:
+        self.status.stop()
+
+    def _started(self, event: SessionStarted) -> None:
+        self._workspace = event.workspace
+        self.paper.put(Text("ML Intern", "bold"))
+        task, left_out, _ = words.fold(event.task.strip().split("\n"), 1000 if self.verbose else 6, 0)
+        self.paper.row("task", "\n".join([*task, *([f"… {left_out} more lines"] if left_out else [])]))
+        self.paper.row("model", event.model)
+        if event.jail:
+            unsafe = event.jail == "none"
+            self.paper.row(
+                "jail",
+                "none: code runs as you, on this machine" if unsafe else event.jail,
+                "bold red" if unsafe else "",
+            )
+        self.paper.path("workspace", event.workspace)
+        self.paper.path("trace", event.trace)
+
+    def _planned(self, items: tuple[dict[str, str], ...]) -> None:
+        """The whole plan when its wording changed; else only the lines whose status changed."""
+        same = [item["text"] for item in items] == [item["text"] for item in self._plan]
+        changed = [item for item, old in zip(items, self._plan, strict=False) if item != old] if same else items
+        self._plan = items
+        if not changed:
+            return
+        done = sum(item["status"] == "done" for item in items)
+        self.paper.gap()
+        self.paper.put(Text("plan ", "bold").append(f"{done} of {len(items)} done", "dim"), INDENT)
+        for item in changed:
+            mark, style = _MARKS.get(item["status"], ("·", "dim"))
+            line = Text(f"{mark} ", style).append(
+                words.printable(item["text"]), "dim" if item["status"] == "done" else ""
+            )
+            self.paper.put(line, INDENT + 2, INDENT + 4)
+        self.paper.gap()
+
+    def _answered(self, event: ModelAnswered) -> None:
+        self.paper.gap()
+        self.paper.put(Text(f"Step {event.step}", "bold"))
+        if event.thought.strip():
+            self.paper.put(words.printable(event.thought.strip()), INDENT)
+        if event.code and event.code.strip():
+            self.paper.gap()
+            head, tail = (1_000_000, 0) if self.verbose else (CODE_HEAD, CODE_TAIL)
+            self.paper.code(event.code, INDENT + 2, head, tail)
+            self.paper.gap()
+
+    def _returned(self, event: ToolReturned) -> None:
+        called, arguments = self.status.returned(event)
+        line = Text("✓ " if event.ok else "✗ ", "green" if event.ok else "red")
+        room = max(self.paper.console.width - INDENT - 14, 20) if self.paper.terminal and not self.verbose else None
+        shown = Text(words.call(called, arguments, 20_000 if self.verbose else 400))
+        shown.stylize("cyan", 0, len(words.one_line(called)))
+        if room:
+            shown.truncate(room, overflow="ellipsis")
+        self.paper.put(line.append_text(shown).append(f"  {words.duration(event.seconds)}", "dim"), INDENT, INDENT + 4)
+        if not event.ok or self.verbose:
+            lines = event.summary.strip().split("\n")
+            kept = lines if self.verbose else lines[:3]
+            self.paper.put(Text(words.printable("\n".join(kept)), "" if event.ok else "red"), INDENT + 2)
+
+    def _print(self, text: str) -> None:
+        self._printed += text
+        if self.verbose:  # whole lines at once, as they come
+            *whole, self._printed = self._printed.split("\n")
+            self.paper.output([words.last_lines(line, 1)[0][0] if line.strip() else "" for line in whole], 0, INDENT)
+        else:
+            self._printed = self._printed[-200_000:]
+
+    def _decided(self, event: ApprovalAnswered) -> None:
+        mark, style, word = {
+            "approve": ("✓", "green", "approved"),
+            "reject": ("✗", "yellow", "rejected"),
+            "stop": ("■", "yellow", "stopped"),
+        }[event.answer.decision]
+        by = f" by {event.answer.by}" if event.answer.by else ""
+        why = f": {event.answer.reason}" if event.answer.reason else ""
+        self.paper.put(Text(f"{mark} ", style).append(words.printable(f"{word}{by}{why}")), INDENT, INDENT + 2)
+
+    def _finished(self, event: StepFinished) -> None:
+        lines, left_out = words.last_lines(self._printed, 1_000_000 if self.verbose else OUTPUT_LINES)
+        self._printed = ""
+        self.paper.output(lines, left_out, INDENT)
+        if event.error:
+            lines, left_out = words.last_lines(event.error, 1_000_000 if self.verbose else ERROR_LINES)
+            self.paper.output(lines, left_out, INDENT, "red")
+        usage = self.status.usage
+        facts = [
+            words.duration(event.seconds),
+            f"{spent(usage)} so far",
+        ]
+        if event.images:
+            facts.insert(1, f"{event.images} image{'s' * (event.images > 1)}")
+        self.paper.put(Text(" · ".join(facts), "dim"), INDENT)
+
+    def _ended(self, outcome: Outcome, trace: str) -> None:
+        self.status.stop()
+        mark, style, word = _ENDS[outcome.state]
+        steps = f"{outcome.steps} step{'s' * (outcome.steps != 1)}"
+        usage = outcome.usage
+        facts = f"{steps} · {words.duration(outcome.seconds)} · {tokens(usage)} · {words.money(usage.cost_usd)}"
+        self.paper.gap()
+        self.paper.put(Text(f"{mark} {word}", f"bold {style}").append(f"  {facts}", "dim"))
+        if outcome.reason:
+            self.paper.put(
+                Text(words.printable(outcome.reason), style if outcome.state is not State.SUCCESS else ""), INDENT
+            )
+        if outcome.answer is not None:
+            answer = outcome.answer if isinstance(outcome.answer, str) else words.value(outcome.answer)
+            self.paper.gap()
+            self.paper.put(words.printable(answer.strip()), INDENT)
+        self.paper.gap()
+        self.paper.path("trace", trace)
+        if outcome.state is State.SUCCESS:
+            self.paper.path("workspace", self._workspace)
+        else:
+            self.paper.row("next", _ADVICE[outcome.state])
+
+
+def tokens(usage: Usage) -> str:
+    cached = f" ({words.amount(usage.cached_tokens)} cached)" if usage.cached_tokens else ""
+    return f"{words.amount(usage.input_tokens)} tokens in{cached}, {words.amount(usage.output_tokens)} out"

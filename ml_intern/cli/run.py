@@ -1,0 +1,254 @@
+"""One task from its command line to its end: events to show, questions to answer, Ctrl-C, an exit code.
+
+Everything that reaches the person passes one queue that the main thread works off: events never overlap a question,
+a slow terminal never holds up a session, and Ctrl-C finds the thread that Python gives it to.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from ..events import ApprovalAnswer, ApprovalRequest, Event, Outcome, SessionEnded, State
+
+if TYPE_CHECKING:
+    from ..intern import MLIntern, Session
+
+EXIT = {State.SUCCESS: 0, State.ERROR: 1, State.MAX_STEPS: 3, State.BUDGET: 3, State.DENIED: 4, State.INTERRUPTED: 130}
+
+YES = "--yes: everything this task asks for is approved, unread. It may publish, spend money and delete."
+UNSAFE = "--unsafe-local: there is no jail. The model's code runs as you, with your files, keys and network."
+NOBODY = (
+    "Nobody could be asked, as this is not a terminal. Run it in one, or with --yes to approve what the task asks for."
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task as the command line has it. What is `None` is left to `MLIntern`."""
+
+    task: str
+    files: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
+    datasets: tuple[str, ...] = ()
+    model: str | None = None
+    system_prompt: str | None = None
+    max_iterations: int = 300
+    budget_usd: float | None = None
+    max_hours: float | None = None
+    home: Path | None = None
+    slack: bool = False
+    yes: bool = False
+    unsafe_local: bool = False
+    json: bool = False
+    verbose: bool = False
+
+
+class View(Protocol):
+    """How a session is shown."""
+
+    asks: bool
+    """Whether there is a person who can answer."""
+
+    def start(self) -> None: ...
+    def show(self, event: Event) -> None: ...
+    def tell(self, text: str) -> None: ...
+    def card(self, request: ApprovalRequest) -> None: ...
+    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer: ...
+    def close(self) -> None: ...
+
+
+class JsonView:
+    """Every event as a line of JSON on standard output, and nothing else there."""
+
+    asks = False
+
+    def start(self) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        sys.stdout.write(event.to_json() + "\n")
+        sys.stdout.flush()
+
+    def tell(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def card(self, request: ApprovalRequest) -> None:
+        pass  # the event has it
+
+    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
+        raise NotImplementedError("Nobody can be asked: see `asks`.")
+
+    def close(self) -> None:
+        pass
+
+
+class PersonView:
+    """Text for a person: alive on a terminal, plain in a file."""
+
+    def __init__(self, verbose: bool) -> None:
+        from .paper import Paper
+        from .render import Renderer
+
+        self.paper = Paper()
+        self.renderer = Renderer(self.paper, verbose)
+        self.asks = self.paper.terminal and sys.stdin.isatty()
+
+    def start(self) -> None:
+        self.renderer.status.start()
+
+    def show(self, event: Event) -> None:
+        self.renderer.show(event)
+        if not self.paper.terminal:
+            sys.stdout.flush()
+
+    def tell(self, text: str) -> None:
+        self.renderer.warn(text)
+
+    def card(self, request: ApprovalRequest) -> None:
+        from .ask import card
+
+        card(self.paper, request)
+
+    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
+        from .ask import ask
+
+        with self.renderer.pause():
+            return ask(self.paper, request, lambda: session.outcome is not None)
+
+    def close(self) -> None:
+        self.renderer.close()
+
+
+class Stop:
+    """Ctrl-C or SIGTERM, on its way through the queue."""
+
+
+@dataclass(frozen=True)
+class Question:
+    request: ApprovalRequest
+    answer: Future[ApprovalAnswer] = field(default_factory=Future)
+
+
+class Conversation:
+    """The main thread's part of a session.
+
+    Args:
+        order (`Order`): What to do.
+        view (`View`): How to show it.
+    """
+
+    def __init__(self, order: Order, view: View) -> None:
+        self.order = order
+        self.view = view
+        self.inbox: queue.SimpleQueue[Event | Question | Stop] = queue.SimpleQueue()
+        self.stops = 0
+        self._breakable = True
+
+    def approve(self, request: ApprovalRequest) -> ApprovalAnswer:
+        """`on_approval`: called on a thread of the session, which waits for the main thread's answer."""
+        question = Question(request)
+        self.inbox.put(question)
+        return question.answer.result()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first one stops the turn, the second one the program. Runs between any two steps of the main thread.
+
+        Only `SimpleQueue.put` may be called in here: it is the one that cannot wait for a lock that this thread holds.
+        """
+        self.stops += 1
+        if self._breakable or self.stops > 1:
+            raise KeyboardInterrupt
+        self.inbox.put(Stop())
+
+    def run(self, intern: MLIntern) -> Outcome:
+        order = self.order
+        session = intern.submit(order.task, files=order.files, images=order.images, datasets=order.datasets)
+        self._breakable = False
+        try:
+            return self._follow(session)
+        finally:
+            self._breakable = True
+
+    def _follow(self, session: Session) -> Outcome:
+        while True:
+            try:
+                item = self.inbox.get(timeout=1.0)
+            except queue.Empty:
+                if session.outcome is not None:  # its last event got lost; the outcome did not
+                    return session.outcome
+                continue
+            match item:
+                case Question():
+                    item.answer.set_result(self._answer(item.request, session))
+                case Stop():
+                    self.view.tell("stopping; press Ctrl-C again to quit")
+                    session.interrupt()
+                case SessionEnded():
+                    self.view.show(item)
+                    return item.outcome
+                case _:
+                    self.view.show(item)
+
+    def _answer(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
+        if self.stops:
+            return ApprovalAnswer("stop", "the session is being stopped", "Ctrl-C")
+        if self.order.yes:
+            self.view.card(request)
+            return ApprovalAnswer("approve", by="--yes")
+        if not self.view.asks:
+            self.view.card(request)
+            return ApprovalAnswer("reject", NOBODY, "command line")
+        self._breakable = True
+        try:
+            return self.view.ask(request, session)
+        finally:
+            self._breakable = False
+
+
+def run(order: Order) -> int:
+    """Carries out `order` and returns the exit code."""
+    view: View = JsonView() if order.json else PersonView(order.verbose)
+    conversation = Conversation(order, view)
+    signal.signal(signal.SIGINT, conversation.on_signal)
+    signal.signal(signal.SIGTERM, conversation.on_signal)
+    try:
+        for told, said in ((order.yes, YES), (order.unsafe_local, UNSAFE)):
+            if told:
+                view.tell(said)
+        view.start()
+        from ..intern import MLIntern  # a second of imports, under the moving line
+
+        intern = MLIntern(
+            order.model,
+            system_prompt=order.system_prompt,
+            max_iterations=order.max_iterations,
+            enable_slack_notifications=order.slack,
+            home=order.home,
+            on_event=conversation.inbox.put,
+            on_approval=conversation.approve,
+            budget_usd=order.budget_usd,
+            max_hours=order.max_hours,
+            unsafe_local=order.unsafe_local,
+        )
+        with intern:
+            return EXIT[conversation.run(intern).state]
+    except KeyboardInterrupt:
+        view.close()
+        _quit(130)
+    finally:
+        view.close()
+
+
+def _quit(code: int) -> NoReturn:
+    """Ends at once, not waiting for threads that wait for a model. The trace is written ahead: nothing is lost."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

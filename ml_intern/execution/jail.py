@@ -1,0 +1,318 @@
+"""Where the agent's code is locked in: bubblewrap where it works, else Landlock; never nothing, unless told so.
+
+A jail sees the interpreter, its packages, `/usr` and the workspace; it has no network, no secret and no process but its
+own. Which kind works here is found out once a process, by trying.
+
+As root one bubblewrap is enough: namespaces are made with root's rights, then the worker becomes a throw-away user that
+owns nothing but the workspace. (A user namespace would map it to root again, for whom the limit on processes does not
+count.) As a normal user bubblewrap makes a user namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ml_intern.execution import landlock, seccomp, worker
+
+INSIDE = "/workspace"
+ETC = ("ld.so.cache", "ssl/certs", "ssl/openssl.cnf", "fonts", "alternatives", "localtime", "nsswitch.conf", "mime.types")
+# Python evaluates the worker with a private copy of the builtins: code that replaces `builtins.len` cannot hurt it.
+BOOT = (
+    "import builtins,sys;p=sys.argv[1];"
+    "exec(compile(open(p,encoding='utf-8').read(),p,'exec'),{'__builtins__':dict(vars(builtins)),'__name__':'__worker__'})"
+)
+REMEDY = """\
+No jail works here, and code that a model wrote is not run without one. {why}
+Fix one of these:
+- Debian, Ubuntu: sudo apt install bubblewrap      Fedora: sudo dnf install bubblewrap      Arch: sudo pacman -S bubblewrap
+- Ubuntu 24.04 blocks it until its AppArmor profile is loaded: sudo apt install apparmor-profiles && sudo cp \
+/usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ && sudo apparmor_parser -r \
+/etc/apparmor.d/bwrap-userns-restrict
+- in a container: Linux 6.12 or newer needs nothing (Landlock); else docker run --security-opt seccomp=unconfined ...
+- macOS, Windows: use E2B (export E2B_API_KEY=...), or run in a Linux container.
+Last resort, only in a machine that you can throw away: unsafe_local=True."""
+
+
+class JailUnavailable(RuntimeError):
+    """No way to lock code in works on this machine. The message holds the commands that change that."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the code may use: bytes of memory (each process, and the whole tree), processes, bytes a file."""
+
+    memory_bytes: int = 4 * 1024**3
+    processes: int = 256
+    file_bytes: int = 16 * 1024**3
+
+
+@dataclass(frozen=True)
+class Jail:
+    """A way to run the worker: `kind` is `"bubblewrap"`, `"landlock"` or `"none"`."""
+
+    kind: str
+
+    def inside(self, root: Path) -> str:
+        """The workspace's path as the code sees it."""
+        return INSIDE if self.kind == "bubblewrap" else str(root)
+
+    def start(self, root: Path, scratch: Path | None, limits: Limits, **pipes: int) -> subprocess.Popen[bytes]:
+        """Starts the worker on a workspace.
+
+        Args:
+            root (`Path`): The workspace on the host; below root it comes to belong to the jail's throw-away user.
+            scratch (`Path`, *optional*): Stands in for `/tmp` where the jail has no file system of its own.
+            limits (`Limits`): What the code may use.
+            pipes (`int`): `stdin`, `stdout` and `stderr`: requests, replies, and what the code prints.
+        """
+        config = {
+            "cwd": self.inside(root),
+            "memory": limits.memory_bytes,
+            "processes": limits.processes if self.kind == "bubblewrap" else None,
+            "file": limits.file_bytes,
+        }
+        inner = [sys.executable, "-s", "-P", "-c", BOOT, worker_path(self.kind), json.dumps(config)]
+        if self.kind == "none":
+            return spawn(inner, env=environment(str(scratch)), start_new_session=True, **pipes)
+        uid = hand_over(root) if os.geteuid() == 0 else None
+        if self.kind == "landlock":
+            if uid is not None and scratch is not None:
+                os.chown(scratch, uid, uid)
+            readable = [*(str(p) for p in interpreter_paths()), worker_path(self.kind)]
+            rules = landlock.Rules(inner, readable, [str(root), str(scratch)], limits.processes, uid)
+            return spawn(rules.command(), env=environment(str(scratch)), **pipes)
+        with seccomp_file() as bpf:
+            return spawn(bubblewrap(root, inner, bpf, uid), env={}, pass_fds=(bpf,), **pipes)
+
+
+def worker_path(kind: str) -> str:
+    return "/run/worker.py" if kind == "bubblewrap" else str(Path(worker.__file__).resolve())
+
+
+def environment(home: str) -> dict[str, str]:
+    """The whole environment of the code; nothing of the host's comes through."""
+    return {
+        "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "USER": "user",
+        "LOGNAME": "user",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",  # sets iterate alike when a trace is replayed
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore:FigureCanvasAgg is non-interactive:UserWarning",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": f"{home}/matplotlib",
+    }
+
+
+@cache
+def interpreter_paths() -> tuple[Path, ...]:
+    """The interpreter's and its packages' directories, outermost first, without those under `/usr`."""
+    paths = {Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
+    paths |= {Path(os.path.realpath(p)) for p in paths}
+    paths.add(Path(os.path.realpath(sys.executable)).parent.parent)
+    return tuple(sorted(p for p in paths if p != Path("/") and not p.is_relative_to("/usr")))
+
+
+@cache
+def font_caches() -> tuple[Path, ...]:
+    """matplotlib's list of fonts, if the host has one: its first import is 2 s faster with it."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
+    home = Path(os.environ.get("MPLCONFIGDIR") or caches)
+    return tuple(sorted(home.glob("fontlist-v*.json")))
+
+
+def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[str]:
+    made: set[Path] = {Path("/"), Path("/usr"), Path("/tmp"), Path("/run"), Path("/etc")}  # noqa: S108 - inside
+
+    def directories(path: Path) -> Iterator[str]:
+        """Spelled out, as bubblewrap makes missing parents readable for their owner only."""
+        for parent in [*reversed(path.parents), path]:
+            if parent not in made:
+                made.add(parent)
+                yield from ("--perms", "0755", "--dir", str(parent))
+
+    arguments = ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--seccomp", str(bpf)]
+    arguments += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try"]
+    if uid is None:
+        arguments += ["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+    else:
+        arguments += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    arguments += ["--size", str(512 << 20), "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - inside
+    for name in ("etc", "run"):
+        arguments += ["--perms", "0755", "--dir", f"/{name}"]
+    arguments += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        path = Path("/", name)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), str(path)]
+        elif path.exists():
+            arguments += ["--ro-bind", str(path), str(path)]
+    for name in ETC:
+        if Path("/etc", name).exists():
+            arguments += [*directories(Path("/etc", name).parent), "--ro-bind", f"/etc/{name}", f"/etc/{name}"]
+    for path in interpreter_paths():
+        arguments += [*directories(path), "--ro-bind", str(path), str(path)]
+    arguments += ["--ro-bind", str(Path(worker.__file__).resolve()), worker_path("bubblewrap")]
+    if font_caches():
+        arguments += ["--perms", "1777", "--dir", "/tmp/matplotlib"]
+        for cached in font_caches():
+            arguments += ["--ro-bind", str(cached), f"/tmp/matplotlib/{cached.name}"]
+    arguments += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    arguments += ["--perms", "0755", "--dir", INSIDE, "--bind", str(root), INSIDE]
+    arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", INSIDE]
+    for name, value in environment("/tmp").items():  # noqa: S108 - inside
+        arguments += ["--setenv", name, value]
+    become = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
+    return ["bwrap", *arguments, "--", *become, *inner]
+
+
+@contextmanager
+def seccomp_file() -> Iterator[int]:
+    handle = os.memfd_create("seccomp")
+    try:
+        os.write(handle, seccomp.program(namespaces=True))
+        os.lseek(handle, 0, os.SEEK_SET)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def hand_over(root: Path) -> int:
+    """Gives a workspace to a throw-away user and says which; a workspace that has one keeps it.
+
+    Only what root itself owns changes hands, and links are not followed.
+    """
+    choices = throwaway_users()
+    owner = root.stat().st_uid
+    if owner in choices:
+        return owner
+    uid = random.SystemRandom().choice(choices)
+    for folder, _, files in os.walk(root):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118 - hot
+            if os.lstat(path).st_uid == 0:
+                os.chown(path, uid, uid, follow_symlinks=False)
+    return uid
+
+
+@cache
+def throwaway_users() -> range:
+    """User ids that nobody uses and that exist here: in a container often only the first 65,536 do."""
+    mapped = []
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = (int(field) for field in line.split())
+        mapped.append(range(first, first + count))
+    for users in (range(0x70000000, 0x78000000), range(61_184, 65_520)):
+        if any(users[0] in span and users[-1] in span for span in mapped):
+            return users
+    raise JailUnavailable(REMEDY.format(why="No spare user id is mapped into this container."))
+
+
+def find_jail(*, unsafe_local: bool = False) -> Jail:
+    """The strongest jail that works here, tried once a process.
+
+    Args:
+        unsafe_local (`bool`, defaults to `False`): Run code with your own rights if no jail works.
+
+    Raises:
+        JailUnavailable: If none works; says what to install.
+    """
+    found, why = _try_all()
+    if found:
+        return found
+    if unsafe_local:
+        return Jail("none")
+    raise JailUnavailable(REMEDY.format(why=why))
+
+
+@cache
+def _try_all() -> tuple[Jail | None, str]:
+    reasons = []
+    for attempt in (try_bubblewrap, try_landlock):
+        why = attempt()
+        if not why:
+            return Jail(attempt.__name__.removeprefix("try_")), ""
+        reasons.append(f"{attempt.__name__.removeprefix('try_')}: {why}")
+    return None, "Tried: " + "; ".join(reasons) + "."
+
+
+@cache
+def try_bubblewrap() -> str:
+    """Why bubblewrap does not work here; empty if it does."""
+    if not sys.platform.startswith("linux") or not seccomp.supported():
+        return "this is not Linux on x86-64 or arm64"
+    if shutil.which("bwrap") is None:
+        return "bwrap is not installed"
+    try:
+        uid = throwaway_users()[0] if os.geteuid() == 0 else None
+        with seccomp_file() as bpf:
+            command = bubblewrap(Path("/usr"), ["/usr/bin/env", "true"], bpf, uid)
+            tried = subprocess.run(command, env={"PATH": os.environ.get("PATH", "")}, pass_fds=(bpf,), timeout=20,
+                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired, JailUnavailable) as error:
+        return str(error).splitlines()[0]
+    return "" if tried.returncode == 0 else (tried.stderr.strip().splitlines() or [f"exit {tried.returncode}"])[-1]
+
+
+@cache
+def try_landlock() -> str:
+    """Why Landlock does not work here; empty if it does."""
+    if not sys.platform.startswith("linux") or not seccomp.supported():
+        return "this is not Linux on x86-64 or arm64"
+    if (version := landlock.abi()) < landlock.NEEDED_ABI:
+        return f"the kernel offers version {version} of it, {landlock.NEEDED_ABI} (Linux 6.12) is needed"
+    return ""
+
+
+_orders: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+_spawner: threading.Thread | None = None
+_spawner_lock = threading.Lock()
+
+
+def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Starts a process from the one thread that lives as long as this process.
+
+    `--die-with-parent` follows the *thread* that spawned: a jail started from a session's thread would die with it.
+    """
+    global _spawner  # noqa: PLW0603 - one a process, made on first use
+    with _spawner_lock:
+        if _spawner is None or not _spawner.is_alive():
+            _spawner = threading.Thread(target=_spawn_forever, name="ml-intern-spawner", daemon=True)
+            _spawner.start()
+    started: Future[subprocess.Popen[bytes]] = Future()
+    _orders.put((started, lambda: subprocess.Popen([shutil.which(command[0]) or command[0], *command[1:]], **options)))
+    return started.result()
+
+
+def _spawn_forever() -> None:
+    while True:
+        started, order = _orders.get()
+        try:
+            started.set_result(order())
+        except OSError as error:
+            started.set_exception(error)
+
+
+def _forget_spawner() -> None:
+    """A forked child has no spawner thread, and its copy of the lock may be held for ever."""
+    global _orders, _spawner, _spawner_lock  # noqa: PLW0603 - see above
+    _orders, _spawner, _spawner_lock = queue.SimpleQueue(), None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_spawner)

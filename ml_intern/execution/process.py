@@ -1,0 +1,209 @@
+"""One worker process as the host sees it: its pipes, its tree's memory, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_intern.execution.jail import Jail, Limits
+from ml_intern.execution.output import Capture
+from ml_intern.execution.worker import LINE_LIMIT, from_line, to_line
+
+STALLED_SECONDS = 60.0
+PIPE_BYTES = 1 << 20
+
+
+class Breach(Exception):
+    """The worker broke the rules of the wire. It is killed: what it says cannot be trusted any more."""
+
+
+class WorkerProcess:
+    """Starts a worker in a jail and speaks JSON lines with it.
+
+    Args:
+        jail (`Jail`): Where it runs.
+        root (`Path`): Its workspace on the host.
+        limits (`Limits`): Memory, processes, file size.
+        output_limit (`int`): Characters of output kept an action.
+        on_output (`Callable[[str], None]`, *optional*): Gets output as it comes.
+    """
+
+    def __init__(
+        self, jail: Jail, root: Path, limits: Limits, output_limit: int, on_output: Callable[[str], None] | None
+    ) -> None:
+        self.memory_bytes, self.processes = limits.memory_bytes, limits.processes
+        self.why_killed = ""
+        self.scratch = None if jail.kind == "bubblewrap" else Path(tempfile.mkdtemp(prefix="ml-intern-tmp-"))
+        self.grouped = jail.kind == "none"
+        ours, theirs = [], []
+        for reads in (False, True, True):
+            reader, writer = os.pipe()
+            with contextlib.suppress(OSError):  # a user may have used up what he may have in pipes
+                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            ours.append(reader if reads else writer)
+            theirs.append(writer if reads else reader)
+        self.requests, self.replies, output = ours
+        try:
+            self.process: subprocess.Popen[bytes] = jail.start(
+                root, self.scratch, limits, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2]
+            )
+        except BaseException:
+            for pipe in ours:
+                os.close(pipe)
+            raise
+        finally:
+            for pipe in theirs:
+                os.close(pipe)
+        os.set_blocking(self.requests, False)
+        os.set_blocking(self.replies, False)
+        self.ended = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else -1
+        self.capture = Capture(output, output_limit, on_output)
+        self.alive = True
+        self.realm = ""
+        self._buffer = bytearray()
+        self._searched = 0
+        self._sending, self._closing = threading.Lock(), threading.Lock()
+        _watched.add(self)
+        _watch()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Raises `BrokenPipeError` when the worker is gone, `Breach` when it stops reading, `ValueError` if too long."""
+        line = to_line(message)
+        if len(line) > LINE_LIMIT:
+            raise ValueError(f"more than {LINE_LIMIT >> 20} MB cannot cross: use a file in the workspace")
+        view = memoryview(line)
+        with self._sending:
+            moved = time.monotonic()
+            while view:
+                if not self.alive:
+                    raise BrokenPipeError
+                try:
+                    view = view[os.write(self.requests, view) :]
+                    moved = time.monotonic()
+                except BlockingIOError:
+                    select.select([], [self.requests], [], 0.2) if self.requests < 1024 else time.sleep(0.01)
+                    if time.monotonic() - moved > STALLED_SECONDS:
+                        raise Breach("it did not read what was sent to it") from None
+
+    def receive(self) -> Iterator[dict[str, Any]]:
+        """The messages that are there. Raises `EOFError` at the end, `Breach` for anything but a bounded JSON object."""
+        try:
+            data = os.read(self.replies, PIPE_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            raise EOFError
+        self._buffer += data
+        while (end := self._buffer.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._searched = 0
+            try:
+                message = from_line(line)
+            except ValueError as error:
+                raise Breach("it sent a line that is no JSON") from error
+            if type(message) is not dict or type(message.get("op")) is not str:
+                raise Breach("it sent a line that is no message")
+            yield message
+        self._searched = len(self._buffer)
+        if len(self._buffer) > LINE_LIMIT:
+            raise Breach(f"it sent a line of more than {LINE_LIMIT >> 20} MB")
+
+    def kill(self, why: str = "") -> int:
+        """Ends the worker and all that it started; gives its exit status (negative: a signal)."""
+        with self._closing:
+            if not self.alive:
+                return self.process.returncode
+            self.alive = False
+            _watched.discard(self)
+            self.why_killed = self.why_killed or why
+            self._end()
+            code = self.process.returncode
+            self.capture.join(5.0)
+            with self._sending:
+                for handle in (self.requests, self.replies, self.ended):
+                    if handle >= 0:
+                        os.close(handle)
+            if self.scratch:
+                shutil.rmtree(self.scratch, ignore_errors=True)
+        return code
+
+    def _end(self) -> None:
+        if self.grouped:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        elif self.process.poll() is None and self.scratch:
+            self.process.terminate()  # the supervisor takes its descendants with it
+        try:
+            self.process.wait(2.0 if self.scratch else 0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+_watched: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+_watcher: threading.Thread | None = None
+_page = os.sysconf("SC_PAGE_SIZE")
+
+
+def _watch() -> None:
+    global _watcher  # noqa: PLW0603 - one watchdog a process
+    if _watcher is None or not _watcher.is_alive():
+        _watcher = threading.Thread(target=_watch_forever, name="ml-intern-watchdog", daemon=True)
+        _watcher.start()
+
+
+def _watch_forever() -> None:
+    """Memory is limited for each process by the kernel; what a whole tree uses is only known by looking."""
+    while True:
+        time.sleep(0.25)
+        for worker in list(_watched):
+            pids = list(tree(worker.process.pid))
+            if sum(resident(pid) for pid in pids) > worker.memory_bytes and shared(pids) > worker.memory_bytes:
+                worker.why_killed = f"memory: it and its processes used more than {worker.memory_bytes >> 20} MB"
+                worker.process.kill() if worker.scratch is None else worker.kill()
+            elif len(pids) > worker.processes + 8:
+                worker.why_killed = f"processes: more than {worker.processes} were running"
+                worker.process.kill() if worker.scratch is None else worker.kill()
+        del worker  # noqa: F821 - else the last one is never collected
+
+
+def tree(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
+    todo = [pid]
+    while todo:
+        pid = todo.pop()
+        yield pid
+        for children in Path("/proc", str(pid), "task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                todo += [int(child) for child in children.read_text().split()]
+
+
+def resident(pid: int) -> int:
+    try:
+        return int(Path("/proc", str(pid), "statm").read_text().split()[1]) * _page
+    except (OSError, IndexError):
+        return 0
+
+
+def shared(pids: list[int]) -> int:
+    """Proportional memory: pages that forks share are counted once. Slower, so looked at only when `resident` is high."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path("/proc", str(pid), "smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total

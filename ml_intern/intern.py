@@ -1,0 +1,241 @@
+"""MLIntern: an autonomous ML engineer, behind one class."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .approval import ask_at_terminal
+from .errors import InternError
+from .events import ApprovalAnswer, ApprovalRequest, Event, State
+from .models import EndpointModel, resolve
+from .prompts import load_templates
+from .session import Session, SessionConfig
+from .settings import Settings
+from .submission import Approval, Interrupt, Operation, SubmissionLoop, UserInput
+
+
+class MLIntern:
+    """Takes a task and comes back with a trained, evaluated, published model and the record of how it came about.
+
+    Args:
+        model (`str` or `Model`, *optional*): As in `LLM_ENDPOINT`, which is taken when this is left out; or any smolagents
+            model object.
+        system_prompt (`str`, *optional*): Who the intern is to be, e.g. `"You are an ML engineer specializing in NLP."`
+        max_iterations (`int`, defaults to 300): Steps a turn may take.
+        enable_slack_notifications (`bool`, defaults to `False`): Tell a Slack channel of start, questions and end
+            (`SLACK_BOT_TOKEN`, `SLACK_CHANNEL_ID`).
+        tools (`list[Tool]`, *optional*): In place of the intern's own. One that does not say what it does to the world is
+            asked about before every call.
+        home (`Path`, *optional*): Where sessions lie. Defaults to `ML_INTERN_HOME`, else the user data directory.
+        on_event (`Callable[[Event], None]`, *optional*): Told of everything that happens, in order.
+        on_approval (`Callable[[ApprovalRequest], ApprovalAnswer]`, *optional*): Asks a person. Defaults to a question at
+            the terminal; where there is none, what would be asked is refused.
+        budget_usd (`float`, *optional*), max_hours (`float`, *optional*): End a turn when they are used up.
+        unsafe_local (`bool`, defaults to `False`): Run code without a jail where none can be had.
+
+    Raises:
+        NoModel: no model is named and none was found.
+        SettingsError: a setting cannot work.
+
+    Example:
+        ```py
+        from ml_intern import MLIntern
+
+        intern = MLIntern(system_prompt="You are an ML engineer specializing in NLP.", max_iterations=300)
+        response = intern.run("Find a text classification dataset and train a model.")
+        ```
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        system_prompt: str | None = None,
+        max_iterations: int = 300,
+        enable_slack_notifications: bool = False,
+        tools: Sequence[Any] | None = None,
+        home: Path | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        on_approval: Callable[[ApprovalRequest], ApprovalAnswer] | None = None,
+        budget_usd: float | None = None,
+        max_hours: float | None = None,
+        unsafe_local: bool = False,
+    ) -> None:
+        if max_iterations < 1:
+            raise InternError(f"`max_iterations` is at least 1, not {max_iterations}")
+        self.settings = Settings.load(home)
+        self._endpoint = resolve(model) if model is None or isinstance(model, str) else None
+        self._model = model if self._endpoint is None else None
+        self._tools = tools
+        self.on_event, self.on_approval = on_event, on_approval
+        self.sessions: dict[str, Session] = {}
+        self._slack = enable_slack_notifications
+        self._config = SessionConfig(
+            folder=self.settings.sessions(),
+            prompt_templates=load_templates(),
+            instructions=system_prompt,
+            max_iterations=max_iterations,
+            budget_usd=budget_usd,
+            max_hours=max_hours,
+            executor_kwargs={
+                "timeout_seconds": self.settings.action_seconds,
+                "memory_bytes": int(self.settings.memory_gb * 2**30),
+                "unsafe_local": unsafe_local,
+            },
+            share_traces=self.settings.share_traces and _has_hub_token(),
+        )
+        self._loop = SubmissionLoop(self._handle, self._refused)
+
+    def run(
+        self, task: str, *, files: Sequence[Path] = (), images: Sequence[Path] = (), datasets: Sequence[str] = ()
+    ) -> Any:
+        """Works on a task until it is done.
+
+        Args:
+            task (`str`): What to do.
+            files (`Sequence[Path]`): Copied into the session's workspace.
+            images (`Sequence[Path]`): Likewise, and shown to the model.
+            datasets (`Sequence[str]`): Names on the Hub, or files and folders, which are copied.
+
+        Returns:
+            What the agent gave as its final answer, `None` where the turn was stopped before one. How it ended stands in
+            `intern.session.outcome`.
+
+        Raises:
+            InternError: the turn ended in an error; its session and its trace are intact.
+        """
+        session = self._submit(task, files, images, datasets, attended=True)
+        while (outcome := session.wait(0.5)) is None:  # in slices, so that Ctrl-C gets through
+            pass
+        if outcome.state is State.ERROR:
+            raise InternError("The task failed", outcome.reason, f"The trace is {session.trace}.")
+        return outcome.answer
+
+    def submit(
+        self, task: str, *, files: Sequence[Path] = (), images: Sequence[Path] = (), datasets: Sequence[str] = ()
+    ) -> Session:
+        """Begins a task in a session of its own and returns that at once. Questions wait for [`approve`] or [`reject`]."""
+        return self._submit(task, files, images, datasets, attended=False)
+
+    @property
+    def session(self) -> Session:
+        """The newest session.
+
+        Raises:
+            InternError: there is none yet.
+        """
+        if not self.sessions:
+            raise InternError("There is no session yet", "", "Begin one with `run` or `submit`.")
+        return next(reversed(self.sessions.values()))
+
+    def approve(self, session_id: str, call_id: str, by: str = "") -> None:
+        """Lets a call be made that waits for an answer. From any thread."""
+        self._loop.put(Approval(session_id, call_id, ApprovalAnswer("approve", by=by or "python")))
+
+    def reject(self, session_id: str, call_id: str, reason: str = "", by: str = "") -> None:
+        """Refuses a call that waits for an answer; the model reads the reason. From any thread."""
+        self._loop.put(Approval(session_id, call_id, ApprovalAnswer("reject", reason, by or "python")))
+
+    def interrupt(self, session_id: str | None = None) -> None:
+        """Stops a session's turn (the newest one's by default). From any thread."""
+        self._loop.put(Interrupt(session_id or self.session.id))
+
+    def close(self) -> None:
+        """Ends all sessions: what runs is interrupted, jails are closed, traces are whole."""
+        self._loop.close()
+        for session in self.sessions.values():
+            session.close()
+
+    def __enter__(self) -> MLIntern:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _submit(
+        self, task: str, files: Sequence[Path], images: Sequence[Path], datasets: Sequence[str], attended: bool
+    ) -> Session:
+        if not task.strip():
+            raise InternError("The task is empty", "", 'Say what to do, e.g. "find a dataset and train a classifier".')
+        ask = self.on_approval or (ask_at_terminal if attended and sys.stdin and sys.stdin.isatty() else None)
+        model = EndpointModel.of(self._endpoint) if self._endpoint else self._model
+        session = Session(
+            self._config, model, self._make_tools(), str(uuid.uuid4()), on_approval=ask, wait_for_answers=not attended
+        )
+        self.sessions[session.id] = session
+        if self.on_event:
+            session.events.listen(self.on_event)
+        if self._endpoint and self._endpoint.why:
+            session.warn(f"Using {self._endpoint.model_id}: {self._endpoint.why}.")
+        if self._slack:
+            from .notify import notify_slack
+
+            notify_slack(session.events, session.warn)
+        handed = [*(self._hand_over(session, Path(path)) for path in (*files, *images))]
+        for dataset in datasets:
+            handed.append(
+                self._hand_over(session, Path(dataset)) if Path(dataset).exists() else f"the dataset `{dataset}` on the Hub"
+            )
+        if handed:
+            task += "\n\nHanded over with this task:\n" + "\n".join(f"- {item}" for item in handed)
+        self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images))))
+        return session
+
+    def _make_tools(self) -> list[Any]:
+        if self._tools is not None:
+            return list(self._tools)
+        from .tools import ArxivSearchTool, HubDownloadTool, HubInspectDatasetTool, HubPushTool, HubSearchDatasetsTool
+
+        return [ArxivSearchTool(), HubSearchDatasetsTool(), HubInspectDatasetTool(), HubDownloadTool(), HubPushTool()]
+
+    def _hand_over(self, session: Session, path: Path) -> str:
+        if not path.exists():
+            raise InternError(f"There is no {path}", "", "Check the path.")
+        target = session.workspace / path.name
+        if path.is_dir():
+            shutil.copytree(path, target, dirs_exist_ok=True)
+        else:
+            shutil.copy(path, target)
+        size = "a folder" if path.is_dir() else f"{path.stat().st_size:,} bytes"
+        return f"`{path.name}` in the workspace ({size})"
+
+    def _handle(self, operation: Operation) -> None:
+        match operation:
+            case UserInput(session_id, task, images):
+                self.sessions[session_id].start(task, images)
+            case Approval(session_id, call_id, answer):
+                self.sessions[session_id].answer(call_id, answer)
+            case Interrupt(session_id):
+                self.sessions[session_id].interrupt()
+
+    def _refused(self, operation: Operation, error: InternError) -> None:
+        session = self.sessions.get(getattr(operation, "session_id", ""))
+        if session is not None:
+            session.warn(str(error))
+
+
+def _load_image(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        image = Image.open(path)
+        image.load()
+    except OSError as error:
+        raise InternError(f"{path} cannot be read as an image", str(error), "PNG and JPEG work.") from None
+    return image
+
+
+def _has_hub_token() -> bool:
+    if os.environ.get("HF_TOKEN"):
+        return True
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+

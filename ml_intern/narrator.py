@@ -1,0 +1,88 @@
+"""What an agent does, as events for those who listen. Text is masked here, before anyone hears it."""
+
+from __future__ import annotations
+
+from smolagents.memory import ActionStep, PlanningStep, TaskStep
+
+from . import events as told
+from .events import ApprovalAnswer, ApprovalRequest, EventLog
+from .plain import as_text, plain
+from .secrets import Masker
+from .steps import ModelStep, Observer, ToolCallStep, ToolResultStep
+
+SUMMARY = 1_000
+"""Characters of a result that an event carries."""
+
+
+class Narrator(Observer):
+    """Tells listeners what an agent does."""
+
+    def __init__(self, events: EventLog, masker: Masker) -> None:
+        self.events, self.masker = events, masker
+        self._step = 0
+        self._streaming = False
+
+    def task(self, step: TaskStep, variables: list[str]) -> None:
+        self._step = 0
+
+    def planned(self, step: PlanningStep) -> None:
+        lines = [line.strip(" -*#") for line in step.plan.splitlines() if line.strip()]
+        self.events.emit(told.PlanChanged(items=tuple({"text": self.masker.text(line), "status": "pending"} for line in lines[:40])))
+
+    def started(self, step: ActionStep) -> None:
+        self._step, self._streaming = step.step_number, False
+        self.events.emit(told.StepStarted(step=step.step_number))
+        self.events.emit(told.Waiting(on="the model"))
+
+    def streamed(self, text: str) -> None:
+        if not self._streaming:
+            self._streaming = True
+            self.events.emit(told.Waiting(on=""))
+        self.events.emit(told.ModelDelta(step=self._step, text=self.masker.text(text)))
+
+    def answered(self, step: ModelStep) -> None:
+        if not self._streaming:
+            self.events.emit(told.Waiting(on=""))
+        self.events.emit(
+            told.ModelAnswered(
+                step=step.action.step_number,
+                thought=self.masker.text(step.thought),
+                code=step.code and self.masker.text(step.code),
+                input_tokens=step.input_tokens,
+                output_tokens=step.output_tokens,
+                usage=step.spent,
+            )
+        )
+
+    def printed(self, text: str) -> None:
+        self.events.emit(told.CodePrinted(step=self._step, text=self.masker.text(text[-4_000:])))
+
+    def calling(self, step: ToolCallStep) -> None:
+        arguments = self.masker.data(plain(step.arguments))
+        self.events.emit(told.ToolCalled(step=step.action, call_id=step.call_id, tool=step.tool, arguments=arguments))
+
+    def called(self, step: ToolResultStep) -> None:
+        failed = step.error is not None
+        summary = self.masker.text(str(step.error) if failed else as_text(step.result))[:SUMMARY]
+        self.events.emit(
+            told.ToolReturned(
+                step=step.action, call_id=step.call_id, tool=step.tool, ok=not failed, summary=summary, seconds=step.seconds
+            )
+        )
+
+    def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
+        self.events.emit(told.ApprovalAsked(request=request))
+
+    def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
+        self.events.emit(told.ApprovalAnswered(call_id=request.call_id, answer=answer))
+
+    def finished(self, step: ActionStep) -> None:
+        self.events.emit(
+            told.StepFinished(
+                step=step.step_number,
+                observation=step.observations or "",
+                error=str(step.error) if step.error else "",
+                seconds=step.timing.duration or 0.0,
+                images=len(step.observations_images or []),
+            )
+        )

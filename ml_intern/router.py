@@ -1,0 +1,228 @@
+"""ToolRouter: where every tool is registered and every call goes through.
+
+What must never happen here: a tool runs whose call is not on record, or that was not allowed; a call that a person
+refused takes effect all the same; two calls share a tool's mutable state; a result carries a secret into the jail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smolagents import MultiStepAgent
+
+from .errors import Denied, JournalFailed
+from .events import FileDigest
+from .secrets import Masker
+from .steps import ToolCallStep, ToolResultStep
+
+if TYPE_CHECKING:
+    from smolagents import Tool
+    from smolagents.memory import MemoryStep
+
+SMOLAGENTS_EFFECTS = {
+    "final_answer": "read",
+    "user_input": "read",
+    "web_search": "read",
+    "visit_webpage": "read",
+    "wikipedia_search": "read",
+    "transcriber": "read",
+    "python_interpreter": "execute",
+}
+"""What smolagents' own tools do to the world; they do not say so themselves."""
+
+
+def effects_of(tool: Any, arguments: dict[str, Any]) -> str:
+    """What a call does to the world: `read`, `write`, `spend`, `execute`, or `unknown` where the tool does not say."""
+    declared = getattr(type(tool), "effects", None)  # optional by design: tools this project has never seen lack it
+    if isinstance(declared, dict):
+        declared = declared.get(arguments.get("operation"))
+    if declared is None and type(tool).__module__.startswith("smolagents."):
+        declared = SMOLAGENTS_EFFECTS.get(tool.name)
+    return declared if declared in ("read", "write", "spend", "execute") else "unknown"
+
+
+@dataclass
+class Action:
+    """The code action that is running: the number of its step, and whether it still lives."""
+
+    number: int = 0
+    alive: bool = True
+
+
+class RoutedTool:
+    """A tool in the router's hands: looks like the tool, is called through the router.
+
+    It reports the tool's own class, so that `isinstance` and smolagents' saving see the tool.
+    """
+
+    def __init__(self, router: ToolRouter, tool: Any, vouched: bool) -> None:
+        # An agent holds its memory: two calls at once would mix theirs. A tool has none to speak of.
+        lock = threading.Lock() if isinstance(tool, MultiStepAgent) else contextlib.nullcontext()
+        self.__dict__.update(_router=router, _tool=tool, _vouched=vouched, _lock=lock)
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return type(self._tool)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return self._router.call(self._tool, args, kwargs, vouched=self._vouched)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tool, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._tool, name, value)
+
+    def __repr__(self) -> str:
+        return repr(self._tool)
+
+    def __eq__(self, other: object) -> bool:
+        return self._tool == (other._tool if type(other) is RoutedTool else other)
+
+    def __hash__(self) -> int:
+        return hash(self._tool)
+
+
+class ToolRouter(MutableMapping[str, Any]):
+    """The tools of one agent, by name, in the order they were registered.
+
+    Args:
+        fire (`Callable[[MemoryStep], None]`): Tells callbacks of a step; raises where one of them refuses. Called before
+            each call with a [`ToolCallStep`] and after it with a [`ToolResultStep`].
+        masker (`Masker`, *optional*): Masks results before the code or the model sees them.
+        vouched (`bool`, defaults to `True`): Whether tools put here are vouched for by who put them.
+    """
+
+    def __init__(self, fire: Callable[[MemoryStep], None], masker: Masker | None = None, vouched: bool = True) -> None:
+        self._fire, self._vouched = fire, vouched
+        self.masker = masker or Masker()
+        self.workspace: Any = None
+        self.action = Action()
+        self._tools: dict[str, RoutedTool] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tools[name]
+
+    def __setitem__(self, name: str, tool: Tool) -> None:
+        if type(tool) is RoutedTool:
+            tool = tool._tool
+        self._tools[name] = RoutedTool(self, tool, self._vouched)
+
+    def __delitem__(self, name: str) -> None:
+        del self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def route(self, agent: Any) -> RoutedTool:
+        """A managed agent as a routed callable: its call is on record and gated like a tool's."""
+        return RoutedTool(self, agent, True)
+
+    @contextlib.contextmanager
+    def acting(self, number: int) -> Iterator[Action]:
+        """Calls made meanwhile belong to this action; those that arrive after it has ended are refused."""
+        action = self.action = Action(number)
+        try:
+            yield action
+        finally:
+            action.alive = False
+
+    def call(self, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any], vouched: bool) -> Any:
+        """Calls `tool`: on record first, then allowed, then done, then on record again.
+
+        Raises:
+            Denied: a person or a rule refused; the tool did not run.
+        """
+        action = self.action
+        call_id = f"call_{uuid.uuid4().hex[:20]}"
+        arguments = bind(tool, args, kwargs)
+        with self._prepared(tool, arguments, call_id) as (runner, files, preview):
+            step = ToolCallStep(
+                call_id=call_id,
+                tool=tool.name,
+                arguments=arguments,
+                effects=effects_of(tool, arguments),
+                action=action.number,
+                files=files,
+                preview=preview,
+                vouched=vouched,
+            )
+            result = ToolResultStep(call_id=call_id, tool=tool.name, action=action.number)
+            started = time.monotonic()
+            try:
+                self._fire(step)
+                if not action.alive:
+                    raise Denied(f"`{tool.name}` was not called", "the code that asked for it has ended")
+                result.result = self.masker.data(runner(*args, **kwargs))
+            except Denied as refusal:
+                result.error, result.denied = refusal, True
+                raise
+            except JournalFailed:
+                raise
+            except BaseException as error:
+                result.error = error
+                raise
+            finally:
+                result.seconds = time.monotonic() - started
+                if not isinstance(result.error, JournalFailed):
+                    self._fire(result)
+            return result.result
+
+    @contextlib.contextmanager
+    def _prepared(
+        self, tool: Any, arguments: dict[str, Any], call_id: str
+    ) -> Iterator[tuple[Any, tuple[FileDigest, ...], str]]:
+        """The tool as this call will run it.
+
+        A tool of this project gets an instance of its own with the workspace and the call's id. What it is about to send
+        away is copied out of the jail's reach first: what was shown to a person is what will be sent.
+        """
+        parameters = inspect.signature(type(tool).__init__).parameters
+        if "workspace" not in parameters or getattr(tool, "workspace", None) is not None or self.workspace is None:
+            yield tool, (), ""
+            return
+        runner = copy.copy(tool)
+        runner.workspace, runner.call_id = self.workspace, call_id
+        sends = [arguments[name] for name in getattr(type(tool), "sends", ()) if arguments.get(name)]
+        frozen: AbstractContextManager[str] = (
+            tempfile.TemporaryDirectory(prefix="ml-intern-frozen-") if sends else contextlib.nullcontext("")
+        )
+        with frozen as folder:
+            files: tuple[FileDigest, ...] = ()
+            if sends:
+                runner.workspace, files = self._freeze(sends, Path(folder))
+            preview = getattr(type(tool), "preview", None)
+            yield runner, files, self.masker.text(preview(runner, **arguments)) if preview else ""
+
+    def _freeze(self, paths: list[str], folder: Path) -> tuple[Any, tuple[FileDigest, ...]]:
+        files: list[FileDigest] = []
+        for path in paths:
+            relative = self.workspace.relative(path)
+            copied = self.workspace.copy_out(path, folder / relative)
+            files += [FileDigest(f"{relative}/{file.path}".removesuffix("/"), file.size, file.sha256) for file in copied]
+        return type(self.workspace)(folder), tuple(files)
+
+
+def bind(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name. A lone dictionary of inputs is taken apart, as `Tool.__call__` does it."""
+    names = list(getattr(tool, "inputs", None) or {})
+    kwargs = {name: value for name, value in kwargs.items() if name != "sanitize_inputs_outputs"}
+    if len(args) == 1 and not kwargs and isinstance(args[0], dict) and all(key in names for key in args[0]):
+        return dict(args[0])
+    positional = {names[i] if i < len(names) else f"arg{i}": value for i, value in enumerate(args)}
+    return positional | kwargs

@@ -1,0 +1,270 @@
+"""Session: one agent, one journal, one workspace; a turn at a time, on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolagents import FinalAnswerTool, LogLevel, Tool
+from smolagents.agents import AgentError, AgentGenerationError
+
+from . import events as told
+from .agent import InternAgent
+from .approval import ApprovalPolicy
+from .budget import SpendLedger
+from .errors import InternError
+from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome, State
+from .execution import JailExecutor, Workspace
+from .models import EndpointModel, LazyLitellm
+from .narrator import Narrator
+from .secrets import Masker
+from .session_tools import PlanTool
+from .trace import Journal, TraceRecorder, share
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session is made of, besides its model and its tools."""
+
+    folder: Path
+    """Where its trace and its folder go."""
+    prompt_templates: dict[str, Any]
+    instructions: str | None = None
+    max_iterations: int = 300
+    budget_usd: float | None = None
+    max_hours: float | None = None
+    executor_kwargs: dict[str, Any] | None = None
+    share_traces: bool = False
+
+
+class Session:
+    """A conversation with one agent, its record and its workspace.
+
+    What must never happen here: a turn ends without an explicit state on record; a session takes another down with it;
+    an answer reaches a question it was not given to.
+
+    Args:
+        config (`SessionConfig`): What it is made of.
+        model (`Model`): Any smolagents model.
+        tools (`list[Tool]`): The tools besides the session's own.
+        session_id (`str`): A UUID; also the trace's file name.
+        on_approval (`Callable`, *optional*): Asks a person; without it [`answer`] has to be called from elsewhere.
+        wait_for_answers (`bool`, defaults to `False`): Without `on_approval`: whether to wait for [`answer`]. Otherwise
+            what would be asked is refused.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        model: Any,
+        tools: Sequence[Tool],
+        session_id: str,
+        on_approval: Callable[[ApprovalRequest], ApprovalAnswer] | None = None,
+        wait_for_answers: bool = False,
+    ) -> None:
+        self.config, self.id, self.model = config, session_id, model
+        self.trace = config.folder / f"{session_id}.jsonl"
+        self.workspace = config.folder / session_id / "workspace"
+        self.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.masker = Masker()
+        self.events = EventLog(session_id)
+        self.journal = Journal(self.trace, masker=self.masker)
+        self.recorder = TraceRecorder(self.journal, getattr(model, "model_id", None) or type(model).__name__)
+        self.ledger = SpendLedger(config.budget_usd, config.max_hours)
+        self.outcome: Outcome | None = None
+        self._waiting: dict[str, Pending] = {}
+        self._thread: threading.Thread | None = None
+        self._turn_over = threading.Event()
+        narrator = Narrator(self.events, self.masker)
+        workspace = Workspace(self.workspace)
+        self.agent = InternAgent(
+            [PlanTool(self._planned), *tools, *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()])],
+            model,
+            prompt_templates=config.prompt_templates,
+            instructions=config.instructions,
+            max_steps=config.max_iterations,
+            policy=ApprovalPolicy(trust_vouched=False),
+            on_approval=on_approval or (self._wait_for_answer if wait_for_answers else _refuse),
+            observers=[self.recorder, narrator],
+            ledger=self.ledger,
+            workspace=workspace,
+            masker=self.masker,
+            executor_kwargs={**(config.executor_kwargs or {}), "on_output": narrator.printed},
+            verbosity_level=LogLevel.OFF,
+            return_full_result=False,
+        )
+        self.journal.cwd = workspace.inside
+        if isinstance(model, EndpointModel):
+            model.on_delta = narrator.streamed
+            model.on_retry = self.warn
+
+    @property
+    def state(self) -> str:
+        """`idle`, `running`, `waiting` (for a person's answer), or how the last turn ended."""
+        if self._thread is not None and self._thread.is_alive():
+            return "waiting" if self._waiting else "running"
+        return str(self.outcome.state) if self.outcome else "idle"
+
+    def start(self, task: str, images: Sequence[Any] = ()) -> None:
+        """Begins a turn; returns at once.
+
+        Raises:
+            InternError: a turn is running.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise InternError("This session is busy with a turn", "", "Wait for its end or interrupt it.")
+        self._turn_over.clear()
+        self._thread = threading.Thread(target=self._turn, args=(task, list(images)), name=f"session-{self.id[:8]}", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> Outcome | None:
+        """Waits for the end of the turn. Returns its outcome, `None` if `timeout` (seconds) ran out first."""
+        return self.outcome if self._turn_over.wait(timeout) else None
+
+    def interrupt(self) -> None:
+        """Stops the turn: running code and tools now, the loop before its next step, a request to the model as it streams."""
+        if isinstance(self.model, EndpointModel):
+            self.model.cancelled.set()
+        self.agent.interrupt()
+        for pending in list(self._waiting.values()):
+            pending.give(ApprovalAnswer("stop", "interrupted", "user"))
+
+    def answer(self, call_id: str, answer: ApprovalAnswer) -> None:
+        """Answers a question that waits.
+
+        Raises:
+            InternError: no such question waits (any more): an answer counts once.
+        """
+        pending = self._waiting.pop(call_id, None)
+        if pending is None or not pending.give(answer):
+            raise InternError(f"Nothing waits for an answer under {call_id}", "it was answered, or its code has ended")
+
+    def pending(self) -> list[ApprovalRequest]:
+        """The questions that wait for [`answer`]."""
+        return [pending.request for pending in list(self._waiting.values())]
+
+    def warn(self, text: str) -> None:
+        self.events.emit(told.Warned(text=self.masker.text(text)))
+
+    def close(self) -> None:
+        """Ends what runs, shares the trace if that is wanted, and lets go of the jail."""
+        if self._thread is not None and self._thread.is_alive():
+            self.interrupt()
+            self._thread.join(timeout=15)
+        self.agent.cleanup()
+        self.journal.close()
+
+    def _turn(self, task: str, images: list[Any]) -> None:
+        started = time.monotonic()
+        self.outcome = None
+        if isinstance(self.model, EndpointModel):
+            self.model.cancelled.clear()
+        state, reason, answer = State.ERROR, "", None
+        try:
+            self._begin(task)
+            answer = self.agent.run(task, images=images or None, reset=not self.agent.memory.steps)
+            ending = self.agent.ending
+            state, reason = (ending.state, ending.reason) if ending else (State.ERROR, "the run ended without a state")
+            if state is State.SUCCESS and self.agent.gate.unmet:
+                state = State.DENIED
+                reason = "; ".join(f"`{tool}` was refused: {why}" for tool, why in self.agent.gate.unmet.items())
+        except AgentGenerationError as error:
+            state, reason = (State.INTERRUPTED, "") if self.agent.interrupt_switch else (State.ERROR, str(error.__cause__ or error))
+        except AgentError as error:
+            state, reason = (State.INTERRUPTED, "") if self.agent.interrupt_switch else (State.ERROR, str(error))
+        except InternError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - a turn that dies must still end in a state, on record and on screen
+            reason = f"{type(error).__name__}: {error}"
+        self._end(state, reason, answer, time.monotonic() - started)
+
+    def _begin(self, task: str) -> None:
+        model = self.recorder.model
+        executor = self.agent.python_executor
+        self.events.emit(
+            told.SessionStarted(task=task, model=model, workspace=str(self.workspace), trace=str(self.trace), jail="")
+        )
+        if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
+            # Beside the start of the jail and the reading of the task: by the first request it is mostly there.
+            threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True).start()
+        if isinstance(executor, JailExecutor):
+            self.events.emit(told.Waiting(on="starting the jail"))
+            executor.start()
+            self.journal.note("worker", jail=executor.jail, workspace=str(self.workspace))
+        if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
+            self.events.emit(told.Waiting(on="loading litellm"))
+            LazyLitellm.load()
+
+    def _end(self, state: State, reason: str, answer: Any, seconds: float) -> None:
+        reason = self.masker.text(reason)
+        outcome = Outcome(state, self.masker.data(answer), reason, self.agent.step_number - 1, seconds, self.ledger.usage)
+        try:
+            self.recorder.ended(outcome)
+            if not self.journal.titled:
+                self.journal.title(title_of(self.agent.task or ""))
+        except InternError as error:
+            self.warn(str(error))
+            outcome = Outcome(State.ERROR, outcome.answer, str(error), outcome.steps, seconds, outcome.usage)
+        if self.config.share_traces and self.agent.memory.steps:
+            self._share()
+        self.outcome = outcome
+        self.events.emit(told.SessionEnded(outcome=outcome, trace=str(self.trace)))
+        self._turn_over.set()
+
+    def _share(self) -> None:
+        self.events.emit(told.Waiting(on="the upload of the trace"))
+        try:
+            shared = share(self.trace)
+        except InternError as error:
+            self.warn(str(error))
+        else:
+            self.journal.note("shared", url=shared.url)
+            self.warn(f"The trace is in your private dataset: {shared.url} (ML_INTERN_SHARE_TRACES=0 turns this off)")
+        finally:
+            self.events.emit(told.Waiting(on=""))
+
+    def _planned(self, items: tuple[dict[str, str], ...]) -> None:
+        self.events.emit(told.PlanChanged(items=self.masker.data(items)))
+
+    def _wait_for_answer(self, request: ApprovalRequest) -> ApprovalAnswer:
+        pending = self._waiting[request.call_id] = Pending(request)
+        try:
+            return pending.wait()
+        finally:
+            self._waiting.pop(request.call_id, None)
+
+
+class Pending:
+    """A question that waits; takes one answer."""
+
+    def __init__(self, request: ApprovalRequest) -> None:
+        self.request = request
+        self._lock = threading.Lock()
+        self._given = threading.Event()
+        self._answer: ApprovalAnswer | None = None
+
+    def give(self, answer: ApprovalAnswer) -> bool:
+        with self._lock:
+            if self._answer is not None:
+                return False
+            self._answer = answer
+            self._given.set()
+            return True
+
+    def wait(self) -> ApprovalAnswer:
+        self._given.wait()
+        assert self._answer is not None
+        return self._answer
+
+
+def _refuse(request: ApprovalRequest) -> ApprovalAnswer:
+    return ApprovalAnswer("reject", f"nobody can be asked here; pass `on_approval=` to allow `{request.tool}`", "policy")
+
+
+def title_of(task: str) -> str:
+    """A title for lists: the task's first line, shortened at a word."""
+    line = next((line.strip() for line in task.splitlines() if line.strip()), "Session")
+    return line if len(line) <= 80 else line[:80].rsplit(" ", 1)[0] + "..."

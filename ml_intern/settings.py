@@ -1,0 +1,69 @@
+"""What a user can set, from the environment. Anything else is an argument."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """Settings of this user on this machine. Environment variables have the names given in brackets."""
+
+    model_config = SettingsConfigDict(env_prefix="ML_INTERN_", populate_by_name=True, extra="ignore", env_ignore_empty=True)
+
+    home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("ml-intern", appauthor=False)))
+    """Where sessions, their workspaces and artifacts lie (`ML_INTERN_HOME`)."""
+
+    llm_endpoint: str | None = Field(default=None, validation_alias="LLM_ENDPOINT")
+    """The model, as litellm or this project names it (`LLM_ENDPOINT`)."""
+
+    share_traces: bool = True
+    """Whether sessions are uploaded to a private dataset of the user's (`ML_INTERN_SHARE_TRACES`); needs a Hub token."""
+
+    action_seconds: float = 3600.0
+    """How long one code action may run, in seconds, not counting calls to tools (`ML_INTERN_ACTION_SECONDS`)."""
+
+    memory_gb: float = 8.0
+    """Memory that a jail and its children may use together, in GiB (`ML_INTERN_MEMORY_GB`)."""
+
+    @classmethod
+    def load(cls, home: Path | None = None) -> Settings:
+        """Reads the environment.
+
+        Args:
+            home (`Path`, *optional*): Takes the place of `ML_INTERN_HOME`.
+
+        Raises:
+            SettingsError: a variable has a value that cannot work.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SettingsError(
+                f"{'.'.join(map(str, first['loc']))} cannot be {first.get('input')!r}", first["msg"], "Correct or unset it."
+            ) from None
+        return settings.model_copy(update={"home": Path(home).expanduser()}) if home is not None else settings
+
+    def sessions(self) -> Path:
+        """The folder of sessions, made if need be.
+
+        Raises:
+            SettingsError: it cannot be made or written.
+        """
+        folder = self.home.expanduser().absolute() / "sessions"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise SettingsError(
+                f"Cannot write to {folder}", error.strerror or str(error), "Choose another place: --home DIR or ML_INTERN_HOME=DIR."
+            ) from None
+        return folder

@@ -1,0 +1,146 @@
+"""The local Hub's routes that find and describe repositories."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from ml_intern.testing.hub_http import Call, Routes, object_id
+from ml_intern.testing.hub_store import Commit, FileEntry, Refused, Repo, pointer
+
+routes = Routes()
+# Parameters that this Hub does not act on: refused, so that nobody takes an unfiltered list for a filtered one.
+_UNSUPPORTED = ("apps", "inference", "inference_provider", "num_parameters", "datasets", "models", "linked")
+_Found = tuple[Repo, Commit]
+_ORDERS: dict[str, Callable[[_Found], Any]] = {
+    "trendingScore": lambda found: found[0].likes,
+    "likes": lambda found: found[0].likes,
+    "downloads": lambda found: found[0].downloads,
+    "createdAt": lambda found: found[0].date,
+    "lastModified": lambda found: found[1].date,
+}
+_ALWAYS = ["createdAt", "private", "likes", "downloads", "tags", "pipeline_tag", "library_name", "sdk"]
+_DETAILS = ["author", "sha", "lastModified", "gated", "disabled", "description"]
+
+
+@routes.add("GET", "/api/{types}")
+def listing(call: Call) -> Response:
+    """Repositories that match, best first, a page at a time."""
+    for name in _UNSUPPORTED:
+        if call.many(name):
+            raise Refused(400, f'The local Hub cannot filter by "{name}": leave it out, or filter the answer.')
+    sort = call.one("sort") or "trendingScore"
+    if sort not in _ORDERS:
+        raise Refused(400, f'"sort" must be one of {", ".join(_ORDERS)}')
+    order, limit = _ORDERS[sort], min(call.number("limit", 1000), 1000)
+    with call.hub.store.lock:
+        found = sorted(_matching(call), key=lambda one: one[0].id)
+        found.sort(key=order, reverse=True)
+        if call.one("cursor"):
+            # What comes after the last one shown, so that a repository that comes or goes in between shifts nothing.
+            value, last = json.loads(base64.urlsafe_b64decode(call.one("cursor")))
+            found = [one for one in found if order(one) < value or (order(one) == value and one[0].id > last)]
+        page = found[:limit]
+        items = [describe(call, repo, head, _properties(call)) for repo, head in page]
+    headers = {}
+    if page and len(found) > limit:
+        mark = json.dumps([order(page[-1]), page[-1][0].id]).encode()
+        headers = call.next_page(base64.urlsafe_b64encode(mark).decode())
+    return JSONResponse(items, headers=headers)
+
+
+def _matching(call: Call) -> list[_Found]:
+    hub, type = call.hub, call.params["types"].removesuffix("s")
+    author, words = call.one("author"), " ".join(call.many("search")).lower().split()
+    tags = {tag for value in call.many("filter") for tag in value.split(",") if tag}
+    task, gated = call.one("pipeline_tag"), call.one("gated")
+    found = []
+    for repo in hub.store.repos.values():
+        if repo.type != type or not call.sees(repo) or (author and repo.owner != author):
+            continue
+        if any(word not in repo.id.lower() for word in words) or (gated and bool(repo.gated) != call.flag("gated")):
+            continue
+        head = repo.resolve("main")
+        if tags or task:
+            about = hub.profile(repo, head)
+            if not tags <= set(about.tags) or (task and task != about.pipeline_tag):
+                continue
+        found.append((repo, head))
+    return found
+
+
+def _properties(call: Call) -> list[str]:
+    """What to show of each repository in a list."""
+    if expand := call.many("expand"):
+        return expand
+    model, full = call.params["types"] == "models", call.flag("full")
+    names = _ALWAYS + (_DETAILS if full or not model else []) + (["siblings"] if full else [])
+    names += ["cardData"] if call.flag("cardData") or (full and not model) else []
+    return names + (["config"] if call.flag("config") else [])
+
+
+@routes.add("GET", "/api/{types}/{repo}/revision/{rev}")
+@routes.add("GET", "/api/{types}/{repo}")
+def info(call: Call) -> Response:
+    """One repository."""
+    repo = call.repo()
+    names = call.many("expand") or [
+        *_ALWAYS,
+        *_DETAILS,
+        "siblings",
+        "cardData",
+        "config",
+        "model-index",
+        "safetensors",
+    ]
+    with call.hub.store.lock:
+        return JSONResponse(describe(call, repo, call.commit(repo), names, blobs=call.flag("blobs")))
+
+
+def describe(call: Call, repo: Repo, commit: Commit, names: list[str], *, blobs: bool = False) -> dict[str, Any]:
+    """The properties `names` of a repository, as the API shows them; those that it has not are left out."""
+    about = call.hub.profile(repo, commit)
+    card = about.card or {}
+    values: dict[str, Any] = {
+        "author": repo.owner or None,
+        "sha": commit.oid,
+        "lastModified": commit.date,
+        "createdAt": repo.date,
+        "private": repo.visibility == "private",
+        "gated": repo.gated,
+        "disabled": False,
+        "downloads": repo.downloads,
+        "downloadsAllTime": repo.downloads,
+        "likes": repo.likes,
+        "trendingScore": repo.likes,
+        "tags": about.tags,
+        "cardData": about.card,
+        "resourceGroup": None,
+    }
+    if "siblings" in names:
+        values["siblings"] = [_sibling(path, file, blobs) for path, file in sorted(commit.files.items())]
+    if "usedStorage" in names:
+        sizes = {file.sha256: file.size for past in repo.commits.values() for file in past.files.values()}
+        values["usedStorage"] = sum(sizes.values())
+    if repo.type == "model":
+        values |= {"pipeline_tag": about.pipeline_tag, "library_name": about.library, "config": about.config}
+        values |= {"model-index": card.get("model-index"), "safetensors": about.safetensors}
+        values |= {"baseModels": card.get("base_model"), "widgetData": card.get("widget"), "modelId": repo.id}
+    elif repo.type == "dataset":
+        values["description"] = about.text.strip()[:500]
+    else:
+        values |= {"sdk": repo.sdk, "subdomain": repo.id.replace("/", "-").lower()}
+    shown = {"_id": object_id(repo.type + repo.date + repo.id), "id": repo.id}
+    shown |= {"modelId": repo.id} if repo.type == "model" else {}
+    return shown | {name: values[name] for name in names if values.get(name) is not None}
+
+
+def _sibling(path: str, file: FileEntry, blobs: bool) -> dict[str, Any]:
+    if not blobs:
+        return {"rfilename": path}
+    shown: dict[str, Any] = {"rfilename": path, "size": file.size, "blobId": file.oid}
+    if file.lfs:
+        shown["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": len(pointer(file.sha256, file.size))}
+    return shown

@@ -1,0 +1,301 @@
+"""An OpenAI-compatible language model endpoint on this machine, whose answers are yours to decide.
+
+The unmodified clients (`openai`, `litellm`, anything that speaks chat completions) talk to it over HTTP. What it says
+comes from a plain function, a script, a recorded trace, or a person who answers file by file:
+
+    with LocalLLM(scripted(["Thought\\n<code>\\nfinal_answer(42)\\n</code>", Fail(429, "slow down")])) as llm:
+        model = LiteLLMModel(model_id="openai/local", api_base=llm.url + "/v1", api_key="any")
+
+From the shell: `python -m ml_intern.testing.llm mailbox FOLDER --port 8000`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ml_intern.testing.llm_answers import (
+    Answer,
+    Cut,
+    Fail,
+    Mailbox,
+    Recorded,
+    Reply,
+    Script,
+    ToolCall,
+    mailbox,
+    message_images,
+    message_text,
+    recorded,
+    scripted,
+)
+from ml_intern.testing.serve import Service
+
+__all__ = [
+    "Answer",
+    "Cut",
+    "Fail",
+    "LocalLLM",
+    "Mailbox",
+    "Recorded",
+    "Reply",
+    "Script",
+    "ToolCall",
+    "mailbox",
+    "message_text",
+    "recorded",
+    "scripted",
+]
+
+CHARS_PER_TOKEN = 4
+IMAGE_TOKENS = 1000
+
+
+class LocalLLM:
+    """The endpoint: `POST /v1/chat/completions` (whole or streamed) and `GET /v1/models`, with or without `/v1`.
+
+    Args:
+        answer (`Callable[[dict], str | Reply]` or `Path`):
+            Gets the request's JSON body, says the answer or raises [`Fail`] or [`Cut`]; called in a thread, so it may
+            wait. A path is the folder of a [`mailbox`].
+        api_key (`str`, *optional*): When given, any other key is answered with 401.
+        models (sequence of `str`, defaults to `("local",)`): What `/v1/models` lists; any model name is answered.
+        port (`int`, defaults to 0): 0 takes a free one.
+
+    Attributes:
+        requests (`list[dict]`): The JSON body of every request that reached the model, in order.
+        service ([`~ml_intern.testing.serve.Service`]): The HTTP side, where every request counts, refused ones too.
+    """
+
+    def __init__(
+        self, answer: Answer | Path, *, api_key: str | None = None, models: Sequence[str] = ("local",), port: int = 0
+    ) -> None:
+        self.answer = mailbox(answer) if isinstance(answer, Path) else answer
+        self.api_key, self.models = api_key, tuple(models)
+        self.requests: list[dict[str, Any]] = []
+        self._numbers = itertools.count(1)
+        routes = []
+        for prefix in ("/v1", ""):
+            routes.append(Route(prefix + "/chat/completions", self._complete, methods=["POST"]))
+            routes.append(Route(prefix + "/models", self._list_models, methods=["GET"]))
+        self.service = Service(Starlette(routes=routes), port=port)
+        self.fail = self.service.fail
+
+    @property
+    def url(self) -> str:
+        """Address without a trailing slash; clients want `llm.url + "/v1"`, but take it without as well."""
+        return self.service.url
+
+    def environment(self) -> dict[str, str]:
+        """The variables that lead the `openai` client and `litellm` here."""
+        base = f"{self.url}/v1"
+        return {"OPENAI_BASE_URL": base, "OPENAI_API_BASE": base, "OPENAI_API_KEY": self.api_key or "local"}
+
+    def start(self) -> Self:
+        """Listen; returns once requests are answered."""
+        self.service.start()
+        return self
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.service.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _list_models(self, request: Request) -> Response:
+        if refusal := self._refusal(request):
+            return refusal
+        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "local"} for name in self.models]
+        return JSONResponse({"object": "list", "data": rows})
+
+    async def _complete(self, request: Request) -> Response:
+        if refusal := self._refusal(request):
+            return refusal
+        try:
+            body = await request.json()
+        except ValueError as error:
+            return _error(Fail(400, f"The request's body is no JSON: {error}"))
+        if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+            return _error(Fail(400, "The request needs `messages`, a list."))
+        self.requests.append(body)
+        after_bytes = None
+        try:
+            reply = await run_in_threadpool(self.answer, body)
+        except Fail as fail:
+            await anyio.sleep(fail.delay)
+            return _error(fail)
+        except Cut as cut:
+            reply, after_bytes = cut.reply, cut.after_bytes
+        except Exception as error:  # noqa: BLE001 - the answer is the caller's code; a 5xx would only make clients retry
+            return _error(Fail(400, f"The function that answers failed: {type(error).__name__}: {error}"))
+        reply = _stopped(Reply(reply) if isinstance(reply, str) else reply, body.get("stop"))
+        identity = {
+            "id": f"chatcmpl-{next(self._numbers):06d}",
+            "created": int(time.time()),
+            "model": body.get("model", self.models[0]),
+        }
+        if body.get("stream"):
+            usage = _usage(body, reply) if (body.get("stream_options") or {}).get("include_usage") else None
+            return _Body(_events(reply, identity, usage), "text/event-stream", reply.delay, after_bytes)
+        whole = json.dumps(_completion(reply, identity, _usage(body, reply))).encode()
+        return _Body([whole], "application/json", reply.delay, after_bytes)
+
+    def _refusal(self, request: Request) -> Response | None:
+        if self.api_key is None or request.headers.get("authorization") == f"Bearer {self.api_key}":
+            return None
+        return _error(Fail(401, "Incorrect API key provided.", code="invalid_api_key"))
+
+
+class _Body(Response):
+    """A body sent piece by piece; with `after_bytes` it breaks off there, and the server closes the connection."""
+
+    def __init__(
+        self, pieces: Iterator[bytes] | list[bytes], media_type: str, delay: float, after_bytes: int | None
+    ) -> None:
+        super().__init__(media_type=media_type)
+        del self.headers["content-length"]  # chunked: how long it gets is only known at the end
+        self.pieces, self.delay, self.after_bytes = pieces, delay, after_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(self.delay)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._until_cut():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if self.after_bytes is None:  # otherwise: leaving without the end is what makes the server hang up
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _until_cut(self) -> AsyncIterator[bytes]:
+        left = self.after_bytes
+        for piece in self.pieces:
+            if left is not None and len(piece) > left:
+                yield piece[:left]
+                return
+            yield piece
+            left = None if left is None else left - len(piece)
+            await anyio.sleep(0)
+
+
+def _error(fail: Fail) -> JSONResponse:
+    kind = "server_error" if fail.status >= 500 else "invalid_request_error"
+    error = {"message": fail.message, "type": kind, "param": None, "code": fail.code}
+    return JSONResponse({"error": error}, status_code=fail.status, headers=fail.headers)
+
+
+def _stopped(reply: Reply, stop: str | list[str] | None) -> Reply:
+    """Cut the text before the first stop sequence in it, as a real server does."""
+    found = [reply.content.find(s) for s in ([stop] if isinstance(stop, str) else stop or []) if s and reply.content]
+    places = [place for place in found if place >= 0]
+    return replace(reply, content=reply.content[: min(places)], finish_reason="stop") if places else reply
+
+
+def _usage(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    tools = json.dumps(body["tools"]) if body.get("tools") else ""
+    images = sum(message_images(message) for message in body["messages"])
+    asked = len(tools) + sum(len(message_text(message)) for message in body["messages"])
+    said = len(reply.content or "") + len(reply.reasoning or "")
+    said += sum(len(call.name) + len(json.dumps(call.arguments)) for call in reply.tool_calls or [])
+    prompt = reply.prompt_tokens if reply.prompt_tokens is not None else _tokens(asked) + IMAGE_TOKENS * images
+    completion = reply.completion_tokens if reply.completion_tokens is not None else _tokens(said)
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    if reply.cached_tokens is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": reply.cached_tokens}
+    return usage
+
+
+def _tokens(chars: int) -> int:
+    return -(-chars // CHARS_PER_TOKEN)
+
+
+def _calls(reply: Reply) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call.id or f"call_{index}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+        }
+        for index, call in enumerate(reply.tool_calls or [])
+    ]
+
+
+def _finish(reply: Reply) -> str:
+    return "tool_calls" if reply.tool_calls and reply.finish_reason == "stop" else reply.finish_reason
+
+
+def _completion(reply: Reply, identity: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.content}
+    if reply.reasoning:
+        message["reasoning_content"] = reply.reasoning
+    if reply.tool_calls:
+        message["tool_calls"] = _calls(reply)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}
+    return {**identity, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
+def _events(reply: Reply, identity: dict[str, Any], usage: dict[str, Any] | None) -> Iterator[bytes]:
+    def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
+        return (
+            b"data: "
+            + json.dumps({**identity, "object": "chat.completion.chunk", "choices": choices, **more}).encode()
+            + b"\n\n"
+        )
+
+    def delta(finish_reason: str | None = None, **delta: Any) -> bytes:
+        return event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}])
+
+    def pieces(text: str | None) -> Iterator[str]:
+        for start in range(0, len(text or ""), reply.chunk_chars):
+            yield text[start : start + reply.chunk_chars]
+
+    yield delta(role="assistant", content="")
+    for piece in pieces(reply.reasoning):
+        yield delta(reasoning_content=piece)
+    for piece in pieces(reply.content):
+        yield delta(content=piece)
+    for index, call in enumerate(_calls(reply)):
+        function = call["function"]
+        yield delta(tool_calls=[{**call, "index": index, "function": {**function, "arguments": ""}}])
+        for piece in pieces(function["arguments"]):
+            yield delta(tool_calls=[{"index": index, "function": {"arguments": piece}}])
+    yield delta(finish_reason=_finish(reply))
+    if usage is not None:
+        yield event([], usage=usage)
+    yield b"data: [DONE]\n\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m ml_intern.testing.llm mailbox FOLDER | recorded TRACE [--port P] [--timeout SECONDS]`"""
+    parser = argparse.ArgumentParser(prog="python -m ml_intern.testing.llm", description=__doc__.partition("\n")[0])
+    parser.add_argument("kind", choices=["mailbox", "recorded"])
+    parser.add_argument("path", type=Path, help="the mailbox's folder, or the recorded trace")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds a request waits in the mailbox")
+    options = parser.parse_args(arguments)
+    answer = mailbox(options.path, options.timeout) if options.kind == "mailbox" else recorded(options.path)
+    with LocalLLM(answer, port=options.port) as llm:
+        print(f"{llm.url}/v1", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The journal: a session's record, written ahead.
+
+What must never happen here: something takes effect that is not on record; a line is half written and others follow it;
+a secret that this process knows reaches the disk; the cost of a row grows with the journal's length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InternError, JournalFailed
+from ..plain import clean, plain
+from ..secrets import Masker
+from . import rows
+from .rows import Row
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGEST_TEXT = 200_000
+"""Longer texts (in characters) go to a file of their own, named by its digest; the row keeps their head and tail."""
+
+
+class Journal:
+    """Appends rows to one trace. Safe to use from several threads; one process at a time may hold a journal.
+
+    Each row goes to the kernel as one write, whole, and survives the end of this process. [`sync`] waits until the disk
+    has it, and is called before every side effect and at the end of every step.
+
+    Args:
+        path (`Path`): `.../<session id>.jsonl`; a folder of the same name without suffix lies beside it.
+        cwd (`str`): Where the session's code runs, written into each row.
+        masker (`Masker`, *optional*): Defaults to one that knows this process's secrets.
+
+    Raises:
+        JournalFailed: the file cannot be made, another process holds it, or (later) the disk is full or gone.
+    """
+
+    def __init__(self, path: Path, cwd: str = "/workspace", masker: Masker | None = None) -> None:
+        self.path, self.cwd, self.session_id = path, cwd, path.stem
+        self.artifacts = path.with_suffix("") / "artifacts"
+        self.masker = masker or Masker()
+        self._lock = threading.Lock()
+        self.titled = False
+        self._parent: str | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise InternError(f"Session {self.session_id} is open in another process", "", "Close it there first.") from None
+        except OSError as error:
+            raise JournalFailed(f"Cannot write {path}", error.strerror or str(error), "Free space or choose another --home.") from None
+        self._size = os.fstat(self._file).st_size
+        self._synced = self._size
+
+    def append(self, row: Row, *, chain: bool = True) -> str:
+        """Writes one row.
+
+        Args:
+            row (`Row`): Without the envelope, which is added; masked before it is written.
+            chain (`bool`, defaults to `True`): Whether the row takes part in the conversation: later rows follow it.
+
+        Returns:
+            `str`: The row's `uuid`.
+        """
+        masked = self.masker.data(row)
+        with self._lock:
+            identifier = rows.new_id()
+            envelope: Row = {
+                "parentUuid": self._parent,
+                "isSidechain": False,
+                "userType": "external",
+                "cwd": self.cwd,
+                "sessionId": self.session_id,
+                "version": rows.VERSION,
+                **masked,
+                "uuid": identifier,
+                "timestamp": rows.now(),
+            }
+            self._write(rows.line(envelope))
+            if chain:
+                self._parent = identifier
+        return identifier
+
+    def note(self, kind: str, **fields: Any) -> str:
+        """Writes a row of this project's own, `x-<kind>`, beside the conversation."""
+        return self.append({"type": f"x-{kind}", **plain(fields)}, chain=False)
+
+    def title(self, title: str) -> None:
+        row = {"type": "ai-title", "aiTitle": clean(self.masker.text(title)), "sessionId": self.session_id}
+        with self._lock:
+            self._write(rows.line(row))
+        self.titled = True
+
+    def user(self, content: str | list[Row], **extra: Any) -> str:
+        return self.append({"type": "user", "message": rows.user_message(content), **plain(extra)})
+
+    def answer(self, content: list[Row], model: str, usage: Row, stop: str = "end_turn", **extra: Any) -> str:
+        """An answer of the model."""
+        message = rows.assistant_message(content, model, stop, usage)
+        return self.append({"type": "assistant", "message": message, **plain(extra)})
+
+    def call(self, call_id: str, tool: str, arguments: dict[str, Any], model: str, **extra: Any) -> str:
+        """A call that is about to be made by the code of a step."""
+        message = rows.assistant_message([rows.call_block(call_id, tool, arguments)], model, "tool_use")
+        return self.append({"type": "assistant", "message": message, **plain(extra)})
+
+    def result(self, call_id: str, text: str, images: Iterable[Image] = (), error: bool = False, **extra: Any) -> str:
+        """The result of a step's code or of a call."""
+        block = rows.result_block(call_id, self._offload(text), images, error)
+        return self.append({"type": "user", "message": rows.user_message([block]), **plain(extra)})
+
+    def sync(self) -> None:
+        """Returns when all rows written so far are on the disk."""
+        size = self._size
+        if size == self._synced:
+            return
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise self._failed(error) from None
+        self._synced = max(self._synced, size)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.fdatasync(self._file)
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._file, line)
+            if written != len(line):
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            # A torn line would spoil the rows after it: the file ends with the last whole one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise self._failed(error) from None
+        self._size += len(line)
+
+    def _failed(self, error: OSError) -> JournalFailed:
+        return JournalFailed(
+            f"Cannot write the journal {self.path}", error.strerror or str(error), "Free space, then run it again; all up to here is on record."
+        )
+
+    def _offload(self, text: str) -> str:
+        if len(text) <= LARGEST_TEXT:
+            return text
+        data = self.masker.text(clean(text)).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        target = self.artifacts / f"{digest}.txt"
+        try:
+            self.artifacts.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not target.exists():
+                draft = target.with_suffix(f".{threading.get_ident()}.part")
+                draft.write_bytes(data)
+                draft.replace(target)
+        except OSError as error:
+            raise self._failed(error) from None
+        head, tail = text[: LARGEST_TEXT // 2], text[-LARGEST_TEXT // 10 :]
+        return f"{head}\n[... {len(text)} characters in all, whole in artifacts/{target.name} ...]\n{tail}"

@@ -1,0 +1,41 @@
+"""Reading a trace back: whole rows only, whatever else the file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .rows import Row
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a trace in file order. A torn last line, garbage and blank lines are passed over."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and isinstance(row.get("type"), str):
+                yield row
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a session last ended, as its trace says."""
+
+    state: str
+    reason: str
+
+
+def last_end(path: Path) -> Ended | None:
+    """The last end on record, `None` while a turn is open (or was cut off)."""
+    end = None
+    for row in read_rows(path):
+        if row["type"] == "x-end":
+            end = Ended(str(row.get("state", "")), str(row.get("reason", "")))
+        elif row["type"] in ("user", "assistant"):
+            end = None
+    return end

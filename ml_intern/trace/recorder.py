@@ -1,0 +1,139 @@
+"""The journal as an observer: what an agent does becomes rows, as it happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smolagents.memory import ActionStep, PlanningStep, TaskStep
+
+from ..events import ApprovalAnswer, ApprovalRequest, Outcome
+from ..plain import as_text, plain
+from ..steps import ModelStep, Observer, ToolCallStep, ToolResultStep
+from . import rows
+from .journal import Journal
+
+
+class TraceRecorder(Observer):
+    """Writes a session's rows.
+
+    The order is the guarantee: the model's answer is a row before its code runs, a call before the tool does, an
+    approval's answer before it counts; a call that may change something waits until the disk has its row.
+
+    Args:
+        journal (`Journal`): Where to.
+        model (`str`): The model's name, written into each answer.
+    """
+
+    def __init__(self, journal: Journal, model: str) -> None:
+        self.journal, self.model = journal, model
+        self._action: str | None = None
+
+    def task(self, step: TaskStep, variables: list[str]) -> None:
+        content: Any = step.task
+        if step.task_images:
+            content = [rows.text_block(step.task), *map(rows.image_block, step.task_images)]
+        self.journal.user(content, stepKind="task", variables=variables)
+        self.journal.sync()
+
+    def planned(self, step: PlanningStep) -> None:
+        tokens = step.token_usage
+        usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
+        said = str(step.model_output_message.content)
+        self.journal.answer([rows.text_block(step.plan)], self.model, usage, stepKind="planning", modelOutput=said)
+
+    def answered(self, step: ModelStep) -> None:
+        usage = rows.usage_of(step.input_tokens, step.output_tokens, step.cached_tokens)
+        content = [rows.text_block(step.thought)] if step.thought else []
+        self._action = None
+        if step.code is not None:
+            self._action = f"toolu_{rows.new_id()}"
+            content.append(rows.call_block(self._action, "python_interpreter", {"code": step.code}))
+        self.journal.answer(
+            content or [rows.text_block("(no answer)")],
+            self.model,
+            usage,
+            "tool_use" if self._action else "end_turn",
+            step=step.action.step_number,
+            modelOutput=step.action.model_output,
+            costUsd=step.cost_usd,
+        )
+
+    def calling(self, step: ToolCallStep) -> None:
+        files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in step.files]
+        self.journal.call(
+            step.call_id, step.tool, step.arguments, self.model, step=step.action, effects=step.effects, files=files
+        )
+        if step.effects != "read":
+            self.journal.sync()
+
+    def called(self, step: ToolResultStep) -> None:
+        failed = step.error is not None
+        text = f"{type(step.error).__name__}: {step.error}" if failed else as_text(step.result)
+        self.journal.result(
+            step.call_id, text, error=failed, step=step.action, seconds=round(step.seconds, 4), denied=step.denied
+        )
+
+    def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
+        files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in request.files]
+        self.journal.note(
+            "approval-asked",
+            callId=request.call_id,
+            tool=request.tool,
+            arguments=request.arguments,
+            reason=request.reason,
+            preview=request.preview,
+            files=files,
+            binding=digest,
+        )
+
+    def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
+        self.journal.note(
+            "approval-answered",
+            callId=request.call_id,
+            decision=answer.decision,
+            reason=answer.reason,
+            by=answer.by,
+            binding=digest,
+        )
+        self.journal.sync()
+
+    def finished(self, step: ActionStep) -> None:
+        images = step.observations_images or []
+        text = "\n".join(part for part in (step.observations, step.error and f"Error:\n{step.error}") if part)
+        extra: dict[str, Any] = {
+            "step": step.step_number,
+            "seconds": round(step.timing.duration or 0.0, 4),
+            "final": step.is_final_answer,
+            "value": plain(step.action_output),
+        }
+        if step.error is not None:
+            extra["error"] = {"type": type(step.error).__name__, "message": str(step.error)}
+        if self._action is not None:
+            self.journal.result(self._action, text, images, error=step.error is not None, **extra)
+        elif step.model_output is None and step.action_output is not None:
+            tokens = step.token_usage  # the last word when steps or money are used up
+            usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
+            said = as_text(step.action_output)
+            self.journal.answer([rows.text_block(said)], self.model, usage, stepKind="wrap-up", modelOutput=said, **extra)
+        elif text:
+            self.journal.user(text, **extra)
+        self._action = None
+        self.journal.sync()
+
+    def ended(self, outcome: Outcome) -> None:
+        """The turn is over: its answer as the assistant's last words, and its state."""
+        if outcome.answer is not None:
+            message = rows.assistant_message([rows.text_block(as_text(outcome.answer))], self.model, "end_turn")
+            self.journal.append({"type": "assistant", "message": message, "stepKind": "answer"})
+        self.journal.note(
+            "end",
+            state=str(outcome.state),
+            reason=outcome.reason,
+            answer=outcome.answer,
+            steps=outcome.steps,
+            seconds=round(outcome.seconds, 3),
+            inputTokens=outcome.usage.input_tokens,
+            outputTokens=outcome.usage.output_tokens,
+            costUsd=outcome.usage.cost_usd,
+        )
+        self.journal.sync()

@@ -1,0 +1,154 @@
+"""What goes wrong at the Hub reaches the model as one or two lines: who, why, what to do; never as an empty result."""
+
+import threading
+import time
+
+import pytest
+from conftest import lay
+
+from ml_intern.tools import HubDownloadTool, HubInspectDatasetTool, HubPushTool, HubSearchDatasetsTool
+
+
+EVALUATION = {"task": "t", "dataset": "acme/reviews", "split": "test", "metric": "accuracy"}
+EVALUATION |= {"baseline": 0.5, "candidate": 0.9, "n": 100}
+HTML = {"status": 200, "headers": {"content-type": "text/html"}, "body": "<html>Please log in</html>"}
+CALLS = {
+    "hub_search_datasets": (HubSearchDatasetsTool, {"query": "reviews"}),
+    "hub_inspect_dataset": (HubInspectDatasetTool, {"dataset": "acme/reviews"}),
+    "hub_download": (HubDownloadTool, {"repo_id": "acme/reviews"}),
+    "hub_push": (
+        HubPushTool,
+        {"folder": "out", "repo_id": "tester/m", "metadata": {"license": "mit"}, "evaluation": EVALUATION},
+    ),
+}
+READERS = ("hub_inspect_dataset", "hub_download")
+
+
+@pytest.fixture(params=CALLS)
+def call(request, hub, workspace):
+    return calling(request.param, hub, workspace)
+
+
+def calling(name, hub, workspace):
+    tool_class, arguments = CALLS[name]
+    tool = tool_class()
+    if hasattr(tool, "workspace"):
+        tool.workspace = workspace
+    hub.seed("acme/reviews", "dataset", {"train.csv": b"text,label\n" + b"good,1\nbad,0\n" * 300})
+    lay(workspace.root, {"out/config.json": b"{}"})
+    return lambda **changes: tool(**{**arguments, **changes})
+
+
+def complaint(call, kind, **changes):
+    """The text of the error, which must come soon and be short."""
+    started = time.monotonic()
+    with pytest.raises(kind) as caught:
+        call(**changes)
+    assert time.monotonic() - started < 5
+    text = str(caught.value)
+    assert len(text.splitlines()) <= 2
+    assert len(text) < 500
+    return text
+
+
+def test_it_works_when_nothing_is_wrong(call):
+    assert call()
+
+
+def test_the_hub_is_down(call, hub):
+    url = hub.url
+    hub.close()
+    text = complaint(call, ConnectionError)
+    assert url in text
+    assert "cannot be reached" in text
+    assert "HF_ENDPOINT" in text
+
+
+def test_the_token_is_wrong(call, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_nonsense")
+    text = complaint(call, PermissionError)
+    assert hub.url in text
+    assert "401" in text
+    assert "HF_TOKEN" in text
+    assert "hf_nonsense" not in text
+
+
+def test_too_many_requests(call, hub):
+    hub.fail(".", status=429, headers={"Retry-After": "1234"}, times=None)
+    text = complaint(call, ConnectionError)
+    assert hub.url in text
+    assert "429" in text
+    assert "1234 seconds" in text
+
+
+def test_the_hub_has_an_error_of_its_own(call, hub):
+    hub.fail(".", status=500, body={"error": "out of cheese"}, times=None)
+    text = complaint(call, ConnectionError)
+    assert hub.url in text
+    assert "500: out of cheese" in text
+    assert "Try again" in text
+
+
+def test_a_web_page_instead_of_json(call, hub):
+    hub.fail(".", **HTML, times=None)
+    text = complaint(call, ConnectionError)
+    assert hub.url in text
+    assert "JSON" in text
+    assert "proxy" in text
+
+
+def test_json_of_another_shape(call, hub):
+    hub.fail(".", status=200, headers={"content-type": "application/json"}, body='["hello"]', times=None)
+    assert "JSON" in complaint(call, ConnectionError)
+
+
+def test_the_answer_breaks_off(call, hub):
+    hub.fail("^/api", drop=20, times=None)
+    assert "broke off" in complaint(call, ConnectionError)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_hub_that_hangs_is_left_alone(name, hub):
+    tool = CALLS[name][0]()
+    text = complaint(lambda: tool._ask("the thing", 0.2, threading.Event().wait, timeout=5), TimeoutError)
+    assert hub.url in text
+    assert "the thing" in text
+
+
+@pytest.mark.parametrize("name", READERS)
+class TestReading:
+    def test_there_is_no_such_dataset(self, name, hub, workspace):
+        key = "dataset" if name == "hub_inspect_dataset" else "repo_id"
+        text = complaint(calling(name, hub, workspace), FileNotFoundError, **{key: "acme/revues"})
+        assert "acme/revues" in text
+        assert "Check the name" in text
+
+    def test_there_is_no_such_revision(self, name, hub, workspace):
+        text = complaint(calling(name, hub, workspace), FileNotFoundError, revision="v9")
+        assert "v9" in text
+        assert "`revision`" in text
+
+    def test_it_is_private(self, name, hub, workspace, monkeypatch):
+        call = calling(name, hub, workspace)
+        key = "dataset" if name == "hub_inspect_dataset" else "repo_id"
+        hub.seed("tester/own", "dataset", {"train.csv": b"a,b\n1,2\n"}, private=True)
+        assert call(**{key: "tester/own"})
+        monkeypatch.setenv("HF_TOKEN", "hf_other_token")
+        assert "private" in complaint(call, FileNotFoundError, **{key: "tester/own"})
+
+    def test_it_is_gated(self, name, hub, workspace):
+        call = calling(name, hub, workspace)
+        key = "dataset" if name == "hub_inspect_dataset" else "repo_id"
+        hub.seed("acme/gated", "dataset", {"train.csv": b"a,b\n1,2\n"}, gated="manual")
+        text = complaint(call, PermissionError, **{key: "acme/gated"})
+        assert "gates" in text
+        assert "Accept its conditions" in text
+        hub.admit("acme/gated", "dataset", "tester")
+        assert call(**{key: "acme/gated"})
+
+
+@pytest.mark.parametrize("tool_class", [HubDownloadTool, HubPushTool])
+def test_no_workspace(tool_class, hub):
+    arguments = dict(next(args for kind, args in CALLS.values() if kind is tool_class))
+    with pytest.raises(RuntimeError, match="no workspace"):
+        tool_class()(**arguments)

@@ -1,0 +1,253 @@
+"""Search for datasets on the Hugging Face Hub."""
+
+from typing import Any
+
+from smolagents import Tool
+
+
+class HubSearchDatasetsTool(Tool):
+    """Finds datasets by words and filters, one request a call.
+
+    `HF_ENDPOINT` and `HF_TOKEN` mean what they mean to `huggingface_hub`.
+    """
+
+    name = "hub_search_datasets"
+    description = (
+        "Searches the Hugging Face Hub for datasets by words and filters, best first. "
+        "All filters must hold at once: an empty list means that nothing fits, so drop one. "
+        "Look at a candidate with hub_inspect_dataset before you use it."
+    )
+    inputs = {
+        "query": {
+            "type": "string",
+            "description": "Words in the dataset's name, such as 'imdb'; leave out to go by filters alone.",
+            "nullable": True,
+        },
+        "task": {
+            "type": "string",
+            "description": "Task category, such as 'text-classification' or 'question-answering'.",
+            "nullable": True,
+        },
+        "language": {"type": "string", "description": "Language code, such as 'en' or 'de'.", "nullable": True},
+        "license": {"type": "string", "description": "Licence, such as 'mit' or 'cc-by-4.0'.", "nullable": True},
+        "size": {
+            "type": "string",
+            "description": "Rows: 'n<1K', '1K<n<10K', '10K<n<100K', '100K<n<1M', '1M<n<10M' and so on.",
+            "nullable": True,
+        },
+        "tags": {
+            "type": "array",
+            "description": "Further tags that must all be there, such as ['format:parquet', 'arxiv:1705.00001'].",
+            "nullable": True,
+        },
+        "author": {"type": "string", "description": "User or organization that owns it.", "nullable": True},
+        "sort": {
+            "type": "string",
+            "description": "downloads (default), likes, lastModified, trendingScore or createdAt; largest first.",
+            "nullable": True,
+        },
+        "limit": {"type": "integer", "description": "How many at most, 1 to 100 (default 10).", "nullable": True},
+    }
+    output_type = "object"
+    # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
+    output_schema: dict = {
+        "type": "object",
+        "properties": {
+            "datasets": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "id": {"type": "string"},
+                        "author": {"type": ["string", "null"]},
+                        "downloads": {"type": ["integer", "null"], "description": "Over the last 30 days."},
+                        "likes": {"type": ["integer", "null"]},
+                        "last_modified": {"type": ["string", "null"], "description": "ISO 8601."},
+                        "tags": {"type": "array", "items": {"type": "string"}},
+                        "task_categories": {"type": "array", "items": {"type": "string"}},
+                        "languages": {"type": "array", "items": {"type": "string"}},
+                        "license": {"type": ["string", "null"], "description": "null: none is stated."},
+                        "size_category": {"type": ["string", "null"]},
+                        "gated": {"type": "boolean", "description": "Whether its conditions must be accepted first."},
+                        "private": {"type": "boolean"},
+                        "description": {"type": "string", "description": "The first 300 characters."},
+                    },
+                },
+            },
+            "query": {"type": "object", "description": "What was searched for."},
+            "more": {"type": "boolean", "description": "Whether there are more than `limit`."},
+        },
+    }
+    effects = "read"
+
+    def forward(
+        self,
+        query: str | None = None,
+        task: str | None = None,
+        language: str | None = None,
+        license: str | None = None,
+        size: str | None = None,
+        tags: list | None = None,
+        author: str | None = None,
+        sort: str | None = "downloads",
+        limit: int | None = 10,
+    ) -> dict:
+        sort = "downloads" if sort is None else sort
+        sorts = ["downloads", "likes", "lastModified", "trendingScore", "createdAt"]
+        if sort not in sorts:
+            raise ValueError(f"`sort` is one of {', '.join(sorts)}, not {sort!r}.")
+        limit = 10 if limit is None else limit
+        if not 1 <= limit <= 100:
+            raise ValueError(f"`limit` is 1 to 100, not {limit}. Narrow the search with filters instead.")
+        sizes = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B"]
+        sizes += ["10B<n<100B", "100B<n<1T", "n>1T"]
+        if size and size not in sizes:
+            raise ValueError(f"`size` is one of {', '.join(sizes)}, not {size!r}.")
+
+        filters = [tags] if isinstance(tags, str) else list(tags or [])
+        if task:
+            filters.append("task_categories:" + task.strip().lower().replace(" ", "-").replace("_", "-"))
+        if language:
+            filters.append("language:" + language.strip().lower())
+        if license:
+            filters.append("license:" + license.strip().lower())
+        if size:
+            filters.append("size_categories:" + size)
+
+        # One more than wanted tells whether there are more.
+        asked = {"search": query, "author": author, "filter": filters, "sort": sort, "limit": limit + 1}
+        asked = {key: value for key, value in asked.items() if value}
+        found = self._ask("the search for datasets", 60, self._list, params=asked)
+        return {
+            "datasets": found[:limit],
+            "query": {**asked, "limit": limit},
+            "more": len(found) > limit,
+        }
+
+    def _list(self, params: dict) -> list:
+        """`HfApi.list_datasets` without its waits: five repeats, `Retry-After` of any length, no time-out."""
+        import os
+
+        from huggingface_hub.hf_api import DatasetInfo
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+
+        fields = ["author", "cardData", "createdAt", "description", "downloads", "gated", "lastModified", "likes"]
+        response = http_backoff(
+            "GET",
+            f"{(os.environ.get('HF_ENDPOINT') or 'https://huggingface.co').rstrip('/')}/api/datasets",
+            params={**params, "expand": [*fields, "private", "tags"]},
+            headers=build_hf_headers(),
+            timeout=20,
+            max_retries=1,
+            retry_on_status_codes=(502, 503, 504),
+        )
+        hf_raise_for_status(response)
+        answer = response.json()
+        if not isinstance(answer, list):
+            raise TypeError("a list of datasets was expected")
+        return [self._row(DatasetInfo(**item)) for item in answer]
+
+    def _row(self, info: Any) -> dict:
+        tags = info.tags or []
+        named = {"task_categories": [], "language": [], "license": [], "size_categories": []}
+        for tag in tags:
+            kind, _, value = tag.partition(":")
+            if kind in named:
+                named[kind].append(value)
+        return {
+            "id": info.id,
+            "author": info.author or (info.id.split("/")[0] if "/" in info.id else None),
+            "downloads": info.downloads,
+            "likes": info.likes,
+            "last_modified": info.last_modified.isoformat() if info.last_modified else None,
+            "tags": tags,
+            "task_categories": named["task_categories"],
+            "languages": named["language"],
+            "license": ", ".join(named["license"]) or None,
+            "size_category": ", ".join(named["size_categories"]) or None,
+            "gated": bool(info.gated),
+            "private": bool(info.private),
+            "description": " ".join((info.description or "").split())[:300],
+        }
+
+    def _ask(self, subject: str, seconds: float, call: Any, **arguments: Any) -> Any:
+        """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
+
+        The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        """
+        import json
+        import os
+        import queue
+        import threading
+
+        # `HTTPError` is httpx's in huggingface_hub 1.x and httpx2's in 2.x.
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HfHubHTTPError,
+            HTTPError,
+            LocalEntryNotFoundError,
+            LocalTokenNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        hub = f"The Hub ({(os.environ.get('HF_ENDPOINT') or 'https://huggingface.co').rstrip('/')})"
+        answers = queue.SimpleQueue()
+        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+        try:
+            answer, error = answers.get(timeout=seconds)
+        except queue.Empty:
+            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+        if error is None:
+            return answer
+        if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+        status, said = 0, str(error).strip().split("\n")[0][:200]
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code
+            said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
+        if isinstance(error, GatedRepoError):
+            kind, text = (
+                PermissionError,
+                f"gates {subject}. Accept its conditions on its page with HF_TOKEN's account.",
+            )
+        elif isinstance(error, RevisionNotFoundError | EntryNotFoundError):
+            kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
+        elif isinstance(error, RepositoryNotFoundError):
+            kind, text = FileNotFoundError, f"knows no {subject}, or hides it from you ({status}). "
+            text += "Check its name and type; if it is private, set an HF_TOKEN that may read it."
+        elif isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
+            kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
+        elif status == 429:
+            wait = error.response.headers.get("Retry-After")
+            kind, text = ConnectionError, f"limits your requests (429) at {subject}. "
+            text += f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+        elif status >= 500:
+            kind, text = ConnectionError, f"failed at {subject} ({said}). Try again in a minute."
+        elif status:
+            kind, text = ValueError, f"rejected {subject} ({said}). Change the arguments."
+        elif isinstance(error, TimeoutError):
+            kind, text = (
+                TimeoutError,
+                f"hangs, or holds back, {subject} ({said}). Check that it is up, then try again.",
+            )
+        elif isinstance(error, HTTPError):
+            kind, text = (
+                ConnectionError,
+                f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). ",
+            )
+            text += "Check the network and HF_ENDPOINT, then try again."
+        elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError | TypeError | AttributeError):
+            kind, text = ConnectionError, f"answered {subject} with something else than its API's JSON ({said}). "
+            text += "Is HF_ENDPOINT a Hub, with no proxy or login page before it?"
+        else:
+            raise error
+        raise kind(f"{hub} {text}") from error
+
+    def _work(self, answers: Any, call: Any, arguments: dict) -> None:
+        try:
+            answers.put((call(**arguments), None))
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
+            answers.put((None, error))
