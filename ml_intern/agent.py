@@ -151,7 +151,7 @@ class InternAgent(CodeAgent):
         if self.executor_type == "local":
             limits = {"max_print_outputs_length": self.max_print_outputs_length} | self.executor_kwargs
             executor = JailExecutor(self._workspace, **limits)
-            self.router.workspace = executor.workspace
+            self.router.find_workspace = lambda: executor.workspace
             return executor
         if self.executor_type in ("e2b", "docker", "modal", "blaxel"):
             raise ValueError(
@@ -161,13 +161,11 @@ class InternAgent(CodeAgent):
         raise ValueError(f"Unsupported executor type: {self.executor_type}")
 
     def initialize_system_prompt(self) -> str:
-        if not self._in_jail:
-            return super().initialize_system_prompt()
-        listed, self.authorized_imports = self.authorized_imports, ["*"]  # real Python: whatever is installed imports
-        try:
-            return super().initialize_system_prompt()
-        finally:
-            self.authorized_imports = listed
+        prompt = super().initialize_system_prompt()
+        if self._in_jail:  # real Python: whatever is installed imports
+            listed = str(self.authorized_imports)
+            prompt = prompt.replace(listed, f"any package that is installed, such as these: {listed}")
+        return prompt
 
     # The loop.
 
@@ -227,7 +225,6 @@ class InternAgent(CodeAgent):
         step.timing = Timing(start_time=started, end_time=time.time())
         self._finalize_step(step)
         self.memory.steps.append(step)
-        step.model_input_messages = []
 
     def _step_stream(self, memory_step: ActionStep) -> Generator[Any]:
         with contextlib.ExitStack() as acting:

@@ -108,7 +108,7 @@ class ToolRouter(MutableMapping[str, Any]):
     def __init__(self, fire: Callable[[MemoryStep], None], masker: Masker | None = None, vouched: bool = True) -> None:
         self._fire, self._vouched = fire, vouched
         self.masker = masker or Masker()
-        self.workspace: Any = None
+        self.find_workspace: Callable[[], Any] | None = None
         self.action = Action()
         self._tools: dict[str, RoutedTool] = {}
 
@@ -193,11 +193,11 @@ class ToolRouter(MutableMapping[str, Any]):
         away is copied out of the jail's reach first: what was shown to a person is what will be sent.
         """
         parameters = inspect.signature(type(tool).__init__).parameters
-        if "workspace" not in parameters or getattr(tool, "workspace", None) is not None or self.workspace is None:
+        if "workspace" not in parameters or getattr(tool, "workspace", None) is not None or self.find_workspace is None:
             yield tool, (), ""
             return
-        runner = copy.copy(tool)
-        runner.workspace, runner.call_id = self.workspace, call_id
+        runner, workspace = copy.copy(tool), self.find_workspace()
+        runner.workspace, runner.call_id = workspace, call_id
         sends = [arguments[name] for name in getattr(type(tool), "sends", ()) if arguments.get(name)]
         frozen: AbstractContextManager[str] = (
             tempfile.TemporaryDirectory(prefix="ml-intern-frozen-") if sends else contextlib.nullcontext("")
@@ -205,17 +205,16 @@ class ToolRouter(MutableMapping[str, Any]):
         with frozen as folder:
             files: tuple[FileDigest, ...] = ()
             if sends:
-                runner.workspace, files = self._freeze(sends, Path(folder))
+                runner.workspace, files = freeze(workspace, sends, Path(folder))
             preview = getattr(type(tool), "preview", None)
             yield runner, files, self.masker.text(preview(runner, **arguments)) if preview else ""
 
-    def _freeze(self, paths: list[str], folder: Path) -> tuple[Any, tuple[FileDigest, ...]]:
-        files: list[FileDigest] = []
-        for path in paths:
-            relative = self.workspace.relative(path)
-            copied = self.workspace.copy_out(path, folder / relative)
-            files += [FileDigest(f"{relative}/{file.path}".removesuffix("/"), file.size, file.sha256) for file in copied]
-        return type(self.workspace)(folder), tuple(files)
+
+def freeze(workspace: Any, paths: list[str], folder: Path) -> tuple[Any, tuple[FileDigest, ...]]:
+    """A workspace over copies of `paths`, out of the jail's reach, and the digests of what was copied."""
+    frozen = folder / "workspace"
+    files = [file for path in paths for file in workspace.copy_out(path, frozen / workspace.relative(path))]
+    return type(workspace)(frozen), tuple(files)
 
 
 def bind(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

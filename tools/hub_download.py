@@ -12,13 +12,13 @@ class HubDownloadTool(Tool):
     code that runs in the workspace could have laid links in it.
 
     Args:
-        workspace (*optional*): Where the files go: has `copy_in(source, path)`, as a session's workspace does.
+        workspace (*optional*): Where the files go, with `relative(path)` and `copy_in(source, path)`.
     """
 
     name = "hub_download"
     description = (
         "Downloads files of a dataset, model or Space from the Hugging Face Hub into a folder of the workspace, also "
-        "private and gated ones where the token may read them. All files are of one commit, which is returned: note it."
+        "private and gated ones where the token may read them. All are of one commit, which is returned: note it."
     )
     inputs = {
         "repo_id": {"type": "string", "description": "Such as 'stanfordnlp/imdb'."},
@@ -78,7 +78,6 @@ class HubDownloadTool(Tool):
         max_bytes: int | None = 2_000_000_000,
     ) -> dict:
         import glob
-        import os
         import shutil
         import tempfile
         from pathlib import Path
@@ -92,12 +91,12 @@ class HubDownloadTool(Tool):
             raise ValueError(f"`repo_type` is dataset, model or space, not {repo_type!r}.")
         max_bytes = 2_000_000_000 if max_bytes is None else max_bytes
         patterns = [files] if isinstance(files, str) else files
-        folder = (folder or f"data/{repo_id.split('/')[-1]}").rstrip("/")
+        folder = self.workspace.relative(folder or f"data/{repo_id.split('/')[-1]}")
 
         # Not at module level: huggingface_hub reads HF_ENDPOINT once, when it is first imported.
         from huggingface_hub import HfApi
 
-        api = HfApi(endpoint=(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"))
+        api = HfApi(endpoint=self._hub())
         subject = f"{repo_type} {repo_id}" + (f" at {revision}" if revision else "")
         info = self._ask(
             subject,
@@ -177,6 +176,11 @@ class HubDownloadTool(Tool):
                 chosen[name] = sizes[name]
         return chosen
 
+    def _hub(self) -> str:
+        import os
+
+        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
     def _ask(self, subject: str, seconds: float, call: Any, **arguments: Any) -> Any:
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
@@ -184,23 +188,12 @@ class HubDownloadTool(Tool):
         `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
         """
         import json
-        import os
         import queue
+        import re
         import threading
 
-        # `HTTPError` is httpx's in huggingface_hub 1.x and httpx2's in 2.x.
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HTTPError,
-            LocalEntryNotFoundError,
-            LocalTokenNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub import errors
 
-        hub = f"The Hub ({(os.environ.get('HF_ENDPOINT') or 'https://huggingface.co').rstrip('/')})"
         answers = queue.SimpleQueue()
         threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
         try:
@@ -209,30 +202,31 @@ class HubDownloadTool(Tool):
             answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
         if error is None:
             return answer
-        if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
             error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, said = 0, str(error).strip().split("\n")[0][:200]
-        if isinstance(error, HfHubHTTPError):
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
+        if isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
-        if isinstance(error, GatedRepoError):
+        if isinstance(error, errors.GatedRepoError):
             kind, text = (
                 PermissionError,
                 f"gates {subject}. Accept its conditions on its page with HF_TOKEN's account.",
             )
-        elif isinstance(error, RevisionNotFoundError | EntryNotFoundError):
+        elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
             kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
-        elif isinstance(error, RepositoryNotFoundError):
+        elif isinstance(error, errors.RepositoryNotFoundError):
             kind, text = FileNotFoundError, f"knows no {subject}, or hides it from you ({status}). "
             text += "Check its name and type; if it is private, set an HF_TOKEN that may read it."
-        elif isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
+        elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            wait = error.response.headers.get("Retry-After")
-            kind, text = ConnectionError, f"limits your requests (429) at {subject}. "
-            text += f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+            limit = re.search(r"\bt=(\d+)", error.response.headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = error.response.headers.get("Retry-After") or (limit and limit[1])
+            remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+            text = f"limits your requests (429) at {subject}. {remedy}"
         elif status >= 500:
-            kind, text = ConnectionError, f"failed at {subject} ({said}). Try again in a minute."
+            text = f"failed at {subject} ({said}). Try again in a minute."
         elif status:
             kind, text = ValueError, f"rejected {subject} ({said}). Change the arguments."
         elif isinstance(error, TimeoutError):
@@ -240,18 +234,15 @@ class HubDownloadTool(Tool):
                 TimeoutError,
                 f"hangs, or holds back, {subject} ({said}). Check that it is up, then try again.",
             )
-        elif isinstance(error, HTTPError):
-            kind, text = (
-                ConnectionError,
-                f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). ",
-            )
+        elif isinstance(error, errors.HTTPError):  # httpx's in huggingface_hub 1.x, httpx2's in 2.x
+            text = f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). "
             text += "Check the network and HF_ENDPOINT, then try again."
         elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError | TypeError | AttributeError):
-            kind, text = ConnectionError, f"answered {subject} with something else than its API's JSON ({said}). "
+            text = f"answered {subject} with something else than its API's JSON ({said}). "
             text += "Is HF_ENDPOINT a Hub, with no proxy or login page before it?"
         else:
             raise error
-        raise kind(f"{hub} {text}") from error
+        raise kind(f"The Hub ({self._hub()}) {text}") from error
 
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:

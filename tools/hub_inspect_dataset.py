@@ -6,7 +6,7 @@ from smolagents import Tool
 
 
 class HubInspectDatasetTool(Tool):
-    """Shows a dataset's make-up and rows, and judges a sample of them: gaps, duplicates, leaks, balance, lengths, roles.
+    """Shows a dataset's make-up and rows, and judges them: gaps, duplicates, leaks, balance, lengths, columns' roles.
 
     Rows come from the dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co), spread evenly over the
     split. Where it has none, or a revision is asked for, the beginning of the CSV, JSON or Parquet files is read.
@@ -14,8 +14,8 @@ class HubInspectDatasetTool(Tool):
 
     name = "hub_inspect_dataset"
     description = (
-        "Shows what a dataset on the Hugging Face Hub holds (configs, splits, features, sample rows, files) and "
-        "what decides whether one may train on it: licence, missing values, duplicates within and across splits, label "
+        "Shows what a dataset on the Hugging Face Hub holds (configs, splits, features, sample rows, files) and what "
+        "decides whether one may train on it: licence, missing values, duplicates within and across splits, label "
         "balance, text lengths, columns' roles. Judged on the rows counted in rows_examined. Read `warnings`."
     )
     inputs = {
@@ -73,18 +73,10 @@ class HubInspectDatasetTool(Tool):
         rows = 5 if rows is None else rows
         if not 0 <= rows <= 100:
             raise ValueError(f"`rows` is 0 to 100, not {rows}. For more, use hub_download.")
-        hub = self._hub()
-        info = self._ask(
-            f"dataset {dataset}" + (f" at {revision}" if revision else ""),
-            30,
-            HfApi(endpoint=hub).dataset_info,
-            repo_id=dataset,
-            revision=revision,
-            files_metadata=True,
-            timeout=20,
-        )
-        notes = []
-        look = None
+        subject = f"dataset {dataset}" + (f" at {revision}" if revision else "")
+        options = {"repo_id": dataset, "revision": revision, "files_metadata": True, "timeout": 20}
+        info = self._ask(subject, 30, HfApi(endpoint=self._hub()).dataset_info, **options)
+        notes, look = [], None
         if revision:
             notes.append("The viewer knows only the main branch: computed from the files of the revision.")
         else:
@@ -92,8 +84,10 @@ class HubInspectDatasetTool(Tool):
                 look = self._from_viewer(info.id, config, split)
             except ConnectionError as error:
                 notes.append(f"{error} Computed from the files instead.")
-        if look is None:
-            look = self._from_files(info, config, split, notes)
+            except (KeyError, TypeError, AttributeError) as error:
+                why = f"The dataset viewer's answer has another shape than its API says ({error!r})."
+                notes.append(f"{why} Computed from the files instead.")
+        look = look or self._from_files(info, config, split, notes)
         columns, duplicates, warnings = self._judge(look)
         files = [{"path": s.rfilename, "size": s.size} for s in info.siblings or []]
         licences = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
@@ -211,7 +205,10 @@ class HubInspectDatasetTool(Tool):
         return configs, config, split or ("train" if "train" in names else names[0]), names
 
     def _from_files(self, info: Any, config: str | None, split: str | None, notes: list) -> dict:
-        """The first 10,000 rows or 20 MB of each of up to five splits, streamed from the repository's data files."""
+        """The beginning of the data files: of up to five splits 10,000 rows; in all 60 MB and two minutes."""
+        import time
+
+        until, budget = time.monotonic() + 120, 60_000_000
         sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
         layout = self._layout(sizes, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
         if not layout:
@@ -220,23 +217,25 @@ class HubInspectDatasetTool(Tool):
                 f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines or Parquet. Try hub_download."
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        look = {"source": "files", "configs": configs, "config": config, "split": split, "notes": [], "splits": []}
+        look = {"source": "files", "configs": configs, "config": config, "split": split, "notes": []}
         look.update({"rows": {}, "features": {}, "all": len(names) <= 5})
+        parts = {}
         for name in [split, *[other for other in names if other != split]]:
             paths = layout[(config, name)]
             known = [sizes[path] for path in paths if sizes[path] is not None]
             size = {"split": name, "rows": None, "bytes": sum(known) if len(known) == len(paths) else None}
-            look["splits"].append(size)
+            parts[name] = size
             if len(look["rows"]) == 5:
                 continue
             found, whole = [], True
-            for path in paths:
-                if len(found) >= 10_000:
+            for number, path in enumerate(paths):
+                if len(found) >= 10_000 or number == 20 or budget < 0 or time.monotonic() > until:
                     whole = False
                     break
-                subject = f"{path} of dataset {info.id}"
-                begin = self._ask(subject, 90, self._read, dataset=info.id, revision=info.sha, path=path)
-                some, complete = self._parse(path, *begin)
+                where = {"dataset": info.id, "revision": info.sha, "path": path}
+                content, complete = self._ask(f"{path} of dataset {info.id}", 90, self._read, **where)
+                budget -= len(content)
+                some, complete = self._parse(path, content, complete)
                 found += some
                 whole = whole and complete
             if not whole:
@@ -245,6 +244,7 @@ class HubInspectDatasetTool(Tool):
             look["rows"][name] = found
             look["all"] = look["all"] and whole
             size["rows"] = len(found) if whole else None
+        look["splits"] = [parts[name] for name in names]
         for row in look["rows"][split]:
             for column, value in row.items():
                 if look["features"].get(column) in (None, "null"):
@@ -260,19 +260,17 @@ class HubInspectDatasetTool(Tool):
 
         kinds = r"\.(csv|tsv|jsonl|ndjson|json|parquet)$"
         skipped = ("dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json", "config.json")
-        data = [
-            path for path in sizes if re.search(kinds, path) and path.split("/")[-1] not in skipped and path[0] != "."
-        ]
+        data = [path for path in sizes if re.search(kinds, path) and path.split("/")[-1] not in skipped]
         layout = {}
         for entry in configs or []:
             files = entry.get("data_files")
             for part in [files] if isinstance(files, str | dict) else files or []:
-                name, patterns = (
-                    ("train", part) if isinstance(part, str) else (part.get("split", "train"), part.get("path"))
-                )
-                for pattern in [patterns] if isinstance(patterns, str) else patterns or []:
+                part = {"path": part} if isinstance(part, str) else part
+                patterns = part.get("path") or []
+                key = (entry.get("config_name", "default"), part.get("split", "train"))
+                for pattern in [patterns] if isinstance(patterns, str) else patterns:
                     found = fnmatch.filter(data, pattern.replace("**/", "*"))
-                    layout.setdefault((entry.get("config_name", "default"), name), []).extend(found)
+                    layout[key] = list(dict.fromkeys(layout.get(key, []) + found))
         layout = {key: paths for key, paths in layout.items() if paths}
         if layout:
             return layout
@@ -313,9 +311,8 @@ class HubInspectDatasetTool(Tool):
             if not whole:
                 raise ValueError(f"{path} is Parquet of more than 20 MB. Use hub_download and read it in code.")
             try:
-                parquet = importlib.import_module(
-                    "pyarrow.parquet"
-                )  # `import` would make it a requirement of this tool
+                # `import` would make it a requirement of this tool.
+                parquet = importlib.import_module("pyarrow.parquet")
             except ImportError:
                 raise ValueError(f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`.") from None
             table = parquet.read_table(io.BytesIO(content))
@@ -474,7 +471,8 @@ class HubInspectDatasetTool(Tool):
         for name, value in row.items():
             text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
             cut = f"{text[:400]}… ({len(text):,} characters in all)"
-            short[name] = cut if len(text) > 500 else value
+            plain = value if isinstance(value, str) else json.loads(text)
+            short[name] = cut if len(text) > 500 else plain
         return short
 
     def _hub(self) -> str:
@@ -489,23 +487,12 @@ class HubInspectDatasetTool(Tool):
         `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
         """
         import json
-        import os
         import queue
+        import re
         import threading
 
-        # `HTTPError` is httpx's in huggingface_hub 1.x and httpx2's in 2.x.
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HTTPError,
-            LocalEntryNotFoundError,
-            LocalTokenNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub import errors
 
-        hub = f"The Hub ({(os.environ.get('HF_ENDPOINT') or 'https://huggingface.co').rstrip('/')})"
         answers = queue.SimpleQueue()
         threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
         try:
@@ -514,30 +501,31 @@ class HubInspectDatasetTool(Tool):
             answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
         if error is None:
             return answer
-        if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
             error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, said = 0, str(error).strip().split("\n")[0][:200]
-        if isinstance(error, HfHubHTTPError):
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
+        if isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
-        if isinstance(error, GatedRepoError):
+        if isinstance(error, errors.GatedRepoError):
             kind, text = (
                 PermissionError,
                 f"gates {subject}. Accept its conditions on its page with HF_TOKEN's account.",
             )
-        elif isinstance(error, RevisionNotFoundError | EntryNotFoundError):
+        elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
             kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
-        elif isinstance(error, RepositoryNotFoundError):
+        elif isinstance(error, errors.RepositoryNotFoundError):
             kind, text = FileNotFoundError, f"knows no {subject}, or hides it from you ({status}). "
             text += "Check its name and type; if it is private, set an HF_TOKEN that may read it."
-        elif isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
+        elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            wait = error.response.headers.get("Retry-After")
-            kind, text = ConnectionError, f"limits your requests (429) at {subject}. "
-            text += f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+            limit = re.search(r"\bt=(\d+)", error.response.headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = error.response.headers.get("Retry-After") or (limit and limit[1])
+            remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+            text = f"limits your requests (429) at {subject}. {remedy}"
         elif status >= 500:
-            kind, text = ConnectionError, f"failed at {subject} ({said}). Try again in a minute."
+            text = f"failed at {subject} ({said}). Try again in a minute."
         elif status:
             kind, text = ValueError, f"rejected {subject} ({said}). Change the arguments."
         elif isinstance(error, TimeoutError):
@@ -545,18 +533,15 @@ class HubInspectDatasetTool(Tool):
                 TimeoutError,
                 f"hangs, or holds back, {subject} ({said}). Check that it is up, then try again.",
             )
-        elif isinstance(error, HTTPError):
-            kind, text = (
-                ConnectionError,
-                f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). ",
-            )
+        elif isinstance(error, errors.HTTPError):  # httpx's in huggingface_hub 1.x, httpx2's in 2.x
+            text = f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). "
             text += "Check the network and HF_ENDPOINT, then try again."
         elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError | TypeError | AttributeError):
-            kind, text = ConnectionError, f"answered {subject} with something else than its API's JSON ({said}). "
+            text = f"answered {subject} with something else than its API's JSON ({said}). "
             text += "Is HF_ENDPOINT a Hub, with no proxy or login page before it?"
         else:
             raise error
-        raise kind(f"{hub} {text}") from error
+        raise kind(f"The Hub ({self._hub()}) {text}") from error
 
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:

@@ -9,11 +9,11 @@ class HubPushTool(Tool):
     """Uploads a folder to a repository of the Hub in one commit, with a card that states how good it is.
 
     A model must be better than its baseline on held-out examples by more than chance. Files that run code when loaded,
-    and files that hold keys, are refused. A call is carried out once: its id is a line of the commit's
-    description, which is looked for first (`reconcile`).
+    and files that hold keys, are refused. A call is carried out once: its id is a line of the commit's description,
+    which is looked for first (`reconcile`).
 
     Args:
-        workspace (*optional*): Where the folder is: has `copy_out(path, destination)`, as a session's workspace does.
+        workspace (*optional*): Where the folder is, with `copy_out(path, destination)`.
     """
 
     name = "hub_push"
@@ -30,7 +30,7 @@ class HubPushTool(Tool):
         "commit_message": {"type": "string", "description": "One line: what is new.", "nullable": True},
         "card": {
             "type": "string",
-            "description": "README.md in Markdown, with or without front matter; default: the folder's README.md.",
+            "description": "README.md in Markdown, with or without front matter (default: the folder's README.md).",
             "nullable": True,
         },
         "metadata": {
@@ -96,179 +96,70 @@ class HubPushTool(Tool):
     ) -> dict:
         import tempfile
 
-        arguments = {
-            "folder": folder,
-            "repo_id": repo_id,
-            "repo_type": repo_type,
-            "card": card,
-            "metadata": metadata,
-            "evaluation": evaluation,
-            "publish_anyway": publish_anyway,
-            "allow_pickle": allow_pickle,
-            "commit_message": commit_message,
-        }
-        with tempfile.TemporaryDirectory(prefix="hub_push_") as private_folder:
-            plan = self._plan(private_folder, **arguments)
+        with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
+            options = {"card": card, "metadata": metadata, "evaluation": evaluation, "commit_message": commit_message}
+            options.update({"publish_anyway": publish_anyway, "allow_pickle": allow_pickle})
+            plan = self._plan(copy, folder, repo_id, repo_type, **options)
             if plan["problems"]:
-                raise ValueError(f"Not pushed to {repo_id}: " + " ".join(plan["problems"]))
-            repo_id = self._full_name(repo_id)
-            if self.call_id:
-                done = self.reconcile(self.call_id, **{**arguments, "repo_id": repo_id})
-                if done is not None:
-                    return done
-            return self._commit(plan, repo_id, plan["repo_type"], private is not False, commit_message)
-
-    def _commit(self, plan: dict, repo_id: str, repo_type: str, private: bool, message: str | None) -> dict:
-        from huggingface_hub import CommitOperationAdd
-
-        api = self._api()
-        subject = f"{repo_type} {repo_id}"
-        found = self._find(repo_id, repo_type)
-        if found is not None and private and not found.private:
-            raise ValueError(
-                f"{subject} exists and is public, but private=True was asked for. "
-                "Pass private=False to update it in public, or choose another repo_id."
-            )
-        if found is None:
-            self._ask(
-                f"making {subject}",
-                60,
-                api.create_repo,
-                repo_id=repo_id,
-                repo_type=repo_type,
-                private=private,
-                exist_ok=True,
-                space_sdk=plan["sdk"] if repo_type == "space" else None,
-            )
-        total = sum(plan["files"].values())
-        description = f"files: {len(plan['files'])}, bytes: {total}, repository created: {found is None}"
-        if self.call_id:
-            description += f"\n\nml-intern-call: {self.call_id}"
-        operations = [CommitOperationAdd("README.md", plan["readme"].encode())]
-        for name, path in plan["paths"].items():
-            operations.append(CommitOperationAdd(name, path))
-        # `create_commit`, because `upload_folder` makes several commits of a large folder where it has xet.
-        commit = self._ask(
-            f"the commit to {subject}",
-            300 + total / 100_000,  # 100 kB/s is slow enough to call it hanging
-            api.create_commit,
-            repo_id=repo_id,
-            repo_type=repo_type,
-            operations=operations,
-            commit_message=message or f"Upload {repo_id.split('/')[-1]}",
-            commit_description=description,
-        )
-        return {
-            "repo_id": repo_id,
-            "url": self._url(repo_id, repo_type),
-            "commit_sha": commit.oid,
-            "commit_url": commit.commit_url,
-            "created": found is None,
-            "private": private if found is None else bool(found.private),
-            "files": len(plan["files"]),
-            "bytes": total,
-        }
+                raise ValueError(f"Not pushed to {repo_id}: {' '.join(plan['problems'])}")
+            where = {"repo_id": self._full_name(repo_id), "repo_type": plan["repo_type"]}
+            found = self._find(where)
+            done = self._done(self.call_id, where, found) if self.call_id else None
+            return done or self._commit(plan, where, found, private is not False, commit_message)
 
     def reconcile(self, call_id: str, **arguments: Any) -> dict | None:
         """Whether the push with this id happened: its result, or `None` when none of the last 20 commits is it."""
-        import re
-
-        repo_type = arguments.get("repo_type") or "model"
-        repo_id = self._full_name(arguments["repo_id"])
-        found = self._find(repo_id, repo_type)
-        if found is None:
-            return None
-        commits = self._ask(
-            f"the commits of {repo_type} {repo_id}",
-            60,
-            self._api().list_repo_commits,
-            repo_id=repo_id,
-            repo_type=repo_type,
-        )
-        for commit in commits[:20]:
-            if f"ml-intern-call: {call_id}" not in commit.message.splitlines():
-                continue
-            noted = re.search(r"files: (\d+), bytes: (\d+), repository created: (True|False)", commit.message)
-            if noted is None:
-                continue
-            url = self._url(repo_id, repo_type)
-            return {
-                "repo_id": repo_id,
-                "url": url,
-                "commit_sha": commit.commit_id,
-                "commit_url": f"{url}/commit/{commit.commit_id}",
-                "created": noted[3] == "True",
-                "private": bool(found.private),
-                "files": int(noted[1]),
-                "bytes": int(noted[2]),
-            }
-        return None
+        where = {
+            "repo_id": self._full_name(arguments["repo_id"]),
+            "repo_type": arguments.get("repo_type") or "model",
+        }
+        return self._done(call_id, where, self._find(where))
 
     def preview(self, **arguments: Any) -> str:
-        """What a person should read before saying yes. Does not fail: what could not be found out is said."""
+        """What a person should read before saying yes. A Hub that is down is no obstacle: it says so."""
+        import difflib
         import tempfile
 
-        with tempfile.TemporaryDirectory(prefix="hub_push_") as private_folder:
-            plan = self._plan(private_folder, **arguments)
-        private = arguments.get("private") is not False
-        repo_type = plan["repo_type"]
-        repo_id, state, old = arguments["repo_id"], "", ""
+        private = arguments.pop("private", True) is not False
+        with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
+            plan = self._plan(copy, **arguments)
+        where = {"repo_id": arguments["repo_id"], "repo_type": plan["repo_type"]}
+        old = ""
         try:
-            repo_id = self._full_name(repo_id)
-            found = self._find(repo_id, repo_type)
+            where["repo_id"] = self._full_name(where["repo_id"])
+            found = self._find(where)
             if found is None:
                 state = "new repository, private" if private else "NEW REPOSITORY, PUBLIC: EVERYONE CAN READ IT"
             else:
                 state = "exists, is private" if found.private else "EXISTS, IS PUBLIC: EVERYONE CAN READ IT"
-                old = self._readme(repo_id, repo_type, found)
+                old = self._readme(where, found)
                 if private and not found.private:
                     plan["problems"].append("It is public, but private=True was asked for.")
         except OSError as error:
             state = (
                 f"{'private' if private else 'PUBLIC: EVERYONE CAN READ IT'}; whether it exists is unknown: {error}"
             )
-        lines = [f"Push to {self._url(repo_id, repo_type)} ({repo_type}; {state})"]
+        lines = [f"Push to {self._url(where)} ({plan['repo_type']}; {state})"]
         if plan["problems"]:
             lines.append("WILL BE REFUSED: " + " ".join(plan["problems"]))
-        for flag in plan["flags"]:
-            lines.append("!! " + flag)
+        lines += ["!! " + flag for flag in plan["flags"]]
         if plan["verdict"]:
             lines.append("Evaluation: " + plan["verdict"])
-        sizes = plan["files"]
+        sizes = {"README.md": len(plan["readme"].encode()), **plan["sizes"]}
         lines.append(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, from {arguments['folder']}:")
-        for name in list(sizes)[:50]:
-            lines.append(f"  {name}  {sizes[name]:,}")
+        lines += [f"  {name}  {sizes[name]:,}" for name in list(sizes)[:50]]
         if len(sizes) > 50:
             lines.append(f"  and {len(sizes) - 50} more")
         if plan["left_out"]:
             lines.append(f"Left out: {', '.join(plan['left_out'][:10])}")
-        lines += ["", *self._difference(old, plan["readme"])]
-        return "\n".join(lines)
-
-    def _difference(self, old: str, new: str) -> list:
-        import difflib
-
         if not old:
-            return ["README.md (new):", *new.splitlines()]
-        if old == new:
-            return ["README.md stays as it is."]
-        changes = difflib.unified_diff(old.splitlines(), new.splitlines(), "on the Hub", "new", lineterm="")
-        return ["README.md changes:", *changes]
+            return "\n".join([*lines, "", "README.md (new):", plan["readme"]])
+        if old == plan["readme"]:
+            return "\n".join([*lines, "", "README.md stays as it is."])
+        changes = difflib.unified_diff(old.splitlines(), plan["readme"].splitlines(), "on the Hub", "new", lineterm="")
+        return "\n".join([*lines, "", "README.md changes:", *changes])
 
-    def _plan(
-        self,
-        private_folder: str,
-        folder: str,
-        repo_id: str,
-        repo_type: str | None = "model",
-        private: bool | None = True,
-        commit_message: str | None = None,
-        card: str | None = None,
-        metadata: dict | None = None,
-        evaluation: dict | None = None,
-        publish_anyway: bool | None = False,
-        allow_pickle: bool | None = False,
-    ) -> dict:
+    def _plan(self, copy: str, folder: str, repo_id: str, repo_type: str | None = None, **options: Any) -> dict:
         """Copies the folder out of the workspace and says what would be pushed and what is wrong with that."""
         from pathlib import Path
 
@@ -279,73 +170,111 @@ class HubPushTool(Tool):
         repo_type = repo_type or "model"
         if repo_type not in ("model", "dataset", "space"):
             raise ValueError(f"`repo_type` is model, dataset or space, not {repo_type!r}.")
-        plan = {
-            "repo_type": repo_type,
-            "problems": [],
-            "flags": [],
-            "left_out": [],
-            "paths": {},
-            "files": {},
-            "sdk": None,
-        }
-        problems = plan["problems"]
+        root = Path(copy, "files")
+        self.workspace.copy_out(folder, root)
+        if root.is_file():
+            raise ValueError(f"`folder` is to be a folder, but {folder} is a file. Put it into a folder of its own.")
+        problems, flags, left_out, paths = [], [], [], {}
+        for path in sorted([path for path in root.rglob("*") if path.is_file()]):
+            name = path.relative_to(root).as_posix()
+            if {".git", "__pycache__", ".cache", ".ipynb_checkpoints"}.intersection(name.split("/")):
+                left_out.append(name)
+            else:
+                paths[name] = path
+        total = sum([path.stat().st_size for path in paths.values()])
+        if len(paths) > 5_000 or total > 10_000_000_000:
+            raise ValueError(
+                f"{folder} has {len(paths):,} files, {total:,} bytes. Push at most 5,000 files and 10 GB."
+            )
         try:
             validate_repo_id(repo_id)
         except HFValidationError as error:
             problems.append(f"`repo_id`: {error}")
 
-        root = Path(private_folder, "files")
-        self.workspace.copy_out(folder, root)
-        for path in sorted(root.rglob("*")):
-            if not path.is_file():
-                continue
-            name = path.relative_to(root).as_posix()
-            if {".git", "__pycache__", ".cache", ".ipynb_checkpoints"}.intersection(name.split("/")):
-                plan["left_out"].append(name)
-            else:
-                plan["paths"][name] = path
-                plan["files"][name] = path.stat().st_size
-        total = sum(plan["files"].values())
-        if len(plan["files"]) > 5_000 or total > 10_000_000_000:
-            problems.append(f"{len(plan['files'])} files, {total:,} bytes: more than 5,000 files or 10 GB. Push less.")
-            plan["paths"] = {}  # not worth reading them all
-
-        pickles = [name for name, path in plan["paths"].items() if self._is_pickle(path)]
-        if pickles and allow_pickle:
-            plan["flags"].append(f"PICKLE FILES, WHICH RUN CODE WHEN THEY ARE LOADED: {', '.join(pickles)}")
+        pickles = [name for name, path in paths.items() if self._is_pickle(path)]
+        if pickles and options.get("allow_pickle"):
+            flags.append(f"PICKLE FILES, WHICH RUN CODE WHEN THEY ARE LOADED: {', '.join(pickles)}")
         elif pickles:
             problems.append(
                 f"{', '.join(pickles)}: pickle runs code when it is loaded. Save as safetensors, npz, onnx or skops "
                 "(scikit-learn), or pass allow_pickle=True."
             )
-
+        evaluation = options.get("evaluation")
         better, verdict = self._judge(evaluation, repo_type)
-        plan["verdict"] = verdict
-        if not better and publish_anyway:
-            plan["flags"].append(f"PUBLISHED ANYWAY, THOUGH NOT SHOWN TO BE BETTER: {verdict}")
+        if not better and options.get("publish_anyway"):
+            flags.append(f"PUBLISHED ANYWAY, THOUGH NOT SHOWN TO BE BETTER: {verdict}")
         elif not better:
-            problems.append(f"{verdict} Improve it or evaluate on more held-out examples; do not change the figures.")
+            problems.append(verdict)
 
-        readme = plan["paths"].pop("README.md", None)
+        own, readme = paths.pop("README.md", None), options.get("card")
         try:
-            text = readme.read_text("utf-8") if card is None and readme is not None else card
-            plan["readme"] = self._card(text, metadata or {}, evaluation, better, verdict, repo_id, repo_type)
+            readme = own.read_text("utf-8") if readme is None and own is not None else readme or ""
+            readme = self._card(
+                readme, options.get("metadata"), evaluation, verdict, repo_id.split("/")[-1], repo_type
+            )
+            sdk = self._front_matter(readme).get("sdk")
+            if repo_type == "space" and sdk not in ("gradio", "docker", "static"):
+                problems.append("A Space needs metadata={'sdk': 'gradio'}, 'docker' or 'static'.")
         except ValueError as error:
             problems.append(f"The card: {error}")
-            plan["readme"] = card or ""
-        plan["files"] = {"README.md": len(plan["readme"].encode()), **plan["files"]}
-        plan["files"]["README.md"] = len(plan["readme"].encode())
-        if repo_type == "space":
-            plan["sdk"] = self._front_matter(plan["readme"]).get("sdk")
-            if plan["sdk"] not in ("gradio", "docker", "static"):
-                problems.append("A Space needs metadata={'sdk': 'gradio'}, 'docker' or 'static'.")
-
-        leaks = self._secrets(plan["paths"], {"README.md": plan["readme"], "commit_message": commit_message or ""})
+            readme, sdk = readme or "", None
+        leaks = self._secrets(paths, {"README.md": readme, "commit_message": options.get("commit_message") or ""})
         if leaks:
             problems.append(
                 f"Keys or passwords in {', '.join(leaks)}. Remove them and, if they are real, revoke them."
             )
-        return plan
+        sizes = {name: path.stat().st_size for name, path in paths.items()}
+        plan = {"repo_type": repo_type, "problems": problems, "flags": flags, "left_out": left_out, "paths": paths}
+        return {**plan, "sizes": sizes, "readme": readme, "sdk": sdk, "verdict": verdict}
+
+    def _commit(self, plan: dict, where: dict, found: Any, private: bool, message: str | None) -> dict:
+        from huggingface_hub import CommitOperationAdd
+
+        subject = f"{where['repo_type']} {where['repo_id']}"
+        if found is None:
+            sdk = {"space_sdk": plan["sdk"]} if where["repo_type"] == "space" else {}
+            self._ask(f"making {subject}", 60, self._api().create_repo, **where, private=private, **sdk)
+        elif private and not found.private:
+            raise ValueError(
+                f"{subject} exists and is public, but private=True was asked for. "
+                "Pass private=False to update it in public, or choose another repo_id."
+            )
+        operations = [CommitOperationAdd("README.md", plan["readme"].encode())]
+        operations += [CommitOperationAdd(name, path) for name, path in plan["paths"].items()]
+        total = sum([operation.upload_info.size for operation in operations])
+        description = f"files: {len(operations)}, bytes: {total}, repository created: {found is None}"
+        if self.call_id:
+            description += f"\n\nml-intern-call: {self.call_id}"
+        # `create_commit`, because `upload_folder` makes several commits of a large folder where it has xet.
+        commit = self._ask(
+            f"the commit to {subject}",
+            300 + total / 100_000,  # 100 kB/s is slow enough to call it hanging
+            self._api().create_commit,
+            **where,
+            operations=operations,
+            commit_message=message or f"Upload {where['repo_id'].split('/')[-1]}",
+            commit_description=description,
+        )
+        is_private = private if found is None else bool(found.private)
+        return self._result(where, commit.oid, found is None, is_private, len(operations), total)
+
+    def _done(self, call_id: str, where: dict, found: Any) -> dict | None:
+        import re
+
+        if found is None:
+            return None
+        subject = f"the commits of {where['repo_type']} {where['repo_id']}"
+        for commit in self._ask(subject, 60, self._api().list_repo_commits, **where)[:20]:
+            noted = re.search(r"files: (\d+), bytes: (\d+), repository created: (True|False)", commit.message)
+            if noted and f"ml-intern-call: {call_id}" in commit.message.splitlines():
+                created, files, size = noted[3] == "True", int(noted[1]), int(noted[2])
+                return self._result(where, commit.commit_id, created, bool(found.private), files, size)
+        return None
+
+    def _result(self, where: dict, sha: str, created: bool, private: bool, files: int, size: int) -> dict:
+        url = self._url(where)
+        commit = {"commit_sha": sha, "commit_url": f"{url}/commit/{sha}", "created": created, "private": private}
+        return {"repo_id": where["repo_id"], "url": url, **commit, "files": files, "bytes": size}
 
     def _is_pickle(self, path: Any) -> bool:
         """By name, or by content where the name leaves it open: torch archives, numpy arrays of objects."""
@@ -360,12 +289,8 @@ class HubPushTool(Tool):
             head = file.read(256)
             file.seek(size - 1)
             end = file.read(1)
-        if (
-            head[:1] == b"\x80"
-            and head[1] in (2, 3, 4, 5)
-            and (end == b"." or path.suffix in (".pt", ".pth", ".bin", ".ckpt"))
-        ):
-            return True
+        if head[0] == 0x80 and head[1] in (2, 3, 4, 5):
+            return end == b"." or path.suffix in (".pt", ".pth", ".bin", ".ckpt")
         if head[:6] == b"\x93NUMPY":
             return b"'descr': '|O" in head
         if head[:2] != b"PK" or not zipfile.is_zipfile(path):
@@ -374,103 +299,63 @@ class HubPushTool(Tool):
             for name in archive.namelist():
                 if name.endswith((".pkl", ".pickle")):
                     return True
-                if name.endswith(".npy"):
-                    with archive.open(name) as array:
-                        if b"'descr': '|O" in array.read(256):
-                            return True
+                if name.endswith(".npy") and b"'descr': '|O" in archive.open(name).read(256):
+                    return True
         return False
 
     def _secrets(self, paths: dict, texts: dict) -> list:
-        """Names of what looks like it holds a key: by file name, by the form of known keys, by the keys of this host."""
+        """Names of what looks like it holds a key: by file name, by the form of known keys, by this host's own."""
         import os
         import re
 
         from huggingface_hub import get_token
 
-        names = re.compile(
-            r"(^|/)(\.env(\.(?!example|sample|template)[^/]+)?|id_(rsa|dsa|ecdsa|ed25519)|[._]netrc"
-            r"|\.git-credentials|\.pypirc)$"
-        )
-        forms = [
-            rb"\bhf_[A-Za-z0-9]{30,}",
-            rb"\bsk-[A-Za-z0-9]{20,}",
-            rb"\bsk-(proj|ant|or|svcacct)-[A-Za-z0-9_-]{20,}",
-            rb"\b(AKIA|ASIA)[0-9A-Z]{16}\b",
-            rb"\bgh[pousr]_[A-Za-z0-9]{36}",
-            rb"\bgithub_pat_[A-Za-z0-9_]{40,}",
-            rb"\bxox[abeprs]-[A-Za-z0-9-]{20,}",
-            rb"\bAIza[0-9A-Za-z_-]{35}",
-            rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----",
-        ]
+        names = r"(^|/)(\.env(\.(?!example|sample|template)[^/]+)?|id_(rsa|dsa|ecdsa|ed25519)|[._]netrc"
+        names += r"|\.git-credentials|\.pypirc)$"
+        forms = [rb"\bhf_[A-Za-z0-9]{30,}", rb"\bsk-[A-Za-z0-9]{20,}", rb"\bsk-(proj|ant|or|svcacct)-[\w-]{20,}"]
+        forms += [rb"\b(AKIA|ASIA)[0-9A-Z]{16}\b", rb"\bgh[pousr]_[A-Za-z0-9]{36}", rb"\bgithub_pat_\w{40,}"]
+        forms += [rb"\bxox[abeprs]-[A-Za-z0-9-]{20,}", rb"\bAIza[\w-]{35}", rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"]
         own = [value for key, value in os.environ.items() if re.search(r"(TOKEN|KEY|SECRET|PASSWORD)$", key)]
-        for value in [get_token() or "", *own]:
-            if len(value) >= 12:
-                forms.append(re.escape(value.encode()))
+        forms += [re.escape(value.encode()) for value in [get_token() or "", *own] if len(value) >= 12]
         keys = re.compile(b"|".join(forms))
         leaks = [name for name, text in texts.items() if keys.search(text.encode())]
         for name, path in paths.items():
-            if names.search(name):
-                leaks.append(name)
-                continue
             with path.open("rb") as file:
-                tail, chunk = b"", file.read(4_000_000)
-                while chunk:
-                    if keys.search(tail + chunk):
-                        leaks.append(name)
-                        break
+                tail, chunk, leak = b"", file.read(4_000_000), re.search(names, name)
+                while chunk and not leak:
+                    leak = keys.search(tail + chunk)
                     tail, chunk = chunk[-500:], file.read(4_000_000)
+            if leak:
+                leaks.append(name)
         return leaks
 
-    def _judge(self, evaluation: dict | None, repo_type: str) -> tuple:
+    def _judge(self, evaluation: Any, repo_type: str) -> tuple:
         """Whether the candidate is better than the baseline by more than chance, and a sentence that says so."""
         import math
 
-        if evaluation is None:
-            return repo_type != "model", "" if repo_type != "model" else "A model needs `evaluation`: none was given."
+        if repo_type != "model":
+            return evaluation is None, "" if evaluation is None else "`evaluation` is for models: leave it out."
         if not isinstance(evaluation, dict):
-            return False, "`evaluation` is not an object."
-        missing = [
-            key
-            for key in ("task", "dataset", "split", "metric", "baseline", "candidate", "n")
-            if key not in evaluation
-        ]
+            return False, "A model needs `evaluation`: measure it and a baseline on held-out examples first."
+        wanted = ("task", "dataset", "split", "metric", "baseline", "candidate", "n")
+        missing = [key for key in wanted if evaluation.get(key) is None]
         if missing:
             return False, f"`evaluation` lacks {', '.join(missing)}."
         old, new, n = evaluation["baseline"], evaluation["candidate"], evaluation["n"]
-        wrong = [
-            x for x in (old, new, n) if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x)
-        ]
-        if wrong or n < 1:
-            return (
-                False,
-                f"`evaluation`: baseline, candidate and n must be numbers and n at least 1, not {old}, {new}, {n}.",
-            )
+        numbers = [x for x in (old, new, n) if isinstance(x, int | float) and math.isfinite(x)]
+        if len(numbers) < 3 or n < 1:
+            return False, f"`evaluation`: baseline, candidate and n must be numbers, n at least 1: {old}, {new}, {n}."
         gain = new - old if evaluation.get("higher_is_better", True) else old - new
         what = f"{evaluation['metric']} {new:g} against a baseline of {old:g} on {n:,} held-out examples of "
         what += f"{evaluation['dataset']}, {evaluation['split']}: "
         if not (0 <= old <= 1 and 0 <= new <= 1):
-            return gain > 0, what + (
-                "better" if gain > 0 else "not better"
-            ) + " (no test: this metric is no proportion)."
-        # Two proportions, one-sided, 95 %. A score of exactly 0 or 1 has no spread; it is given that of half an example.
-        p = min(max(old, 0.5 / n), 1 - 0.5 / n)
-        q = min(max(new, 0.5 / n), 1 - 0.5 / n)
+            return gain > 0, what + f"{'' if gain > 0 else 'not '}better (untested: this metric is no proportion)."
+        # Two proportions, one-sided, 95 %. A score of 0 or 1 has no spread: it is given that of half an example.
+        p, q = [min(max(score, 0.5 / n), 1 - 0.5 / n) for score in (old, new)]
         z = gain / math.sqrt((p * (1 - p) + q * (1 - q)) / n)
-        return (
-            z > 1.645,
-            what + f"{'better' if z > 1.645 else 'not better by more than chance'} (z = {z:.2f}, needs 1.645).",
-        )
+        return z > 1.645, what + f"{'' if z > 1.645 else 'not '}better by more than chance (z = {z:.2f}, needs 1.645)."
 
-    def _card(
-        self,
-        text: str | None,
-        metadata: dict,
-        evaluation: dict | None,
-        better: bool,
-        verdict: str,
-        repo_id: str,
-        repo_type: str,
-    ) -> str:
+    def _card(self, text: str, metadata: Any, evaluation: Any, verdict: str, name: str, repo_type: str) -> str:
         """The card: its front matter with `metadata` merged in, and the evaluation as model-index and as text."""
         import re
 
@@ -478,42 +363,44 @@ class HubPushTool(Tool):
         from huggingface_hub.repocard import RepoCard
         from huggingface_hub.repocard_data import eval_results_to_model_index
 
-        name = repo_id.split("/")[-1]
+        if not isinstance(metadata or {}, dict):
+            raise ValueError("`metadata` is no object.")  # noqa: TRY004 - listed with the card's other problems
         if not text and not metadata:
             raise ValueError("there is none. Pass `card` or `metadata`, or put a README.md into the folder.")
-        front = self._front_matter(text or "")
-        body = re.sub(r"\A\s*---\s*\n.*?\n---[ \t]*(\n|\Z)", "", text or f"# {name}\n", count=1, flags=re.DOTALL)
-        for key, value in metadata.items():
+        text = text.replace("\r\n", "\n")
+        front = self._front_matter(text)
+        body = re.sub(r"\A\s*---[ \t]*\n(.*?\n)?---[ \t]*(\n|\Z)", "", text, count=1, flags=re.DOTALL) or f"# {name}\n"
+        for key, value in (metadata or {}).items():
             old = front.get(key)
-            if isinstance(old, list) and isinstance(value, list):
-                value = old + [item for item in value if item not in old]
-            front[key] = value
-        if repo_type == "model" and verdict and isinstance(evaluation, dict) and "candidate" in evaluation:
-            dataset = str(evaluation.get("dataset"))
+            both = isinstance(old, list) and isinstance(value, list)
+            front[key] = old + [item for item in value if item not in old] if both else value
+        section = "## Evaluation\n\nNot evaluated on held-out examples.\n"
+        if repo_type == "model" and "held-out examples of" in verdict:
+            said = {key: str(evaluation[key]) for key in ("task", "dataset", "split", "metric", "baseline", "n")}
             result = EvalResult(
-                task_type=str(evaluation.get("task")).strip().lower().replace(" ", "-"),
-                dataset_type=re.sub(r"[^\w./-]+", "-", dataset),
-                dataset_name=dataset,
-                dataset_split=evaluation.get("split"),
+                task_type=said["task"].strip().lower().replace(" ", "-"),
+                dataset_type=re.sub(r"[^\w./-]+", "-", said["dataset"]),
+                dataset_name=said["dataset"],
                 dataset_config=evaluation.get("config"),
+                dataset_split=said["split"],
                 dataset_revision=evaluation.get("revision"),
-                metric_type=str(evaluation.get("metric")).strip().lower().replace(" ", "_"),
-                metric_name=str(evaluation.get("metric")),
+                metric_type=said["metric"].strip().lower().replace(" ", "_"),
+                metric_name=said["metric"],
                 metric_value=evaluation["candidate"],
             )
             front["model-index"] = eval_results_to_model_index(name, [result])
+            row = [said["metric"], said["dataset"], said["split"], said["n"], said["baseline"]]
             section = (
-                "<!-- evaluation -->\n## Evaluation\n\n| metric | dataset | split | n | baseline | this model |\n"
-                "| --- | --- | --- | --- | --- | --- |\n"
-                f"| {evaluation.get('metric')} | {dataset} | {evaluation.get('split')} | {evaluation.get('n')} "
-                f"| {evaluation.get('baseline')} | {evaluation['candidate']} |\n\n{verdict}\n<!-- /evaluation -->\n"
+                "## Evaluation\n\n| metric | dataset | split | n | baseline | this model |\n" + "| --- " * 6 + "|\n"
             )
-            body = re.sub(r"<!-- evaluation -->.*?<!-- /evaluation -->\n?", "", body, flags=re.DOTALL)
-            body = f"{body.rstrip()}\n\n{section}"
+            section += f"| {' | '.join(row)} | {evaluation['candidate']} |\n\n{verdict}\n"
+        if repo_type == "model":
+            body = re.sub(r"<!-- evaluation -->.*?<!-- /evaluation -->\n?", "", body, flags=re.DOTALL).rstrip()
+            body += f"\n\n<!-- evaluation -->\n{section}<!-- /evaluation -->\n"
         card = RepoCard("---\n{}\n---\n")
         for key, value in front.items():
             card.data[key] = value
-        card.text = "\n" + body.strip() + "\n"
+        card.text = f"\n{body.strip()}\n"
         return str(card)
 
     def _front_matter(self, text: str) -> dict:
@@ -527,7 +414,7 @@ class HubPushTool(Tool):
     def _api(self) -> Any:
         import os
 
-        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        endpoint = self._hub()
         if endpoint != "https://huggingface.co" and "HF_HUB_DISABLE_XET" not in os.environ:
             # A Hub of one's own mostly has no xet storage, and the client no longer asks: it would fail at the first
             # large file. The client reads the variable when it is imported, so its constant is set as well.
@@ -544,44 +431,33 @@ class HubPushTool(Tool):
             return repo_id
         return f"{self._ask('who you are', 30, self._api().whoami)['name']}/{repo_id}"
 
-    def _find(self, repo_id: str, repo_type: str) -> Any:
+    def _find(self, where: dict) -> Any:
         """The repository as the Hub describes it, or `None` where there is none."""
+        subject = f"{where['repo_type']} {where['repo_id']}"
         try:
-            return self._ask(
-                f"{repo_type} {repo_id}",
-                30,
-                self._api().repo_info,
-                repo_id=repo_id,
-                repo_type=repo_type,
-                timeout=20,
-            )
+            return self._ask(subject, 30, self._api().repo_info, **where, timeout=20)
         except FileNotFoundError:
             return None
 
-    def _readme(self, repo_id: str, repo_type: str, found: Any) -> str:
+    def _readme(self, where: dict, found: Any) -> str:
         import tempfile
         from pathlib import Path
 
         if "README.md" not in [sibling.rfilename for sibling in found.siblings or []]:
             return ""
-        with tempfile.TemporaryDirectory(prefix="hub_push_") as private_folder:
-            path = self._ask(
-                f"README.md of {repo_type} {repo_id}",
-                60,
-                self._api().hf_hub_download,
-                repo_id=repo_id,
-                repo_type=repo_type,
-                filename="README.md",
-                revision=found.sha,
-                local_dir=private_folder,
-            )
-            return Path(path).read_text("utf-8")
+        with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
+            subject = f"README.md of {where['repo_type']} {where['repo_id']}"
+            options = {"filename": "README.md", "revision": found.sha, "local_dir": copy}
+            return Path(self._ask(subject, 60, self._api().hf_hub_download, **where, **options)).read_text("utf-8")
 
-    def _url(self, repo_id: str, repo_type: str) -> str:
+    def _url(self, where: dict) -> str:
+        folder = "" if where["repo_type"] == "model" else where["repo_type"] + "s/"
+        return f"{self._hub()}/{folder}{where['repo_id']}"
+
+    def _hub(self) -> str:
         import os
 
-        endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-        return f"{endpoint}/{'' if repo_type == 'model' else repo_type + 's/'}{repo_id}"
+        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
     def _ask(self, subject: str, seconds: float, call: Any, **arguments: Any) -> Any:
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
@@ -590,23 +466,12 @@ class HubPushTool(Tool):
         `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
         """
         import json
-        import os
         import queue
+        import re
         import threading
 
-        # `HTTPError` is httpx's in huggingface_hub 1.x and httpx2's in 2.x.
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HfHubHTTPError,
-            HTTPError,
-            LocalEntryNotFoundError,
-            LocalTokenNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
+        from huggingface_hub import errors
 
-        hub = f"The Hub ({(os.environ.get('HF_ENDPOINT') or 'https://huggingface.co').rstrip('/')})"
         answers = queue.SimpleQueue()
         threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
         try:
@@ -615,30 +480,31 @@ class HubPushTool(Tool):
             answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
         if error is None:
             return answer
-        if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
             error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, said = 0, str(error).strip().split("\n")[0][:200]
-        if isinstance(error, HfHubHTTPError):
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
+        if isinstance(error, errors.HfHubHTTPError):
             status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
-        if isinstance(error, GatedRepoError):
+        if isinstance(error, errors.GatedRepoError):
             kind, text = (
                 PermissionError,
                 f"gates {subject}. Accept its conditions on its page with HF_TOKEN's account.",
             )
-        elif isinstance(error, RevisionNotFoundError | EntryNotFoundError):
+        elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
             kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
-        elif isinstance(error, RepositoryNotFoundError):
+        elif isinstance(error, errors.RepositoryNotFoundError):
             kind, text = FileNotFoundError, f"knows no {subject}, or hides it from you ({status}). "
             text += "Check its name and type; if it is private, set an HF_TOKEN that may read it."
-        elif isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
+        elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            wait = error.response.headers.get("Retry-After")
-            kind, text = ConnectionError, f"limits your requests (429) at {subject}. "
-            text += f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+            limit = re.search(r"\bt=(\d+)", error.response.headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = error.response.headers.get("Retry-After") or (limit and limit[1])
+            remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
+            text = f"limits your requests (429) at {subject}. {remedy}"
         elif status >= 500:
-            kind, text = ConnectionError, f"failed at {subject} ({said}). Try again in a minute."
+            text = f"failed at {subject} ({said}). Try again in a minute."
         elif status:
             kind, text = ValueError, f"rejected {subject} ({said}). Change the arguments."
         elif isinstance(error, TimeoutError):
@@ -646,18 +512,15 @@ class HubPushTool(Tool):
                 TimeoutError,
                 f"hangs, or holds back, {subject} ({said}). Check that it is up, then try again.",
             )
-        elif isinstance(error, HTTPError):
-            kind, text = (
-                ConnectionError,
-                f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). ",
-            )
+        elif isinstance(error, errors.HTTPError):  # httpx's in huggingface_hub 1.x, httpx2's in 2.x
+            text = f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). "
             text += "Check the network and HF_ENDPOINT, then try again."
         elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError | TypeError | AttributeError):
-            kind, text = ConnectionError, f"answered {subject} with something else than its API's JSON ({said}). "
+            text = f"answered {subject} with something else than its API's JSON ({said}). "
             text += "Is HF_ENDPOINT a Hub, with no proxy or login page before it?"
         else:
             raise error
-        raise kind(f"{hub} {text}") from error
+        raise kind(f"The Hub ({self._hub()}) {text}") from error
 
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:

@@ -12,6 +12,13 @@ import typer
 
 from ..errors import InternError
 
+
+class WrongUsage(typer.TyperException):
+    """A command line that cannot be meant."""
+
+    exit_code = 2
+
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 PROGRAM = "python -m ml_intern" if Path(sys.argv[0]).name == "__main__.py" else "ml-intern"
@@ -44,7 +51,7 @@ def dispatch(argv: Sequence[str]) -> int:
     Returns:
         `int`: the exit code.
     """
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_group(app).commands
     named = argv[0] if argv and argv[0] in commands and argv[0] != "task" else None
     words, program = (argv[1:], f"{PROGRAM} {named}") if named else (argv, PROGRAM)
     verbose = "--verbose" in words
@@ -89,21 +96,18 @@ def _version(asked: bool) -> None:
 
 @app.command(epilog=_HELP)
 def task(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK", help="What to do, in your words; - reads it from standard input.", show_default=False
-        ),
-    ] = "",
+    words: Annotated[
+        list[str], typer.Argument(metavar="TASK", help="What to do, in quotes; - reads it from standard input.")
+    ] = [],  # noqa: B006 - typer copies it
     file: Annotated[
         list[Path], typer.Option(metavar="PATH", exists=True, help="A file for the workspace. Repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     image: Annotated[
         list[Path], typer.Option(metavar="PATH", exists=True, dir_okay=False, help="An image to look at. Repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     dataset: Annotated[
         list[str], typer.Option(metavar="REPO|PATH", help="A data set: on the Hub or here. Repeatable.")
-    ] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - typer copies it
     model: Annotated[
         str | None, typer.Option(metavar="ENDPOINT", help="The model; otherwise LLM_ENDPOINT, or what is found.")
     ] = None,
@@ -126,11 +130,15 @@ def task(
     ] = False,
 ) -> int:
     """An ML engineer for a task: it reads papers, finds data, trains, judges, publishes. It asks first."""
-    text = sys.stdin.read() if task == "-" else task
+    if len(words) > 1:
+        raise WrongUsage(f"A task is one argument: put {words[0]!r} and what follows in quotes.")
+    text = sys.stdin.read() if words == ["-"] else "".join(words)
     if not text.strip():
-        raise typer.BadParameter(f'what is the task? {PROGRAM} "fine-tune ..."', param_hint="TASK")
+        raise WrongUsage(
+            "The task is empty." if words else f'What is the task? {PROGRAM} "fine-tune ..." or {PROGRAM} demo.'
+        )
     if text in ("demo", "doctor"):
-        raise typer.BadParameter(f"the command comes first: {PROGRAM} {text} ...", param_hint="TASK")
+        raise WrongUsage(f"The command comes first: {PROGRAM} {text} ...")
     from .run import Order, run
 
     return run(
@@ -156,19 +164,20 @@ def task(
 
 def _dataset(name: str) -> str:
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().exists():
-        raise typer.BadParameter(f"there is no {name}.", param_hint="--dataset")
+        raise WrongUsage(f"There is no {name} to take as a --dataset.")
     return name
 
 
 def _prompt(text: str) -> str:
     """The content of a file, or the text itself where it cannot be a path."""
     if not text.strip():
-        raise typer.BadParameter("it is empty.", param_hint="--system-prompt")
+        raise WrongUsage("The --system-prompt is empty.")
     if len(text) < 1000 and len(text.split()) == 1:
         try:
             return Path(text).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"cannot read {text} ({error}).", param_hint="--system-prompt") from None
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise WrongUsage(f"Cannot read {text}, the --system-prompt ({why}).") from None
     return text
 
 

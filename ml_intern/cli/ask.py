@@ -43,8 +43,8 @@ def card(paper: Paper, request: ApprovalRequest, full: bool = False) -> bool:
     limit = 1_000_000 if full else FOLD
     cut = False
     paper.gap()
-    headline = Text("? ", "bold yellow").append(words.one_line(request.tool), "bold yellow")
-    paper.put(headline.append(f" {_DOES.get(request.effects, 'asks for your approval')}", "yellow"))
+    wants = _DOES.get(request.effects, "asks for your approval")
+    paper.put(Text.assemble((f"? {words.one_line(request.tool)}", "bold yellow"), (f" {wants}", "yellow")))
     if request.reason:
         paper.row("why", request.reason)
     paper.row("effects", request.effects or "unknown")
@@ -64,7 +64,7 @@ def card(paper: Paper, request: ApprovalRequest, full: bool = False) -> bool:
         cut = cut or left_out > 0
         paper.put(Text("preview", "dim"), 2)
         for line in lines:
-            paper.put(Text("│ ", "dim").append(words.printable(line)), 4, 6)
+            paper.put(Text.assemble(("│ ", "dim"), words.printable(line)), 4, 6)
         if left_out:
             paper.put(Text(f"… {left_out} more lines", "dim"), 4)
     return cut

@@ -62,7 +62,7 @@ def _show(findings: list[Finding], missing: list[str]) -> None:
 
     paper = Paper()
     marks = {True: ("✓", "green"), None: ("·", "yellow"), False: ("✗", "red")}
-    paper.put(Text("ML Intern ", "bold").append(version("smolagents-ml-intern"), "dim"))
+    paper.put(Text.assemble(("ML Intern ", "bold"), (version("smolagents-ml-intern"), "dim")))
     paper.gap()
     for finding in findings:
         mark, style = marks[finding.ok]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -59,7 +60,7 @@ class Paper:
         room = self.console.width - max(indent, hanging)
         lines = list(text.wrap(self.console, max(room, 16)) if self.terminal else text.split("\n", allow_blank=True))
         before = f"  {label:<{LABEL}}" if label else " " * indent
-        first = Text(before, "dim").append_text(lines[0]) if lines else Text()
+        first = Text.assemble((before, "dim" if label else ""), lines[0]) if lines else Text()
         rest = [Text(" " * hanging).append_text(line) for line in lines[1:]]
         for line in (first, *rest):
             line.rstrip()
@@ -71,11 +72,14 @@ class Paper:
         text = Text(words.printable(text), style) if isinstance(text, str) else text
         self.put(text, 2 + LABEL, label=label)
 
-    def path(self, label: str, path: str) -> None:
-        """A path, never broken over lines by us, so that it can be copied."""
+    def path(self, label: str, path: str, before: str = "", after: str = "") -> None:
+        """A path, in a command if one is given; never broken over lines by us, so that it can be copied."""
         home = str(Path.home())
         short = f"~{path[len(home) :]}" if path.startswith(home + "/") else path
-        self.console.print(Text(f"  {label:<{LABEL}}", "dim") + Text(words.one_line(short), ""))
+        if before and shlex.quote(path) != path:
+            short = shlex.quote(path)
+        text = words.one_line(f"{before}{short}{after}")
+        self.console.print(Text.assemble((f"  {label:<{LABEL}}", "dim"), text))
         self._blank = False
 
     def code(self, code: str, indent: int, head: int, tail: int) -> None:
@@ -98,5 +102,5 @@ class Paper:
             text.expand_tabs(8)
             if self.terminal:
                 text.truncate(max(room, 16), overflow="ellipsis")
-            self.console.print(Text(" " * indent).append("│ ", "dim").append_text(text))
+            self.console.print(Text.assemble((" " * indent + "│ ", "dim"), text))
             self._blank = False

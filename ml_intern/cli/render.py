@@ -41,9 +41,12 @@ _ENDS = {
     State.MAX_STEPS: ("■", "yellow", "Out of steps"),
     State.BUDGET: ("■", "yellow", "Budget used up"),
     State.INTERRUPTED: ("■", "yellow", "Interrupted"),
-    State.DENIED: ("■", "yellow", "Stopped: a call was denied"),
+    State.DENIED: ("■", "yellow", "Denied"),
     State.ERROR: ("✗", "red", "Failed"),
 }
+_TOLD_OTHERWISE = ("plan", "final_answer")
+"""Tools whose effect is shown by an event of its own."""
+
 _ADVICE = {
     State.MAX_STEPS: "the same task with a higher --max-iterations",
     State.BUDGET: "the same task with a higher --budget-usd or --max-hours",
@@ -98,7 +101,7 @@ class Renderer:
                 pass  # an event of a later version: nothing is known about how to show it
 
     def warn(self, text: str) -> None:
-        self.paper.put(Text("! ", "bold yellow").append(words.printable(text), "yellow"), INDENT, INDENT + 2)
+        self.paper.put(Text.assemble(("! ", "bold yellow"), (words.printable(text), "yellow")), INDENT, INDENT + 2)
 
     def pause(self) -> AbstractContextManager[None]:
         """The moving line is away while this lasts, so that a question stands undisturbed."""
@@ -132,20 +135,18 @@ class Renderer:
             return
         done = sum(item["status"] == "done" for item in items)
         self.paper.gap()
-        self.paper.put(Text("plan ", "bold").append(f"{done} of {len(items)} done", "dim"), INDENT)
+        self.paper.put(Text.assemble(("plan ", "bold"), (f"{done} of {len(items)} done", "dim")), INDENT)
         for item in changed:
             mark, style = _MARKS.get(item["status"], ("·", "dim"))
-            line = Text(f"{mark} ", style).append(
-                words.printable(item["text"]), "dim" if item["status"] == "done" else ""
-            )
-            self.paper.put(line, INDENT + 2, INDENT + 4)
+            text = (words.printable(item["text"]), "dim" if item["status"] == "done" else "")
+            self.paper.put(Text.assemble((f"{mark} ", style), text), INDENT + 2, INDENT + 4)
         self.paper.gap()
 
     def _answered(self, event: ModelAnswered) -> None:
         self.paper.gap()
         self.paper.put(Text(f"Step {event.step}", "bold"))
         if event.thought.strip():
-            self.paper.put(words.printable(event.thought.strip()), INDENT)
+            self.paper.put(event.thought.strip(), INDENT)
         if event.code and event.code.strip():
             self.paper.gap()
             head, tail = (1_000_000, 0) if self.verbose else (CODE_HEAD, CODE_TAIL)
@@ -154,13 +155,16 @@ class Renderer:
 
     def _returned(self, event: ToolReturned) -> None:
         called, arguments = self.status.returned(event)
-        line = Text("✓ " if event.ok else "✗ ", "green" if event.ok else "red")
+        if called in _TOLD_OTHERWISE and event.ok and not self.verbose:
+            return
+        mark = ("✓ ", "green") if event.ok else ("✗ ", "red")
         room = max(self.paper.console.width - INDENT - 14, 20) if self.paper.terminal and not self.verbose else None
         shown = Text(words.call(called, arguments, 20_000 if self.verbose else 400))
         shown.stylize("cyan", 0, len(words.one_line(called)))
         if room:
             shown.truncate(room, overflow="ellipsis")
-        self.paper.put(line.append_text(shown).append(f"  {words.duration(event.seconds)}", "dim"), INDENT, INDENT + 4)
+        line = Text.assemble(mark, shown, (f"  {words.duration(event.seconds)}", "dim"))
+        self.paper.put(line, INDENT, INDENT + 4)
         if not event.ok or self.verbose:
             lines = event.summary.strip().split("\n")
             kept = lines if self.verbose else lines[:3]
@@ -182,7 +186,7 @@ class Renderer:
         }[event.answer.decision]
         by = f" by {event.answer.by}" if event.answer.by else ""
         why = f": {event.answer.reason}" if event.answer.reason else ""
-        self.paper.put(Text(f"{mark} ", style).append(words.printable(f"{word}{by}{why}")), INDENT, INDENT + 2)
+        self.paper.put(Text.assemble((f"{mark} ", style), words.printable(f"{word}{by}{why}")), INDENT, INDENT + 2)
 
     def _finished(self, event: StepFinished) -> None:
         lines, left_out = words.last_lines(self._printed, 1_000_000 if self.verbose else OUTPUT_LINES)
@@ -207,7 +211,7 @@ class Renderer:
         usage = outcome.usage
         facts = f"{steps} · {words.duration(outcome.seconds)} · {tokens(usage)} · {words.money(usage.cost_usd)}"
         self.paper.gap()
-        self.paper.put(Text(f"{mark} {word}", f"bold {style}").append(f"  {facts}", "dim"))
+        self.paper.put(Text.assemble((f"{mark} {word}", f"bold {style}"), (f"  {facts}", "dim")))
         if outcome.reason:
             self.paper.put(
                 Text(words.printable(outcome.reason), style if outcome.state is not State.SUCCESS else ""), INDENT
@@ -215,11 +219,12 @@ class Renderer:
         if outcome.answer is not None:
             answer = outcome.answer if isinstance(outcome.answer, str) else words.value(outcome.answer)
             self.paper.gap()
-            self.paper.put(words.printable(answer.strip()), INDENT)
+            self.paper.put(answer.strip(), INDENT)
         self.paper.gap()
         self.paper.path("trace", trace)
         if outcome.state is State.SUCCESS:
             self.paper.path("workspace", self._workspace)
+            self.paper.path("next", trace, "uvx claude-code-log ", " -o trace.html")
         else:
             self.paper.row("next", _ADVICE[outcome.state])
 

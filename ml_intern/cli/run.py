@@ -14,11 +14,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from ..events import ApprovalAnswer, ApprovalRequest, Event, Outcome, SessionEnded, State
+from .view import JsonView, PersonView, View
 
 if TYPE_CHECKING:
+    from smolagents import Model
+
     from ..intern import MLIntern, Session
 
 EXIT = {State.SUCCESS: 0, State.ERROR: 1, State.MAX_STEPS: 3, State.BUDGET: 3, State.DENIED: 4, State.INTERRUPTED: 130}
@@ -38,7 +41,7 @@ class Order:
     files: tuple[Path, ...] = ()
     images: tuple[Path, ...] = ()
     datasets: tuple[str, ...] = ()
-    model: str | None = None
+    model: str | Model | None = None
     system_prompt: str | None = None
     max_iterations: int = 300
     budget_usd: float | None = None
@@ -49,82 +52,6 @@ class Order:
     unsafe_local: bool = False
     json: bool = False
     verbose: bool = False
-
-
-class View(Protocol):
-    """How a session is shown."""
-
-    asks: bool
-    """Whether there is a person who can answer."""
-
-    def start(self) -> None: ...
-    def show(self, event: Event) -> None: ...
-    def tell(self, text: str) -> None: ...
-    def card(self, request: ApprovalRequest) -> None: ...
-    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer: ...
-    def close(self) -> None: ...
-
-
-class JsonView:
-    """Every event as a line of JSON on standard output, and nothing else there."""
-
-    asks = False
-
-    def start(self) -> None:
-        pass
-
-    def show(self, event: Event) -> None:
-        sys.stdout.write(event.to_json() + "\n")
-        sys.stdout.flush()
-
-    def tell(self, text: str) -> None:
-        print(text, file=sys.stderr)
-
-    def card(self, request: ApprovalRequest) -> None:
-        pass  # the event has it
-
-    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
-        raise NotImplementedError("Nobody can be asked: see `asks`.")
-
-    def close(self) -> None:
-        pass
-
-
-class PersonView:
-    """Text for a person: alive on a terminal, plain in a file."""
-
-    def __init__(self, verbose: bool) -> None:
-        from .paper import Paper
-        from .render import Renderer
-
-        self.paper = Paper()
-        self.renderer = Renderer(self.paper, verbose)
-        self.asks = self.paper.terminal and sys.stdin.isatty()
-
-    def start(self) -> None:
-        self.renderer.status.start()
-
-    def show(self, event: Event) -> None:
-        self.renderer.show(event)
-        if not self.paper.terminal:
-            sys.stdout.flush()
-
-    def tell(self, text: str) -> None:
-        self.renderer.warn(text)
-
-    def card(self, request: ApprovalRequest) -> None:
-        from .ask import card
-
-        card(self.paper, request)
-
-    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
-        from .ask import ask
-
-        with self.renderer.pause():
-            return ask(self.paper, request, lambda: session.outcome is not None)
-
-    def close(self) -> None:
-        self.renderer.close()
 
 
 class Stop:
@@ -151,12 +78,18 @@ class Conversation:
         self.inbox: queue.SimpleQueue[Event | Question | Stop] = queue.SimpleQueue()
         self.stops = 0
         self._breakable = True
+        self._over = False
 
     def approve(self, request: ApprovalRequest) -> ApprovalAnswer:
         """`on_approval`: called on a thread of the session, which waits for the main thread's answer."""
         question = Question(request)
         self.inbox.put(question)
-        return question.answer.result()
+        while True:
+            try:
+                return question.answer.result(timeout=0.5)
+            except TimeoutError:
+                if self._over:  # the main thread has left: a closed pipe, a second Ctrl-C
+                    return ApprovalAnswer("stop", "the command line has ended", "command line")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The first one stops the turn, the second one the program. Runs between any two steps of the main thread.
@@ -175,7 +108,7 @@ class Conversation:
         try:
             return self._follow(session)
         finally:
-            self._breakable = True
+            self._breakable = self._over = True
 
     def _follow(self, session: Session) -> Outcome:
         while True:
@@ -189,13 +122,20 @@ class Conversation:
                 case Question():
                     item.answer.set_result(self._answer(item.request, session))
                 case Stop():
-                    self.view.tell("stopping; press Ctrl-C again to quit")
+                    self.view.stopping()
                     session.interrupt()
                 case SessionEnded():
                     self.view.show(item)
                     return item.outcome
                 case _:
                     self.view.show(item)
+
+    def show_rest(self) -> None:
+        """What was told while the session closed."""
+        while not self.inbox.empty():
+            item = self.inbox.get()
+            if isinstance(item, Event):
+                self.view.show(item)
 
     def _answer(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
         if self.stops:
@@ -238,13 +178,23 @@ def run(order: Order) -> int:
             max_hours=order.max_hours,
             unsafe_local=order.unsafe_local,
         )
-        with intern:
-            return EXIT[conversation.run(intern).state]
+        return carry_out(conversation, intern)
     except KeyboardInterrupt:
         view.close()
         _quit(130)
     finally:
         view.close()
+
+
+def carry_out(conversation: Conversation, intern: MLIntern) -> int:
+    with intern:
+        try:
+            outcome = conversation.run(intern)
+        except KeyboardInterrupt:  # here, as leaving the block waits for what runs
+            conversation.view.close()
+            _quit(130)
+    conversation.show_rest()
+    return EXIT[outcome.state]
 
 
 def _quit(code: int) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,7 @@ class Status:
         self._doing = "starting"
         self._since = time.monotonic()
         self._waiting: tuple[str, float] | None = None
+        self._stopping: float | None = None
         self._tail = ""
         self._calls: dict[str, tuple[str, Mapping[str, Any], float]] = {}
         self._returned: tuple[str, Mapping[str, Any]] = ("", {})
@@ -62,8 +63,11 @@ class Status:
         if self._live is not None:
             self._live.stop()
 
+    def stopping(self) -> None:
+        self._stopping = time.monotonic()
+
     @contextmanager
-    def away(self) -> Iterator[None]:
+    def away(self) -> Generator[None]:
         self.stop()
         try:
             yield
@@ -116,34 +120,35 @@ class Status:
         width = options.max_width
         if self._doing == "running code":
             for line in words.last_lines(self._tail, OUTPUT_LINES)[0]:
-                yield _cut(Text("  │ ", "dim").append(words.printable(line), "dim"), width)
-        line = Text()
-        if self._step:
-            line.append(f"step {self._step} ", "bold")
-        line.append(self._activity(now))
-        cost = f"  {spent(self.usage)}"
-        if self._doing == "thinking" and self._tail.strip():
-            room = width - 4 - len(line) - len(cost)
-            said = words.one_line(" ".join(self._tail.split()))
-            if room > 12:
-                line.append(" …" + said[-room + 2 :] if len(said) > room else " " + said, "dim italic")
-        elif len(line) + len(cost) > width - 2:
-            line.truncate(max(width - 2 - len(cost), 20), overflow="ellipsis")
-        line.append(cost if self._step else "", "dim")
+                yield _cut(Text(f"  │ {words.one_line(line)}", "dim"), width - 1)
+        step = f"step {self._step} " if self._step else ""
+        cost = f"  {spent(self.usage)}" if self._step else ""
+        doing, since = self._activity()
+        clock = f"  {_clock(now - since)}"
+        room = width - 4 - len(step) - len(clock) - len(cost)
+        line = Text.assemble((step, "bold"), _cut(Text(doing), max(room, 12)), clock, (cost, "dim"))
+        said = words.one_line(" ".join(self._tail.split())) if self._doing == "thinking" else ""
+        if said and room - len(doing) > 12:
+            line.append(
+                "  " + (said if len(said) < room - len(doing) else "…" + said[len(doing) + 3 - room :]), "dim italic"
+            )
         frame = self._spinner.render(console.get_time())
-        yield _cut(Text.assemble(frame if isinstance(frame, Text) else "", " ", line), width)
+        yield _cut(Text.assemble(frame if isinstance(frame, Text) else "", " ", line), width - 1)
 
-    def _activity(self, now: float) -> str:
-        if self._waiting:
-            on, since = self._waiting
-            on = on if on.split(" ")[0].endswith("ing") else f"waiting for {on}"
-            return words.one_line(f"{on}  {_clock(now - since)}")
+    def _activity(self) -> tuple[str, float]:
+        """What goes on, and since when."""
+        if self._stopping is not None:
+            return "stopping", self._stopping
+        waiting = self._waiting
+        if waiting:
+            on, since = waiting
+            return words.one_line(on if on.split(" ")[0].endswith("ing") else f"waiting for {on}"), since
         running = list(self._calls.values())
         if running:
             tool, arguments, since = running[-1]
-            others = f" and {len(running) - 1} more" if len(running) > 1 else ""
-            return f"{words.call(tool, arguments, 60)}{others}  {_clock(now - since)}"
-        return f"{self._doing}  {_clock(now - self._since)}"
+            others = f"{len(running)} calls, " if len(running) > 1 else ""
+            return others + words.call(tool, arguments, 200), since
+        return self._doing, self._since
 
 
 def spent(usage: Usage) -> str:
@@ -152,7 +157,7 @@ def spent(usage: Usage) -> str:
 
 
 def _cut(line: Text, width: int) -> Text:
-    line.truncate(max(width - 1, 1), overflow="ellipsis")
+    line.truncate(max(width, 1), overflow="ellipsis")
     line.no_wrap = True
     return line
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _VARIATION = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS = "\u200c\u200d"
@@ -100,7 +102,7 @@ def last_lines(text: str, count: int) -> tuple[list[str], int]:
     return kept, len(lines) - len(kept)
 
 
-def fold(lines: list[str], head: int, tail: int) -> tuple[list[str], int, list[str]]:
+def fold(lines: list[T], head: int, tail: int) -> tuple[list[T], int, list[T]]:
     """`lines` as a beginning, a number of lines left out, and an end; two lines are never left out."""
     if len(lines) <= head + tail + 2:
         return lines, 0, []

@@ -88,15 +88,30 @@ class Jail:
         inner = [sys.executable, "-s", "-P", "-c", BOOT, worker_path(self.kind), json.dumps(config)]
         if self.kind == "none":
             return spawn(inner, env=environment(str(scratch)), start_new_session=True, **pipes)
-        uid = hand_over(root) if os.geteuid() == 0 else None
         if self.kind == "landlock":
-            if uid is not None and scratch is not None:
-                os.chown(scratch, uid, uid)
-            readable = [*(str(p) for p in interpreter_paths()), worker_path(self.kind)]
-            rules = landlock.Rules(inner, readable, [str(root), str(scratch)], limits.processes, uid)
-            return spawn(rules.command(), env=environment(str(scratch)), **pipes)
+            return spawn(self._landlock(root, scratch, limits, inner), env=environment(str(scratch)), **pipes)
+        uid = hand_over(root) if os.geteuid() == 0 else None
         with seccomp_file() as bpf:
             return spawn(bubblewrap(root, inner, bpf, uid), env={}, pass_fds=(bpf,), **pipes)
+
+    def _landlock(self, root: Path, scratch: Path | None, limits: Limits, inner: list[str]) -> list[str]:
+        readable = [*interpreter_paths(), Path(worker_path(self.kind))]
+        readable += [Path("/etc", name) for name in ETC]
+        uid = None
+        if os.geteuid() == 0:
+            reachable = all(open_to_all(path) for path in (*readable, root.parent, Path(sys.executable)))
+            uid = hand_over(root) if reachable else hand_over(root, 0)
+            if scratch is not None:
+                os.chown(scratch, uid, uid)
+        writable = [str(root), str(scratch)] if scratch else [str(root)]
+        bpf = seccomp.program(namespaces=False).hex()
+        rules = landlock.Rules(inner, [str(p) for p in readable], writable, bpf, limits.processes, uid, os.getpid())
+        return rules.launch()
+
+
+def open_to_all(path: Path) -> bool:
+    """Whether any user can reach what lies at `path`."""
+    return not path.exists() or all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
 
 
 def worker_path(kind: str) -> str:
@@ -175,7 +190,7 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
             arguments += ["--ro-bind", str(cached), f"/tmp/matplotlib/{cached.name}"]
     arguments += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     arguments += ["--perms", "0755", "--dir", INSIDE, "--bind", str(root), INSIDE]
-    arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", INSIDE]
+    arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     for name, value in environment("/tmp").items():  # noqa: S108 - inside
         arguments += ["--setenv", name, value]
     become = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
@@ -193,19 +208,23 @@ def seccomp_file() -> Iterator[int]:
         os.close(handle)
 
 
-def hand_over(root: Path) -> int:
+def hand_over(root: Path, uid: int | None = None) -> int:
     """Gives a workspace to a throw-away user and says which; a workspace that has one keeps it.
 
-    Only what root itself owns changes hands, and links are not followed.
+    Only what root itself or such a user owns changes hands, and links are not followed.
+
+    Args:
+        root (`Path`): The workspace.
+        uid (`int`, *optional*): The user it must belong to, whoever has it now.
     """
     choices = throwaway_users()
     owner = root.stat().st_uid
-    if owner in choices:
+    if owner == uid or (uid is None and owner in choices):
         return owner
-    uid = random.SystemRandom().choice(choices)
-    for folder, _, files in os.walk(root):
-        for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118 - hot
-            if os.lstat(path).st_uid == 0:
+    uid = random.SystemRandom().choice(choices) if uid is None else uid
+    for folder, _, files in os.walk(root, topdown=False):
+        for path in (*(os.path.join(folder, name) for name in files), folder):  # noqa: PTH118 - hot
+            if (now := os.lstat(path).st_uid) == 0 or now in choices:
                 os.chown(path, uid, uid, follow_symlinks=False)
     return uid
 

@@ -16,9 +16,9 @@ PYTHON_TYPES = {"string": "str", "integer": "int", "number": "float", "boolean":
 def describe(name: str, function: Callable[..., Any]) -> dict[str, str]:
     """`{"name", "signature", "doc"}` of a `Tool`, a managed agent or any function."""
     inputs = getattr(function, "inputs", None)  # smolagents' own mark of what it offers a model: tools, managed agents
-    if not isinstance(inputs, dict) or name == "final_answer":
+    if not isinstance(inputs, dict):
         return {"name": name, "signature": _signature(function), "doc": _text(inspect.getdoc(function))}
-    own = _parameters(function.forward) if isinstance(function, Tool) and type(function).forward else {}
+    own = _parameters(function.forward) if isinstance(function, Tool) else {}
     parts, lines = [], [_text(getattr(function, "description", "")), "", "Args:"]
     optional = False
     for key, spec in inputs.items():
@@ -30,7 +30,8 @@ def describe(name: str, function: Callable[..., Any]) -> dict[str, str]:
             optional = True
         parts.append(f"{key}: {kind}{default}")
         lines.append(f"    {key} ({kind}): {_text(spec.get('description'))}")
-    output = _kind(getattr(function, "output_type", "any") or "any")
+    output = _kind(getattr(function, "output_type", "any")).replace("None", "Any")  # "null" where nothing was declared
+    lines = lines if inputs else lines[:1]
     lines += ["", f"Returns: {output}"]
     if schema := getattr(function, "output_schema", None):
         lines.append(f"    {schema}")

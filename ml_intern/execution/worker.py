@@ -21,6 +21,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from _queue import SimpleQueue
 from types import FrameType, ModuleType, TracebackType
 from typing import Any
 
@@ -500,9 +501,8 @@ class Worker:
         self.action = 0  # 0: none is running
         self.interruptible = self.interrupted = False
         self.loop: Any = None
-        self.sending, self.job_ready = _lock(), _lock()
-        self.jobs: list[dict[str, Any]] = []
-        self.job_ready.acquire()
+        self.sending = _lock()
+        self.jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
     # The wire
 
@@ -529,8 +529,7 @@ class Worker:
                     self.interrupted = True
                     _pthread_kill(_main_thread, _SIGINT)
             else:
-                self.jobs.append(message)
-                self.job_ready.release()
+                self.jobs.put(message)
         _exit(0)  # the host is gone
 
     def serve(self) -> None:
@@ -538,14 +537,9 @@ class Worker:
         self.send({"op": "hello", "pid": self.pid, "realm": self.codec.realm})
         while True:
             try:
-                self.job_ready.acquire()
-                while self.jobs:
-                    self.handle(self.jobs.pop(0))
-                    if self.jobs:
-                        self.job_ready.acquire()
-            except KeyboardInterrupt:  # came in between two actions
-                if self.jobs:
-                    self.job_ready.release()
+                self.handle(self.jobs.get())
+            except KeyboardInterrupt:  # came just after its action had ended
+                pass
 
     def handle(self, message: dict[str, Any]) -> None:
         if message["op"] == "run":

@@ -114,7 +114,7 @@ class LocalHub(Service):
 
         Args:
             repo_id (`str`): With its namespace, which need not belong to any of the users.
-            repo_type (`"model"`, `"dataset"` or `"space"`, *optional*, defaults to `"model"`):
+            repo_type (`"model"`, `"dataset"` or `"space"`, *optional*, defaults to `"model"`): Its kind.
             files (`Mapping[str, bytes]`, *optional*): Path to content. Files that would go to LFS go there.
             private (`bool`, *optional*, defaults to `False`): Only the owner sees it.
             gated (`"auto"`, `"manual"` or `False`, *optional*): Who was not admitted may not read its files.

@@ -84,6 +84,24 @@ def comment(call: Call) -> Response:
     return JSONResponse({"newMessage": event})
 
 
+@routes.add("POST", "/api/{types}/{repo}/discussions/{num}/comment/{event}/{action}")
+def change_comment(call: Call) -> Response:
+    """Edit or hide a comment: its author may, and who may write to the repository."""
+    repo, one = _which(call)
+    found = [event for event in one.events if event["id"] == call.params["event"] and event["type"] == "comment"]
+    if not found or call.params["action"] not in ("edit", "hide"):
+        raise Refused(404, f"Discussion {one.num} has no such comment, or nothing of that kind can be done to it")
+    if found[0]["author"]["name"] != call.known().name:
+        call.may_write(repo.owner)
+    hide, old = call.params["action"] == "hide", found[0]["data"]
+    latest = _comment(call, "" if hide else str(call.json().get("content") or ""))["latest"]
+    history = [] if hide else [*old["history"], old["latest"]]
+    data = {"edited": not hide, "hidden": hide, "latest": latest, "history": history}
+    event = {**found[0], "data": data}
+    call.hub.store.discuss(repo, one.num, event)
+    return JSONResponse({"updatedComment": event})
+
+
 @routes.add("POST", "/api/{types}/{repo}/discussions/{num}/title")
 def rename(call: Call) -> Response:
     """Change the title."""
@@ -166,8 +184,9 @@ def _changes(repo: Repo, one: Discussion) -> tuple[dict[str, tuple[FileEntry | N
 def _diff(call: Call, path: str, old: FileEntry | None, new: FileEntry | None) -> str:
     if (old and old.lfs) or (new and new.lfs):
         return f"diff --git a/{path} b/{path}\nBinary files differ\n"
-    texts = [
+    before, after = (
         call.hub.store.blobs.read(file.sha256).decode(errors="replace").splitlines(keepends=True) if file else []
         for file in (old, new)
-    ]
-    return f"diff --git a/{path} b/{path}\n" + "".join(difflib.unified_diff(*texts, f"a/{path}", f"b/{path}"))
+    )
+    lines = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
+    return f"diff --git a/{path} b/{path}\n" + "".join(lines)

@@ -4,12 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 Record = dict[str, Any]
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Journal:
@@ -114,8 +116,8 @@ class Blobs:
         return self.folder / sha256[:2] / sha256
 
     def has(self, sha256: str) -> bool:
-        """Whether content with this digest is here."""
-        return self.path(sha256).is_file()
+        """Whether content with this digest is here; what is no digest never is."""
+        return bool(_DIGEST.fullmatch(sha256)) and self.path(sha256).is_file()
 
     def read(self, sha256: str) -> bytes:
         """Content with this digest."""

@@ -40,7 +40,10 @@ def listing(call: Call) -> Response:
         found.sort(key=order, reverse=True)
         if call.one("cursor"):
             # What comes after the last one shown, so that a repository that comes or goes in between shifts nothing.
-            value, last = json.loads(base64.urlsafe_b64decode(call.one("cursor")))
+            try:
+                value, last = json.loads(base64.urlsafe_b64decode(call.one("cursor")))
+            except ValueError as error:
+                raise Refused(400, f'"cursor" is not one that this Hub gave out: {error}') from error
             found = [one for one in found if order(one) < value or (order(one) == value and one[0].id > last)]
         page = found[:limit]
         items = [describe(call, repo, head, _properties(call)) for repo, head in page]

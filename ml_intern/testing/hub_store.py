@@ -116,8 +116,8 @@ class Repo:
 
 
 def now() -> str:
-    """The time as the Hub writes it, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The time as the Hub writes it, but to the microsecond, so that what comes later sorts later."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def git_oid(data: bytes) -> str:
@@ -203,7 +203,7 @@ class Store:
         self._do({"op": "ref", "type": repo.type, "id": repo.id, "ref": ref, "oid": oid})
 
     def discuss(self, repo: Repo, num: int, event: dict[str, Any] | None = None, **values: Any) -> Discussion:
-        """Open discussion `num`, or change attributes of it and add an event."""
+        """Open discussion `num`, or change attributes of it and add an event (replace it, by its id)."""
         with self.lock:
             record = {"op": "discussion", "type": repo.type, "id": repo.id, "num": num, "event": event}
             self._do({**record, "values": values})
@@ -266,7 +266,8 @@ class Store:
                 else:
                     vars(discussions[num - 1]).update(values)
                 if event:
-                    discussions[num - 1].events.append(event)
+                    events = {old["id"]: old for old in discussions[num - 1].events}
+                    discussions[num - 1].events = list((events | {event["id"]: event}).values())
             case {"op": "commit"}:
                 self._apply_commit(self.repos[key], record)
 

@@ -2,6 +2,7 @@
 
 import csv
 import fnmatch
+import importlib
 import io
 import json
 import re
@@ -194,7 +195,7 @@ def _read_json(path: str, data: bytes) -> list[dict[str, Any]]:
 
 def _read_parquet(path: str, data: bytes) -> list[dict[str, Any]]:
     try:
-        from pyarrow import parquet
+        parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         text = f"{path}: reading Parquet needs pyarrow, which is not installed"
         raise Refused(501, text, "NotSupportedError") from error

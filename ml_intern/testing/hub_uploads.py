@@ -106,9 +106,9 @@ async def put_object(call: Call, request: Request) -> Response:
 @routes.add("POST", "/lfs/{types}/{repo}/{oid}/verify")
 def verify(call: Call) -> Response:
     """Whether an object has arrived whole."""
-    wish, path = call.json(), call.hub.store.blobs.path(call.params["oid"])
-    if not path.is_file() or path.stat().st_size != wish.get("size"):
-        raise Refused(404, f"LFS object {call.params['oid']} has not arrived")
+    wish, oid, blobs = call.json(), call.params["oid"], call.hub.store.blobs
+    if not blobs.has(oid) or blobs.path(oid).stat().st_size != wish.get("size"):
+        raise Refused(404, f"LFS object {oid} has not arrived")
     return JSONResponse({})
 
 

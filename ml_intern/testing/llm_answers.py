@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_intern.testing.recording import RecordedTurns
+from ml_intern.testing.recording import RecordedTurns, newest_observation
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Recorded(RecordedTurns):
 
     def __call__(self, request: dict[str, Any]) -> Reply:
         fresh = itertools.takewhile(lambda message: message["role"] != "assistant", reversed(request["messages"]))
-        turn = self.next("\n".join(message_text(message) for message in reversed(list(fresh))))
+        turn = self.next(newest_observation("\n".join(message_text(message) for message in reversed(list(fresh)))))
         if turn is None:
             raise Fail(400, f"The trace {self.trace.name} is used up: its {self.total} turns were all given before.")
         calls = [ToolCall(call.name, call.arguments, call.id) for call in turn.tool_calls]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -178,9 +177,7 @@ class ReplayedModel(_Canned):
         return self._turns.leftover
 
     def _answer(self, messages: list[ChatMessage]) -> ChatMessage:
-        said = (MessageRole.ASSISTANT, MessageRole.TOOL_CALL)
-        fresh = list(itertools.takewhile(lambda message: message.role not in said, reversed(messages)))
-        turn = self._turns.next("\n".join(map(_text, reversed(fresh))))
+        turn = self._turns.next(_newest_observation(messages))
         if turn is None:
             raise UnexpectedModelCall(f"The trace {self._turns.trace.name} has {self._turns.total} turns, no more.")
         calls = [
@@ -189,6 +186,18 @@ class ReplayedModel(_Canned):
         ]
         usage = TokenUsage(turn.input_tokens, turn.output_tokens)
         return ChatMessage(role=MessageRole.ASSISTANT, content=turn.text, tool_calls=calls or None, token_usage=usage)
+
+
+def _newest_observation(messages: list[ChatMessage]) -> str:
+    """The last tool response, and the one before it when they belong to one step: what it printed, and its error."""
+    last = next((i for i in reversed(range(len(messages))) if messages[i].role == MessageRole.TOOL_RESPONSE), None)
+    if last is None:
+        return ""
+    text, before = _text(messages[last]), messages[last - 1] if last else None
+    if before and before.role == MessageRole.TOOL_RESPONSE and not text.startswith("Observation:"):
+        printed = _text(before)
+        text = f"{printed}\n{text}" if printed.startswith("Observation:") else text
+    return text
 
 
 def _text(message: ChatMessage) -> str:

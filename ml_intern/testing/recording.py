@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+TOLERANCE = 0.02
+
 
 @dataclass(frozen=True)
 class TurnCall:
@@ -60,9 +62,10 @@ class RecordedTurns:
             if not self.leftover:
                 return None
             step = len(self._given)
-            if step and (found := _changes(self._given[-1].observation, observation)):
+            recorded = self._given[-1].observation if step else ""
+            if recorded and (found := _changes(recorded, observation)):  # after a plan there is nothing to compare
                 words = tuple(map(_described, found))
-                self.differences.append(Difference(step, self._given[-1].observation, observation, words))
+                self.differences.append(Difference(step, recorded, observation, words))
                 if self.on_difference:
                     self.on_difference(step, _joined(c[1] for c in found), _joined(c[2] for c in found))
             self._given.append(self.leftover.pop(0))
@@ -92,7 +95,7 @@ def read_turns(trace: Path) -> list[Turn]:
         if row["type"] == "assistant" and (message.get("usage") or "planning" in str(row.get("stepKind"))):
             turns.append(_turn(row, message))
             asked = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
-        elif row["type"] == "user" and turns and (shown := _shown(message["content"], asked)):
+        elif row["type"] == "user" and turns and (shown := _shown(row, message["content"], asked)):
             turns[-1] = replace(turns[-1], observation="\n".join(filter(None, [turns[-1].observation, shown])))
     if not turns:
         raise ValueError(f"{trace} has no answer of a model: no assistant row with a `usage`.")
@@ -113,17 +116,26 @@ def _turn(row: dict[str, Any], message: dict[str, Any]) -> Turn:
     return Turn(text, "", calls, usage.get("input_tokens", 0) + cached, usage.get("output_tokens", 0))
 
 
-def _shown(content: str | list[dict[str, Any]], asked: set[str]) -> str:
-    """What a user row shows to the model: its text, and results of the turn's own calls (not of nested ones)."""
+def _shown(row: dict[str, Any], content: str | list[dict[str, Any]], asked: set[str]) -> str:
+    """The observation in a user row: results of the turn's own calls (not of nested ones), or a plain text about it.
+
+    A row that says what kind it is (a task, say) is no observation, nor is a compaction's summary.
+    """
     if isinstance(content, str):
-        return content
+        return "" if row.get("stepKind") or row.get("isCompactSummary") else content
     texts = []
     for block in content:
         if block["type"] == "tool_result" and block["tool_use_id"] in asked:
-            texts.append(_shown(block.get("content") or "", asked))
-        elif block["type"] == "text":
-            texts.append(block["text"])
+            inner = block.get("content") or ""
+            parts = [inner] if isinstance(inner, str) else [part["text"] for part in inner if part["type"] == "text"]
+            texts += parts
     return "\n".join(texts)
+
+
+def newest_observation(text: str) -> str:
+    """The last observation in what a model was shown, where a client has merged it with what came before."""
+    start = text.rfind("\nObservation:\n")
+    return text[start + 1 :] if start >= 0 else text
 
 
 # What differs from run to run without meaning anything; the first that matches wins.
@@ -152,7 +164,7 @@ _FRAME = re.compile(
 _Change = tuple[int, str | None, str | None]
 
 
-def differences(recorded: str, actual: str, *, relative: float = 0.02, absolute: float = 0.02) -> list[str]:
+def differences(recorded: str, actual: str, *, relative: float = TOLERANCE, absolute: float = TOLERANCE) -> list[str]:
     """Say in short lines how an observation differs from the recorded one; an empty list when it does not.
 
     Timestamps, durations and rates, hex digests, memory addresses, uuids, ports of addresses and temporary paths may
@@ -170,7 +182,7 @@ def differences(recorded: str, actual: str, *, relative: float = 0.02, absolute:
     return [_described(change) for change in _changes(recorded, actual, relative, absolute)]
 
 
-def _changes(recorded: str, actual: str, relative: float = 0.02, absolute: float = 0.02) -> list[_Change]:
+def _changes(recorded: str, actual: str, relative: float = TOLERANCE, absolute: float = TOLERANCE) -> list[_Change]:
     """Line number, the line as recorded, the line as it is now; `None` where there is none."""
     if recorded == actual:
         return []

@@ -14,9 +14,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, cast
 
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -192,72 +194,93 @@ class Service:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        method, target = scope["method"], scope["raw_path"].decode("latin-1")
+        exchange = _Exchange(self._failures, self.requests, scope, receive, send)
+        try:
+            await exchange.run(self.app)
+        except Exception:  # the boundary of the service: a bug is logged, and answered as 400 (see Service)
+            logger.exception("%s %s failed inside the local service", exchange.method, exchange.target)
+            await exchange.own_up()
+
+
+class _Exchange:
+    """One request, and what becomes of it."""
+
+    def __init__(
+        self, failures: list[Failure], log: list[RecordedRequest], scope: Scope, receive: Receive, send: Send
+    ):
+        self._log, self._scope, self._receive, self._send = log, scope, receive, send
+        self.method, self.target = scope["method"], scope["raw_path"].decode("latin-1")
         if scope["query_string"]:
-            target += "?" + scope["query_string"].decode("latin-1")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-        failure = next((one for one in self._failures if one.takes(method, target)), None)
-        started = False
-        body_left = failure.drop if failure and not isinstance(failure.drop, str | bool) else None
+            self.target += "?" + scope["query_string"].decode("latin-1")
+        self.failure = next((one for one in failures if one.takes(self.method, self.target)), None)
+        drop = self.failure.drop if self.failure else False
+        self._left = None if isinstance(drop, bool | str) else drop  # bytes of the body until the connection breaks
+        self._started = False
+        self._held: list[Message] = []
 
-        async def watch(message: Message) -> None:
-            nonlocal started, body_left
-            if message["type"] == "http.response.start":
-                started = True
-                self.requests.append(RecordedRequest(method, target, kept, message["status"]))
-            elif body_left is not None:
-                part = message.get("body", b"")[:body_left]
-                body_left -= len(part)
-                if body_left == 0 or not message.get("more_body"):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-                    await _hang_up(send, receive)
-                    return
-                message = {**message, "body": part}
-            await send(message)
-
-        async def swallow(message: Message) -> None:
-            pass
-
+    async def run(self, app: ASGIApp) -> None:
+        """Let the app answer, or fail as was asked for."""
+        failure = self.failure
         if failure and failure.delay:
             await asyncio.sleep(failure.delay)
-        try:
-            if failure and (failure.drop is True or failure.drop == "answer"):
-                if failure.drop == "answer":
-                    await self.app(scope, receive, swallow)
-                self.requests.append(RecordedRequest(method, target, kept, 0))
-                await _hang_up(send, receive)
-            elif failure and failure.status is not None:
-                await _drain(receive)
-                await _reply(watch, failure.status, failure.headers, failure.body)
-            else:
-                await self.app(scope, receive, watch)
-        except Exception:  # the boundary of the service: a bug is logged, and answered as 400 (see Service)
-            logger.exception("%s %s failed inside the local service", method, target)
-            if not started:
-                text = json.dumps(
-                    {"error": f"Bug in the local service at {method} {target}; its log has the traceback."}
-                )
-                await _reply(watch, 400, {"content-type": "application/json"}, text.encode())
+        if failure and failure.drop is True:
+            await self._hang_up()
+        elif failure and failure.drop == "answer":
+            await app(self._scope, self._receive, _swallow)
+            await self._hang_up()
+        elif failure and failure.status is not None:
+            await Request(self._scope, self._receive).body()
+            await self._say(Response(failure.body, failure.status, failure.headers))
+        else:
+            await app(self._scope, self._receive, self._hold_errors)
+            for message in self._held:
+                await self._forward(message)
+
+    async def own_up(self) -> None:
+        """Say that there is a bug, if nothing else was said."""
+        if not self._started:
+            text = f"Bug in the local service at {self.method} {self.target}; its log has the traceback."
+            await self._say(JSONResponse({"error": text}, 400))
+
+    async def _say(self, response: Response) -> None:
+        await response(self._scope, self._receive, self._forward)
+
+    async def _hold_errors(self, message: Message) -> None:
+        # Starlette answers a bug with 500 and then raises it: keep a 500 back until it is clear that it was meant.
+        if self._held or message.get("status") == 500:
+            self._held.append(message)
+        else:
+            await self._forward(message)
+
+    async def _forward(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._started = True
+            self._record(message["status"])
+        elif self._left is not None:
+            part = message.get("body", b"")[: self._left]
+            self._left -= len(part)
+            await self._send({**message, "body": part, "more_body": True})
+            if self._left == 0 or not message.get("more_body"):
+                await self._hang_up(record=False)
+            return
+        await self._send(message)
+
+    def _record(self, status: int) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+        kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+        self._log.append(RecordedRequest(self.method, self.target, kept, status))
+
+    async def _hang_up(self, *, record: bool = True) -> None:
+        if record:
+            self._record(0)
+        # ASGI has no word for "close without an answer": `send` is a method of uvicorn's request cycle, which has it.
+        cast(Any, self._send).__self__.transport.close()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
-async def _reply(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    pairs = {**headers, "content-length": str(len(body))}
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _drain(receive: Receive) -> None:
-    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-        pass
-
-
-async def _hang_up(send: Send, receive: Receive) -> None:
-    # ASGI has no word for "close without an answer": `send` is a method of uvicorn's request cycle, which has it.
-    send.__self__.transport.close()  # type: ignore[attr-defined]
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _swallow(message: Message) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -107,7 +107,7 @@ class TraceRecorder(Observer):
             "value": plain(step.action_output),
         }
         if step.error is not None:
-            extra["error"] = {"type": type(step.error).__name__, "message": str(step.error)}
+            extra["failure"] = {"type": type(step.error).__name__, "message": str(step.error)}
         if self._action is not None:
             self.journal.result(self._action, text, images, error=step.error is not None, **extra)
         elif step.model_output is None and step.action_output is not None:

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ml_intern import events as e
 from ml_intern.cli import guarded
-from ml_intern.cli.run import EXIT, Conversation, JsonView, Order, PersonView
+from ml_intern.cli.run import Conversation, Order, carry_out
+from ml_intern.cli.view import JsonView, PersonView
 
 ESC = "\x1b[2J\x1b]0;owned\x07"
 
@@ -70,12 +71,22 @@ class StagedIntern:
     def __init__(
         self, scene: Callable[[StagedSession], e.Outcome], on_event: Any, on_approval: Any, pace: float
     ) -> None:
+        self.session: StagedSession | None = None
         self.scene, self.on_event, self.on_approval, self.pace = scene, on_event, on_approval, pace
 
     def submit(self, task: str, *, files: Any = (), images: Any = (), datasets: Any = ()) -> StagedSession:
-        session = StagedSession(self, task, self.scene)
+        session = self.session = StagedSession(self, task, self.scene)
         session.thread.start()
         return session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Like the real one it waits for the end of the turn."""
+        if self.session is not None:
+            self.session.interrupt()
+            self.session.thread.join(timeout=15)
 
 
 CODE = """from datasets import load_dataset
@@ -248,13 +259,25 @@ def withdrawn(s: StagedSession) -> e.Outcome:
     return e.Outcome(e.State.BUDGET, reason="An hour is over.")
 
 
+def abandoned(s: StagedSession) -> e.Outcome:
+    """The reader leaves, then a question comes up: the session must not wait for an answer for ever."""
+    for _ in range(2000):
+        s.tell(e.Warned(text="x" * 100))
+    time.sleep(0.2)
+    answer = s.approve(PUSH)
+    print(f"answered: {answer.decision}", file=sys.stderr, flush=True)
+    return e.Outcome(e.State.DENIED)
+
+
 def flood(s: StagedSession) -> e.Outcome:
     for n in range(20_000):
         s.tell(e.Warned(text=f"line {n}"))
     return e.Outcome(e.State.SUCCESS)
 
 
-SCENES = {scene.__name__: scene for scene in (errand, hostile, endless, stubborn, question, withdrawn, flood)}
+SCENES = {
+    scene.__name__: scene for scene in (errand, hostile, endless, stubborn, question, withdrawn, abandoned, flood)
+}
 
 
 def main(scene: str, *flags: str) -> int:
@@ -266,7 +289,7 @@ def main(scene: str, *flags: str) -> int:
     intern = StagedIntern(SCENES[scene], talk.inbox.put, talk.approve, 0.0 if "--fast" in flags else 1.0)
     with contextlib.closing(view):
         view.start()
-        return EXIT[talk.run(intern).state]
+        return carry_out(talk, intern)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def test_help_is_there_at_once() -> None:
 def test_help_loads_nothing_heavy() -> None:
     script = (
         "import sys; from ml_intern.cli.app import dispatch; code = dispatch(['--help']);"
-        "print('LOADED', [m for m in ('smolagents', 'litellm', 'pydantic', 'rich.console', 'huggingface_hub', 'asyncio')"
-        " if m in sys.modules], code)"
+        "heavy = ('smolagents', 'litellm', 'pydantic', 'rich.console', 'huggingface_hub', 'asyncio');"
+        "print('LOADED', [m for m in heavy if m in sys.modules], code)"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=30)
     assert shown.stdout.splitlines()[-1] == "LOADED [] 0"
@@ -49,10 +49,10 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "what is the task?"),
-        (("",), "what is the task?"),
-        (("  \n",), "what is the task?"),
-        (("-",), "what is the task?"),
+        ((), "What is the task?"),
+        (("",), "The task is empty"),
+        (("  \n",), "The task is empty"),
+        (("-",), "The task is empty"),
         (("x", "--bogus"), "No such option: --bogus"),
         (("x", "--budget-us", "3"), "--budget-usd"),
         (("train", "a", "model"), "quotes"),
@@ -67,7 +67,7 @@ def test_version() -> None:
         (("x", "--max-iterations", "0"), "--max-iterations"),
         (("x", "--max-iterations", "many"), "--max-iterations"),
         (("x", "--file"), "--file"),
-        (("--json", "doctor"), "the command comes first"),
+        (("--json", "doctor"), "The command comes first"),
         (("doctor", "--bogus"), "doctor --help"),
         (("demo", "extra"), "demo --help"),
     ],

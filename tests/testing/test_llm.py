@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -330,3 +333,16 @@ def test_recorded_answers_in_order_and_tells_differences(tmp_path):
     assert texts == ["exact words\n<code>\ntrain()\n</code> ", "Look.\n<code>\nshow()\n</code>", "a plan"]
     assert seen == [(2, "accuracy: 0.91", "accuracy: 0.5")]
     assert answer.leftover == []
+
+
+def test_the_command_line_serves_a_recorded_trace(tmp_path):
+    command = [sys.executable, "-m", "ml_intern.testing.llm", "recorded", str(write_trace(tmp_path / "t.jsonl"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().strip()
+        data = json.dumps({"messages": HELLO}).encode()
+        with urllib.request.urlopen(f"{url}/chat/completions", data=data, timeout=10) as answer:
+            assert json.load(answer)["choices"][0]["message"]["content"].startswith("exact words")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0

@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from recorded_trace import assistant, result, write_trace
 from smolagents import CodeAgent, ToolCallingAgent, tool
+from smolagents.memory import ActionStep, PlanningStep, TaskStep
 from smolagents.models import (
     ChatMessage,
     ChatMessageToolCall,
@@ -62,7 +63,7 @@ def test_tool_calling_agent_follows_the_script(stream):
 def test_streaming_says_the_same_in_pieces_with_usage_at_the_end():
     text = "a text that is longer than one piece of the stream, and stops here"
     model = ScriptedModel([text, text, calling("add", {"a": 1})])
-    whole = model.generate([user("x" * 40)], stop_sequences=["stops", "never"])
+    whole = model.generate([user("x" * 40)], stop_sequences=["here", "stops", "never"])
     deltas = list(model.generate_stream([user("x" * 40)], stop_sequences=["stops"]))
     assert whole.content == text.partition("stops")[0]
     assert len(deltas) > 3
@@ -179,6 +180,68 @@ def test_replay_of_what_was_recorded_tells_nothing_and_ends(tmp_path):
     assert model.differences == []
     with pytest.raises(UnexpectedModelCall, match="has 2 turns, no more"):
         model.generate([user("more?")])
+
+
+def trace_of(agent: CodeAgent, path: Path) -> Path:
+    """The rows of what an agent did, as the project's recorder words them."""
+    rows = []
+    for step in agent.memory.steps:
+        if isinstance(step, TaskStep):
+            rows.append({"type": "user", "message": {"role": "user", "content": step.task}, "stepKind": "task"})
+        elif isinstance(step, PlanningStep):
+            said = step.model_output_message.content
+            rows.append(assistant(step.plan, stepKind="planning", modelOutput=said))
+        elif isinstance(step, ActionStep):
+            text = "\n".join(filter(None, [step.observations, step.error and f"Error:\n{step.error}"]))
+            uses = [(f"c{len(rows)}", "python_interpreter", {"code": step.code_action})] if step.code_action else []
+            rows.append(assistant("Now.", *uses, modelOutput=step.model_output))
+            if uses:
+                rows.append(result(uses[0][0], text))
+            else:
+                rows.append({"type": "user", "message": {"role": "user", "content": text}})
+    return write_trace(path, *rows)
+
+
+def test_a_session_with_plans_errors_and_two_turns_replays_without_differences(tmp_path):
+    def act(code: str) -> str:
+        return f"Now.\n<code>\n{code}\n</code>"
+
+    def session(model) -> CodeAgent:
+        agent = CodeAgent(tools=[], model=model, verbosity_level=0, planning_interval=2)
+        answers = [agent.run("first"), agent.run("second", reset=False)]
+        assert answers == [1, 2]
+        return agent
+
+    first = ["a plan", act("print('before')\n1 / 0"), "no code at all", "a new plan", act("final_answer(1)")]
+    second = ["another plan", act("print('x' * 3)"), act("final_answer(2)")]
+    with ScriptedModel([*first, *second]) as model:
+        trace = trace_of(session(model), tmp_path / "t.jsonl")
+    replay = ReplayedModel(trace)
+    session(replay)
+    assert replay.leftover == []
+    assert [difference.lines for difference in replay.differences] == []
+    lines = trace.read_text().replace("before", "differently")
+    trace.write_text(lines.replace("print('differently", "print('before"))
+    replay = ReplayedModel(trace)
+    session(replay)
+    assert [(difference.step, len(difference.lines)) for difference in replay.differences] == [(2, 1)]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ["Observation:\nolder", "Observation:\nprinted"],
+        ["Observation:\nprinted", "Call id: c1\nError:\nboom\nNow let's retry: again"],
+        ["Call id: c0\nError:\nolder\nNow let's retry: again", "Observation:\nprinted"],
+    ],
+)
+def test_only_the_newest_observation_is_compared(tmp_path, shown):
+    recorded = "printed\nboom" if "boom" in shown[-1] else "printed"
+    model = replayed(tmp_path / "t.jsonl", "a()", recorded, "b()", "x")
+    responses = [ChatMessage(MessageRole.TOOL_RESPONSE, [{"type": "text", "text": text}]) for text in shown]
+    model.generate([user("go")])
+    model.generate([user("go"), *responses, user("and a word in between")])
+    assert model.differences == []
 
 
 # --- what differs

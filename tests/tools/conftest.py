@@ -11,7 +11,11 @@ from ml_intern.testing.hub import LocalHub, User
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    users = {"hf_local_token": User("tester", ("team",)), "hf_other_token": "other", "hf_reader": User("tester", role="read")}
+    users = {
+        "hf_local_token": User("tester", ("team",)),
+        "hf_other_token": "other",
+        "hf_reader": User("tester", role="read"),
+    }
     with LocalHub(tmp_path / "hub", users) as service:
         for key, value in service.environment().items():
             monkeypatch.setenv(key, value)

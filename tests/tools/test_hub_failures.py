@@ -5,9 +5,7 @@ import time
 
 import pytest
 from conftest import lay
-
 from ml_intern.tools import HubDownloadTool, HubInspectDatasetTool, HubPushTool, HubSearchDatasetsTool
-
 
 EVALUATION = {"task": "t", "dataset": "acme/reviews", "split": "test", "metric": "accuracy"}
 EVALUATION |= {"baseline": 0.5, "candidate": 0.9, "n": 100}
@@ -81,6 +79,12 @@ def test_too_many_requests(call, hub):
     assert "1234 seconds" in text
 
 
+def test_too_many_requests_in_the_words_of_the_hub(hub):
+    hub.fail(".", status=429, headers={"RateLimit": '"api";r=0;t=257'})
+    with pytest.raises(ConnectionError, match="after 257 seconds"):
+        HubSearchDatasetsTool()(query="x")
+
+
 def test_the_hub_has_an_error_of_its_own(call, hub):
     hub.fail(".", status=500, body={"error": "out of cheese"}, times=None)
     text = complaint(call, ConnectionError)
@@ -121,7 +125,7 @@ class TestReading:
         key = "dataset" if name == "hub_inspect_dataset" else "repo_id"
         text = complaint(calling(name, hub, workspace), FileNotFoundError, **{key: "acme/revues"})
         assert "acme/revues" in text
-        assert "Check the name" in text
+        assert "Check its name" in text
 
     def test_there_is_no_such_revision(self, name, hub, workspace):
         text = complaint(calling(name, hub, workspace), FileNotFoundError, revision="v9")

@@ -1,9 +1,8 @@
 """Searching for datasets, against a local Hub with the unmodified client."""
 
 import pytest
-from saving import assert_survives_saving
-
 from ml_intern.tools import HubSearchDatasetsTool
+from saving import assert_survives_saving
 
 
 def card(**front):

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 
 import pytest
+import stage
 from rich.cells import cell_len
+from test_printable import offence
 
 from ml_intern import events as e
 from ml_intern.cli import ask
 from ml_intern.cli.paper import Paper
 from ml_intern.cli.render import Renderer
-from tests.cli import stage
-from tests.cli.test_text import offence
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -74,7 +75,7 @@ def test_a_file_name_cannot_pretend_to_be_two_lines() -> None:
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     text = COLOURS.sub("", played("errand", width, terminal=True))
-    paths = ("trace", "workspace")
+    paths = ("trace", "workspace", "next")
     wide = [line for line in text.splitlines() if cell_len(line) > width and line.split()[0] not in paths]
     assert wide == []
     assert not [line for line in text.splitlines() if line != line.rstrip()], "lines end where their text ends"
@@ -175,7 +176,8 @@ def test_every_end_says_how_it_ended_and_what_is_next(state: e.State) -> None:
     assert "none: code runs as you" in text
     assert "  because\n" in text
     assert "trace      /t\n" in text
-    assert ("workspace  /w" if state is e.State.SUCCESS else "next       ") in text.split("because")[1]
+    assert ("workspace  /w" in text.split("because")[1]) == (state is e.State.SUCCESS)
+    assert "next       " in text
 
 
 def test_calls_in_parallel_keep_their_arguments() -> None:
@@ -218,3 +220,21 @@ def test_a_card_leaves_things_out_only_with_a_word() -> None:
     )
     assert "y" * 3000 in everything
     assert "more" not in everything
+
+
+def test_a_style_ends_where_it_should() -> None:
+    text = shown(
+        answered(thought="A thought."), e.Warned(text="careful"), stage.plan("done", *["pending"] * 3), terminal=True
+    )
+    assert "  A thought.\n" in text
+    assert "\x1b[32m✓ \x1b[0m\x1b[2mread what is known\x1b[0m\n" in text
+    assert "\x1b[2m· \x1b[0mchoose the data\n" in text
+    header = shown(e.SessionStarted(task="t", model="m", workspace="/w", trace="/t"), terminal=True)
+    assert "\x1b[2m  model      \x1b[0mm\n" in header
+    assert "\x1b[2m  trace      \x1b[0m/t\n" in header
+
+
+def test_a_command_with_a_path_can_be_pasted() -> None:
+    end = e.SessionEnded(outcome=e.Outcome(e.State.SUCCESS), trace="/my files/it's.jsonl")
+    command = shown(end, terminal=True, width=40).split("next       \x1b[0m")[1].splitlines()[0]
+    assert shlex.split(command) == ["uvx", "claude-code-log", "/my files/it's.jsonl", "-o", "trace.html"]

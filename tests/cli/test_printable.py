@@ -70,6 +70,15 @@ def test_nor_in_the_company_of_joiners_and_selectors(said: str) -> None:
         )
 
 
+def test_every_single_character() -> None:
+    """Between letters of ASCII nothing that is not seen has any business."""
+    through = [code for code in range(0x110000) if text.printable(f"a{chr(code)}a") == f"a{chr(code)}a"]
+    contextual = "\u200c\u200d\ufe00\ufe0f\U000e0100"
+    assert [f"{code:x}" for code in through if chr(code) in contextual or offence(chr(code))] == []
+    escaped = {unicodedata.category(chr(code)) for code in {*range(0x110000)} - {*through}}
+    assert escaped <= {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp", "Mn", "Lo"}
+
+
 @given(st.text(max_size=40))
 def test_twice_is_once(said: str) -> None:
     assert text.printable(text.printable(said)) == text.printable(said)

@@ -1,0 +1,483 @@
+"""`JailExecutor`: runs an agent's code in a jail and its tool calls on the host.
+
+Drop-in for smolagents' executors: `CodeAgent(..., executor=JailExecutor())`. Nothing starts before the first action.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import io
+import os
+import queue
+import select
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+import weakref
+from binascii import a2b_base64
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
+
+from ml_intern.execution.jail import Jail, Limits, find_jail
+from ml_intern.execution.process import Breach, WorkerProcess
+from ml_intern.execution.stubs import describe
+from ml_intern.execution.worker import Codec, build_error, describe_error
+from ml_intern.execution.workspace import Workspace
+
+GRACE_SECONDS = 3.0
+START_SECONDS = 60.0
+MARK_SECONDS = 5.0
+MAX_PRINT_OUTPUTS_LENGTH = 50_000
+RESTARTED = "The Python process was restarted: variables are gone, files in the workspace are still there."
+# Objects of these come back from tools as themselves; others may hold what the code must not see, and stay here.
+DATA_PACKAGES = {"numpy", "pandas", "torch", "scipy", "sklearn", "polars", "pyarrow", "datasets", "xgboost", "lightgbm"}
+RUNNING: contextvars.ContextVar[_Action | None] = contextvars.ContextVar("ml_intern_action", default=None)
+
+
+@dataclass
+class JailOutput(CodeOutput):
+    """What an action gave: its value, what it printed, whether it was the final answer, figures and images shown."""
+
+    images: list[PIL.Image.Image] = field(default_factory=list)
+
+
+class WorkerLost(InterpreterError):
+    """The Python process died or had to be killed; variables are gone."""
+
+
+class CodeInterrupted(InterpreterError):
+    """The action was interrupted from outside. `state_lost` says whether the process had to be killed for it."""
+
+    def __init__(self, message: str, *, state_lost: bool = False) -> None:
+        super().__init__(message)
+        self.state_lost = state_lost
+
+
+class _Action:
+    """One run of code: its clock stands still while host calls are out."""
+
+    def __init__(self, owner: JailExecutor, worker: WorkerProcess, number: int) -> None:
+        self.owner, self.worker, self.number = owner, worker, number
+        self.cancelled = threading.Event()
+        self.interrupted = False
+        self.over = False
+        self.answered = False
+        self.answer: Any = None
+        self.lock = threading.Lock()
+        self._out = 0
+        self._used, self._since = 0.0, time.monotonic()
+
+    def call_begins(self) -> None:
+        with self.lock:
+            if self._out == 0:
+                self._used += time.monotonic() - self._since
+            self._out += 1
+
+    def call_ends(self) -> None:
+        with self.lock:
+            self._out -= 1
+            if self._out == 0:
+                self._since = time.monotonic()
+
+    def used(self) -> float:
+        with self.lock:
+            return self._used + (time.monotonic() - self._since if self._out == 0 else 0.0)
+
+
+class _Pool:
+    """Threads for host calls: as many as are needed, daemons, so that a call that never ends holds up no exit."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                threading.Thread(target=self._work, name="ml-intern-call", daemon=True).start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=10)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle == 0:  # a job is on its way for this thread
+                        continue
+                    self._idle -= 1
+                return
+            job()
+            del job
+            with self._lock:
+                self._idle += 1
+
+
+class JailExecutor(PythonExecutor):
+    """Runs an agent's code in a jail; its tool calls come back to the host.
+
+    Args:
+        workspace (`Workspace`, *optional*): The folder that the code works in; a temporary one if none is given.
+        max_print_outputs_length (`int`, *optional*, defaults to 50,000): Characters kept of an action's output.
+        timeout_seconds (`float`, *optional*, defaults to 3,600): Time that code may run, host calls not counted.
+        additional_functions (`dict[str, Callable]`, *optional*): Functions of the host that code may call.
+        memory_bytes (`int`, defaults to 4 GiB): Memory of a process, and of all together.
+        processes (`int`, defaults to 256): Processes and threads.
+        unsafe_local (`bool`, defaults to `False`): Where no jail works, run code with your own rights.
+        on_output (`Callable[[str], None]`, *optional*): Gets output as it comes, on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace | None = None,
+        *,
+        max_print_outputs_length: int | None = None,
+        timeout_seconds: float | None = 3600.0,
+        additional_functions: dict[str, Callable[..., Any]] | None = None,
+        memory_bytes: int = 4 * 1024**3,
+        processes: int = 256,
+        unsafe_local: bool = False,
+        on_output: Callable[[str], None] | None = None,
+    ) -> None:
+        if max_print_outputs_length is None:
+            max_print_outputs_length = MAX_PRINT_OUTPUTS_LENGTH
+        self.max_print_outputs_length, self.timeout_seconds = max_print_outputs_length, timeout_seconds
+        self.additional_functions = additional_functions or {}
+        self.limits = Limits(memory_bytes, processes)
+        self.unsafe_local, self.on_output = unsafe_local, on_output
+        self.static_tools: dict[str, Callable[..., Any]] = dict(self.additional_functions)
+        self.state: dict[str, Any] = {}
+        self.images: list[PIL.Image.Image] = []
+        """What the last action showed; smolagents' loop has no other way to hand it on."""
+        self._given_workspace = workspace
+        self._shelter = _Shelter()
+        self._finalizer = weakref.finalize(self, self._shelter.close)
+        self._realm = uuid.uuid4().hex
+        self._results = Codec(self._realm, _is_data)
+        self._variables = Codec(self._realm, lambda _: True)
+        self._variables._kept, self._variables._numbers = self._results._kept, self._results._numbers
+        self._unsent: dict[str, Any] = {}
+        self._tools_unsent = True
+        self._number = 0
+        self._lost = ""
+        self._pool = _Pool()
+        self._starting, self._running = threading.RLock(), threading.Lock()
+        self._action: _Action | None = None
+        self._idle_event = threading.Event()
+
+    # What others use
+
+    @property
+    def workspace(self) -> Workspace:
+        with self._starting:
+            if self._given_workspace is None:
+                self._given_workspace = Workspace(self._shelter.make_folder())
+            return self._given_workspace
+
+    @property
+    def jail(self) -> str:
+        """`"bubblewrap"`, `"landlock"` or `"none"`. Raises `JailUnavailable`."""
+        return self._jail().kind
+
+    def _jail(self) -> Jail:
+        return find_jail(unsafe_local=self.unsafe_local)
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set once the action that asks is being cancelled. Inside a host call it is that call's own action."""
+        action = RUNNING.get()
+        if action is None or action.owner is not self:
+            action = self._action
+        return action.cancelled if action else self._idle_event
+
+    def start(self) -> None:
+        """Starts the worker if none is there. Optional: the first action does it."""
+        self._worker()
+
+    def send_tools(self, tools: dict[str, Callable[..., Any]]) -> None:
+        self.static_tools = {**tools, **self.additional_functions}
+        self._tools_unsent = True
+
+    def send_variables(self, variables: dict[str, Any]) -> None:
+        self.state.update(variables)
+        self._unsent.update(variables)
+
+    def __call__(self, code_action: str) -> JailOutput:
+        """Runs code.
+
+        Raises:
+            InterpreterError: If the code fails; the message is for the model.
+            CodeInterrupted: If `interrupt` was called.
+            WorkerLost: If the process died or was killed.
+            JailUnavailable: If there is no jail.
+        """
+        action = RUNNING.get()
+        if action is not None and action.owner is self:
+            raise InterpreterError("An action is running: a tool cannot run another one in the same process.")
+        with self._running:
+            self.images = []
+            output = self._run(code_action)
+            self.images = output.images
+            return output
+
+    def interrupt(self) -> None:
+        """Interrupts the running action, from any thread; its waiting host calls are cancelled."""
+        action = self._action
+        if action is not None:
+            action.interrupted = True
+            action.cancelled.set()
+            self._shelter.wake()
+
+    def cleanup(self) -> None:
+        """Ends the worker and removes a temporary workspace. The executor may be used again."""
+        self.interrupt()
+        with self._starting:
+            self._shelter.close()
+            if self._given_workspace is not None and self._given_workspace.root == self._shelter.folder:
+                self._given_workspace = None
+            self._shelter.folder = None
+
+    # The worker
+
+    def _worker(self) -> WorkerProcess:
+        with self._starting:
+            worker = self._shelter.worker
+            if worker is not None and worker.alive:
+                return worker
+            jail, workspace = self._jail(), self.workspace
+            workspace.inside = jail.inside(workspace.root)
+            worker = WorkerProcess(jail, workspace.root, self.limits, self.max_print_outputs_length, self.on_output)
+            self._shelter.keep(worker)
+            self._hello(worker)
+            self._tools_unsent = True
+            self._unsent = {**self.state, **self._unsent}
+            self._unsent.pop("_print_outputs", None)
+            return worker
+
+    def _hello(self, worker: WorkerProcess) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            while time.monotonic() < deadline:
+                select.select([worker.replies], [], [], 1.0)
+                for message in worker.receive():
+                    worker.realm = str(message.get("realm"))
+                    return
+            why = f"no answer in {START_SECONDS:.0f} seconds"
+        except (EOFError, Breach):
+            why = "it ended at once"
+        worker.kill()
+        raise WorkerLost(f"The jail ({self.jail}) did not start: {why}. {worker.capture.text()[-2000:]}".strip())
+
+    def _send_pending(self, worker: WorkerProcess) -> None:
+        if self._tools_unsent:
+            self._tools_unsent = False
+            tools = [describe(name, tool) for name, tool in self.static_tools.items()]
+            worker.send({"op": "tools", "tools": tools})
+        while self._unsent:  # one a line, so that each may use all of the line's length
+            name, value = next(iter(self._unsent.items()))
+            worker.send({"op": "variables", "values": {name: self._variables.encode(value)}})
+            self._unsent.pop(name, None)
+
+    # An action
+
+    def _run(self, code: str) -> JailOutput:
+        self.state["_print_outputs"] = ""
+        lost, self._lost = self._lost, ""
+        worker = self._worker()
+        self._number += 1
+        action = self._action = _Action(self, worker, self._number)
+        mark = uuid.uuid4().hex
+        worker.capture.begin(mark)
+        try:
+            self._send_pending(worker)
+            worker.send({"op": "run", "n": action.number, "code": code, "mark": mark})
+            done = self._await(action)
+            if not worker.capture.wait(MARK_SECONDS):
+                raise Breach("it did not end its output")
+            return self._output(action, done)
+        except (EOFError, BrokenPipeError):
+            raise self._died(worker, "") from None
+        except Breach as breach:
+            raise self._died(worker, f"it broke the rules of the pipe ({breach})") from None
+        except BaseException as error:
+            if not isinstance(error, InterpreterError):  # such as Ctrl-C in the host: nobody would wait for its end
+                worker.kill()
+            raise
+        finally:
+            action.over = True
+            action.cancelled.set()
+            self._action = None
+            self.state["_print_outputs"] = worker.capture.text()
+
+    def _await(self, action: _Action) -> dict[str, Any]:
+        """Serves the worker until its action is done."""
+        worker, limit = action.worker, self.timeout_seconds
+        poll = select.poll()
+        for handle in (worker.replies, self._shelter.waker):
+            poll.register(handle, select.POLLIN)
+        grace_ends: float | None = None
+        why = ""
+        while True:
+            left = 1.0
+            if grace_ends is not None:
+                left = grace_ends - time.monotonic()
+                if left <= 0:
+                    worker.kill()
+                    raise self._killed(action, why)
+            elif action.interrupted or (limit is not None and action.used() >= limit):
+                why = "" if action.interrupted else f"it ran for more than {limit:g} seconds"
+                action.cancelled.set()
+                grace_ends = time.monotonic() + GRACE_SECONDS
+                worker.send({"op": "interrupt", "n": action.number})
+                continue
+            elif limit is not None:
+                left = min(left, limit - action.used())
+            ready = poll.poll(max(left, 0.001) * 1000)
+            for handle, _ in ready:
+                if handle == self._shelter.waker:
+                    self._shelter.drain()
+            for message in worker.receive():
+                if message["op"] == "call":
+                    self._dispatch(action, message)
+                elif message["op"] == "done" and message.get("n") == action.number:
+                    if why:
+                        message["why"] = why
+                    return message
+                else:
+                    raise Breach(f"it sent {message['op'][:40]!r} out of turn")
+
+    def _output(self, action: _Action, done: dict[str, Any]) -> JailOutput:
+        logs = action.worker.capture.text()
+        error = done.get("error")
+        if isinstance(error, dict):
+            if action.interrupted and error.get("interrupted"):
+                raise CodeInterrupted("The action was interrupted. Variables are kept.")
+            text = str(error.get("text"))
+            if error.get("interrupted"):
+                text = f"{text}\nIt was stopped because {done.get('why') or 'it was interrupted'}; variables are kept."
+            raise InterpreterError(text)
+        try:
+            images = [_open_image(data) for data in done.get("images", ())]
+            if action.answered:
+                return JailOutput(action.answer, logs, True, images)
+            return JailOutput(self._results.decode(done.get("value")), logs, False, images)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            raise Breach(f"its result does not read: {error}") from error
+
+    def _killed(self, action: _Action, why: str) -> InterpreterError:
+        if action.interrupted:
+            return CodeInterrupted(f"The action was interrupted and had to be killed. {RESTARTED}", state_lost=True)
+        return WorkerLost(f"Code execution was stopped because {why}; it had to be killed. {RESTARTED}")
+
+    def _died(self, worker: WorkerProcess, why: str) -> InterpreterError:
+        code = worker.kill()
+        if worker.why_killed:
+            why = f"it was killed for its use of {worker.why_killed}"
+        elif not why:
+            signal_number = -code if code < 0 else code - 128
+            why = f"it exited with status {code} (os._exit, or a crash in native code)"
+            if 0 < signal_number < 65:
+                why = f"signal {signal_number} ended it (9: killed, often for memory; 11: crash, often endless recursion)"
+        return WorkerLost(f"The Python process ended in the middle of the action: {why}. {RESTARTED}")
+
+    # Host calls
+
+    def _dispatch(self, action: _Action, message: dict[str, Any]) -> None:
+        if type(message.get("id")) is not int or type(message.get("name")) is not str:
+            raise Breach("it sent a call without an id or a name")
+        if message.get("n") != action.number:
+            raise Breach("it sent a call of another action")
+        action.call_begins()
+        context = contextvars.copy_context()
+        self._pool.submit(lambda: context.run(self._serve, action, message))
+
+    def _serve(self, action: _Action, message: dict[str, Any]) -> None:
+        """A host call, on a thread of the pool. Its reply goes to the worker that asked, if its action still lives."""
+        RUNNING.set(action)
+        reply: dict[str, Any] = {"op": "reply", "id": message["id"]}
+        name = message["name"]
+        try:
+            try:
+                tool = self.static_tools[name]
+            except KeyError:
+                raise NameError(f"there is no tool named {name!r}") from None
+            args, kwargs = self._results.decode(message.get("args")), self._results.decode(message.get("kwargs"))
+            if not isinstance(args, list) or not isinstance(kwargs, dict):
+                raise ValueError("a call has a list of arguments and a dict of named ones")
+            value = tool(*args, **kwargs)
+            if name == "final_answer":
+                with action.lock:
+                    if not action.answered:
+                        action.answered, action.answer = True, value
+                reply["final"] = True
+            else:
+                reply["value"] = self._results.encode(value)
+        except BaseException as error:  # noqa: BLE001 - a tool's failure is the code's to handle, whatever it is
+            reply["error"] = describe_error(error, self._results)
+        action.call_ends()
+        if action.over:
+            return
+        try:
+            action.worker.send(reply)
+        except BrokenPipeError:
+            pass
+        except Breach as breach:
+            action.worker.kill(f"time: {breach}")
+
+
+class _Shelter:
+    """What must not outlive the executor: worker, temporary workspace, wake-up pipe. Knows nothing of the executor."""
+
+    def __init__(self) -> None:
+        self.worker: WorkerProcess | None = None
+        self.folder: Path | None = None
+        self.waker = self._wake = -1
+
+    def make_folder(self) -> Path:
+        self.folder = Path(tempfile.mkdtemp(prefix="ml-intern-")).resolve()
+        return self.folder
+
+    def keep(self, worker: WorkerProcess) -> None:
+        self.worker = worker
+        if self.waker < 0:
+            self.waker, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"!")
+
+    def drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.waker, 4096)
+
+    def close(self) -> None:
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.kill()
+        for handle in (self.waker, self._wake):
+            if handle >= 0:
+                os.close(handle)
+        self.waker = self._wake = -1
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_data(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] in DATA_PACKAGES
+
+
+def _open_image(data: str) -> PIL.Image.Image:
+    image = PIL.Image.open(io.BytesIO(a2b_base64(data)), formats=["PNG"])
+    image.load()
+    return image

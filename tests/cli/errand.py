@@ -1,0 +1,51 @@
+"""The command line on the real engine with a scripted model: `python errand.py NAME HOME [--json] [--yes]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ml_intern.cli import guarded
+from ml_intern.cli.run import Order, run
+from ml_intern.testing.models import ScriptedModel
+
+
+def action(thought: str, code: str) -> str:
+    return f"{thought}\n<code>\n{code}\n</code>"
+
+
+PUBLISH = """
+import os
+os.makedirs("out")
+open("out/README.md", "w").write("# A model")
+print(hub_push("out", "me/tiny"))
+"""
+DONE = action("That is all.", "final_answer('forty-two')")
+ERRANDS = {
+    "works": [
+        action("I count.", "n = 0\nfor n in range(43):\n    print('line', n)"),
+        action("I divide.", "1 / 0"),
+        DONE,
+    ],
+    "publishes": [action("I publish.", PUBLISH), DONE],
+    "never-ends": [
+        action("I wait.", "import time\nprint('here I am', flush=True)\nwhile True:\n    time.sleep(0.05)")
+    ],
+    "too-long": [action("Once.", "1"), action("Twice.", "2"), "I have to stop here."],
+}
+
+
+def main(name: str, home: str, *flags: str) -> int:
+    order = Order(
+        task=f"An errand that {name}",
+        model=ScriptedModel(ERRANDS[name]),
+        home=Path(home),
+        max_iterations=2 if name == "too-long" else 20,
+        yes="--yes" in flags,
+        json="--json" in flags,
+    )
+    return run(order)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: main(*sys.argv[1:])))

@@ -1,0 +1,87 @@
+"""The command line on the real engine: model's words scripted, everything below them as it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from terminal import Terminal
+
+ERRAND = Path(__file__).with_name("errand.py")
+
+
+def errand(name: str, home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ERRAND), name, str(home), *flags]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+
+def traces(home: Path) -> list[Path]:
+    return list((home / "sessions").glob("*.jsonl"))
+
+
+def test_a_task_from_beginning_to_end(tmp_path: Path) -> None:
+    shown = errand("works", tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for part in (
+        "task       An errand that works\n",
+        "Step 1\n  I count.\n",
+        "    for n in range(43):\n",
+        "  │ … 35 lines before\n  │ line 35\n",
+        "division by zero",
+        "✓ Done  3 steps · ",
+        "  forty-two\n",
+    ):
+        assert part in shown.stdout, part
+    assert "final_answer(answer" not in shown.stdout, "the answer is told once"
+    [trace] = traces(tmp_path)
+    assert f"trace      {trace}\n" in shown.stdout
+
+
+def test_the_same_as_json(tmp_path: Path) -> None:
+    shown = errand("works", tmp_path, "--json")
+    rows = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert shown.returncode == 0
+    assert rows[0]["event"] == "session_started"
+    assert (rows[-1]["event"], rows[-1]["outcome"]["answer"]) == ("session_ended", "forty-two")
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_out_of_steps(tmp_path: Path) -> None:
+    shown = errand("too-long", tmp_path)
+    assert shown.returncode == 3
+    assert "■ Out of steps  2 steps" in shown.stdout
+    assert "--max-iterations" in shown.stdout
+
+
+def test_what_nobody_can_be_asked_about_is_denied(tmp_path: Path) -> None:
+    shown = errand("publishes", tmp_path)
+    assert shown.returncode == 4
+    assert "? hub_push wants to change something outside" in shown.stdout
+    assert "out/README.md  9 bytes  sha256 " in shown.stdout
+    assert "--yes" in shown.stdout
+
+
+def test_a_stop_at_the_question_ends_the_turn(tmp_path: Path) -> None:
+    with Terminal(str(ERRAND), "publishes", str(tmp_path)) as terminal:
+        card = terminal.until("[s] stop > ", 30)
+        assert "out/README.md  9 bytes  sha256 " in card
+        assert "# A model" in card or "README.md" in card
+        terminal.type("s\n")
+        assert terminal.ends(20) == 4
+        assert "Step 2" not in terminal.screen
+
+
+def test_ctrl_c_stops_code_that_never_ends(tmp_path: Path) -> None:
+    with Terminal(str(ERRAND), "never-ends", str(tmp_path)) as terminal:
+        terminal.until("│ here I am", 30)
+        started = time.monotonic()
+        terminal.type("\x03")
+        assert terminal.ends(20) == 130
+        assert time.monotonic() - started < 6
+        assert "■ Interrupted" in terminal.screen
+        assert "Traceback" not in terminal.screen
+    [trace] = traces(tmp_path)
+    assert [json.loads(line) for line in trace.read_text().splitlines()], "the trace is whole"

@@ -1,0 +1,320 @@
+"""Looking into a dataset, against a local Hub and its viewer."""
+
+import json
+
+import pytest
+from ml_intern.tools import HubInspectDatasetTool
+from saving import assert_survives_saving
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.routing import Route
+
+from ml_intern.testing.serve import Service
+from ml_intern.testing.viewer import NOT_READY
+
+CARD = b"---\nlicense: mit\n---\nReviews.\n"
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def reviews(start, stop):
+    return [{"id": i, "text": f"Review number {i} of this film.", "label": i % 2} for i in range(start, stop)]
+
+
+def inspect(dataset="acme/reviews", **arguments):
+    return HubInspectDatasetTool()(dataset, **arguments)
+
+
+@pytest.fixture(params=["viewer", "files"])
+def source(request, hub, monkeypatch):
+    if request.param == "files":
+        monkeypatch.delenv("HF_DATASETS_SERVER")
+    return request.param
+
+
+def test_what_a_good_dataset_looks_like(hub, source):
+    files = {"README.md": CARD, "train.jsonl": lines(*reviews(0, 100)), "test.jsonl": lines(*reviews(100, 130))}
+    hub.seed("acme/reviews", "dataset", files)
+    found = inspect(rows=2)
+    assert set(found) == set(HubInspectDatasetTool.output_schema["properties"])
+    assert found["source"] == source
+    assert found["id"] == "acme/reviews"
+    assert len(found["revision"]) == 40
+    assert found["license"] == "mit"
+    assert (found["gated"], found["private"]) == (False, False)
+    assert (found["config"], found["configs"], found["split"]) == ("default", ["default"], "train")
+    assert {part["split"]: part["rows"] for part in found["splits"]} == {"train": 100, "test": 30}
+    assert set(found["features"]) == {"id", "text", "label"}
+    assert found["sample"] == reviews(0, 2)
+    assert found["rows_examined"] == {"train": 100, "test": 30}
+    assert found["all_rows_examined"] is True
+    assert found["columns"]["id"]["role"] == "id"
+    assert found["columns"]["label"] == {"role": "label", "missing": 0, "distinct": 2, "labels": {"0": 50, "1": 50}}
+    characters = {"min": 29, "median": 30.0, "max": 30, "p95": 30}
+    assert found["columns"]["text"] == {"role": "text", "missing": 0, "distinct": 100, "characters": characters}
+    assert found["duplicates"] == {
+        "compared_on": ["text"],
+        "within": {"train": 0, "test": 0},
+        "across": {},
+        "conflicting_labels": 0,
+    }
+    assert found["warnings"] == []
+    assert {"path": "train.jsonl", "size": len(files["train.jsonl"])} in found["files"]
+    assert found["files_total"]["count"] == 4
+
+
+def test_everything_that_speaks_against_training_on_it(hub, source):
+    train = [*reviews(0, 96), {"id": 96, "text": None, "label": 0}]
+    train += [{"id": 97, "text": "review  NUMBER 5 of this film.", "label": 0}, *reviews(7, 8)]
+    hub.seed(
+        "acme/reviews", "dataset", {"train.jsonl": lines(*train), "test.jsonl": lines(*reviews(90, 110))}, gated="auto"
+    )
+    hub.admit("acme/reviews", "dataset", "tester")
+    found = inspect()
+    assert found["license"] is None
+    assert found["columns"]["text"]["missing"] == 1
+    assert found["duplicates"]["within"] == {"train": 2, "test": 0}
+    assert found["duplicates"]["across"] == {"train & test": 6}
+    assert found["duplicates"]["conflicting_labels"] == 1
+    text = " ".join(found["warnings"])
+    assert "1 of 99 rows lack `text`" in text
+    assert "2 of 99 rows of train repeat an earlier one" in text
+    assert "6 rows of test are also in train: a leak" in text
+    assert "1 rows appear with different labels" in text
+    assert "No licence is stated" in text
+    assert "gated" in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "warning"),
+    [
+        ([0] * 95 + [1] * 5, "out of balance: 95 % are 0"),
+        ([1] * 50, "same `label`: 1"),
+        ([-1] * 50, "same `label`: -1"),
+    ],
+)
+def test_labels_that_will_not_do(hub, source, labels, warning):
+    rows = [{"text": f"Some review, number {i}", "label": label} for i, label in enumerate(labels)]
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    (said,) = inspect()["warnings"]
+    assert warning in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "roles"),
+    [
+        (
+            [{"prompt": f"Say {i}", "completion": f"{i}"} for i in range(60)],
+            {"prompt": "input text", "completion": "target text"},
+        ),
+        ([{"messages": [{"role": "user", "content": f"Hi {i}"}]} for i in range(9)], {"messages": "conversation"}),
+        (
+            [{"uuid": f"a{i}", "score": i / 7, "spam": bool(i % 2)} for i in range(9)],
+            {"uuid": "id", "score": "number", "spam": "label"},
+        ),
+        (
+            [{"sentiment": ("good", "bad")[i % 2], "country": ("de", "fr")[i % 2]} for i in range(60)],
+            {"sentiment": "label", "country": "category"},
+        ),
+    ],
+)
+def test_the_roles_of_columns(hub, source, rows, roles):
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*rows)})
+    found = inspect()
+    assert {name: column["role"] for name, column in found["columns"].items()} == roles
+
+
+def test_the_same_input_with_two_labels_in_a_conversation_is_found(hub, source):
+    rows = [{"messages": [{"role": "user", "content": "Hi"}], "label": i} for i in range(2)]
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*rows)})
+    assert inspect()["duplicates"]["conflicting_labels"] == 1
+
+
+def test_a_large_split_is_sampled_evenly_and_says_so(hub):
+    rows = [{"text": f"Film review no {i}", "label": int(i >= 2500)} for i in range(5000)]  # sorted by label
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    found = inspect()
+    assert found["rows_examined"] == {"train": 1000}
+    assert found["all_rows_examined"] is False
+    assert found["splits"][0]["rows"] == 5000
+    assert found["columns"]["label"]["labels"] == {"0": 500, "1": 500}
+    assert found["warnings"] == []
+
+
+def test_of_large_files_the_beginning_is_read_and_that_is_said(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    rows = [{"text": f"Film review no {i}", "label": i % 2} for i in range(12_000)]
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    found = inspect()
+    assert found["rows_examined"] == {"train": 10_000}
+    assert found["all_rows_examined"] is False
+    assert found["splits"][0]["rows"] is None
+    assert "Of train only the first 10,000 rows were read." in found["notes"]
+
+
+def test_more_bytes_than_the_limit_are_not_fetched(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines({"text": "x" * 1_000_000}) * 25})
+    found = inspect()
+    assert found["rows_examined"]["train"] in (19, 20)
+    assert found["all_rows_examined"] is False
+
+
+def test_long_cells_are_cut_and_say_so(hub, source):
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines({"text": "long " * 1000, "tags": ["tag"] * 1000})})
+    (row,) = inspect()["sample"]
+    assert row["text"].endswith("… (5,000 characters in all)")
+    assert len(row["tags"]) < 500
+
+
+def test_csv_tsv_and_json_files(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/reviews", "dataset", {"train.csv": '﻿text;label\n"a;\nb";1\nc;\n'.encode()})
+    assert inspect()["sample"] == [{"text": "a;\nb", "label": 1}, {"text": "c", "label": None}]
+    hub.seed("acme/tabs", "dataset", {"dev.tsv": b"x\ty\n1.5\t007\n"})
+    found = inspect("acme/tabs")
+    assert (found["split"], found["sample"]) == ("validation", [{"x": 1.5, "y": "007"}])
+    hub.seed("acme/json", "dataset", {"data.json": b'[{"a": 1}, {"a": 2}]', "dataset_infos.json": b"{}"})
+    assert inspect("acme/json")["sample"] == [{"a": 1}, {"a": 2}]
+
+
+def test_configs_and_splits_of_the_card(hub, source):
+    card = b"""---
+configs:
+- config_name: short
+  data_files:
+  - split: train
+    path: short/*.jsonl
+- config_name: long
+  data_files:
+  - split: train
+    path: long/a.jsonl
+  - split: held_out
+    path: [long/b.jsonl]
+---
+"""
+    files = {"short/x.jsonl": lines({"a": 1}), "long/a.jsonl": lines({"a": 2}), "long/b.jsonl": lines({"a": 3})}
+    hub.seed("acme/reviews", "dataset", {"README.md": card, **files})
+    found = inspect(config="long", split="held_out")
+    assert found["configs"] == ["short", "long"]
+    assert [part["split"] for part in found["splits"]] == ["train", "held_out"]
+    assert found["sample"] == [{"a": 3}]
+    assert inspect()["config"] == "short"
+    with pytest.raises(ValueError, match=r"There is no config 'medium'. Configs: short, long"):
+        inspect(config="medium")
+    with pytest.raises(ValueError, match=r"no split 'test'. Splits: train, held_out"):
+        inspect(config="long", split="test")
+
+
+def test_class_names_are_used_for_labels(hub):
+    card = b"""---
+license: mit
+dataset_info:
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': negative
+          '1': positive
+---
+"""
+    hub.seed("acme/reviews", "dataset", {"README.md": card, "train.jsonl": lines(*reviews(0, 10))})
+    found = inspect()
+    assert found["features"]["label"] == "ClassLabel(negative, positive)"
+    assert found["columns"]["label"]["labels"] == {"negative": 5, "positive": 5}
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (NOT_READY, "still computing"),
+        ({"status": 404}, "does not have this dataset"),
+        ({"status": 429, "headers": {"Retry-After": "77"}}, "429 , retry after 77 s"),
+        ({"status": 200, "body": "<html>"}, "something else than JSON"),
+        ({"drop": True}, "cannot be reached"),
+        ({"drop": 10}, "cannot be reached"),
+    ],
+)
+def test_a_viewer_that_does_not_answer_is_replaced_and_that_is_said(hub, failure, said):
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*reviews(0, 10))})
+    hub.fail("/splits", times=None, **failure)
+    found = inspect()
+    assert found["source"] == "files"
+    assert found["rows_examined"] == {"train": 10}
+    (note,) = found["notes"]
+    assert hub.viewer_url in note
+    assert said in note
+    assert note.endswith("Computed from the files instead.")
+
+
+def test_a_viewer_of_another_kind_is_replaced_too(hub):
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*reviews(0, 10))})
+    hub.fail("/splits", status=200, body='{"splits": 7}')
+    found = inspect()
+    assert found["source"] == "files"
+    assert "another shape than its API says" in found["notes"][0]
+
+
+def test_a_revision_is_read_from_its_files(hub):
+    old = hub.seed("acme/reviews", "dataset", {"train.jsonl": lines({"a": 1})}).refs["refs/heads/main"]
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines({"a": 2})})
+    found = inspect(revision=old)
+    assert (found["source"], found["revision"], found["sample"]) == ("files", old, [{"a": 1}])
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "message"),
+    [
+        ({"movie.avi": b"x"}, ValueError, "none is CSV"),
+        ({"train.jsonl": b"{broken\n"}, ValueError, "train.jsonl cannot be read as what its name says"),
+        ({"train.csv": b""}, ValueError, "holds no rows"),
+        ({"train.parquet": b"PAR1"}, ValueError, "Parquet"),
+    ],
+)
+def test_files_that_cannot_be_read(hub, monkeypatch, files, kind, message):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/reviews", "dataset", files)
+    with pytest.raises(kind, match=message):
+        inspect()
+
+
+def test_a_web_page_in_place_of_a_file_is_not_taken_for_data(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/reviews", "dataset", {"train.csv": b"a,b\n1,2\n"})
+    hub.fail(
+        "/resolve/", status=200, headers={"content-type": "text/html"}, body="<html>\nlog, in\n</html>", times=None
+    )
+    with pytest.raises(ConnectionError, match=r"train.csv of dataset acme/reviews.*a web page"):
+        inspect()
+
+
+def test_the_token_goes_only_where_it_belongs(hub, monkeypatch):
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*reviews(0, 10))})
+    got = []
+
+    def keep(request: Request) -> PlainTextResponse:
+        got.append(request.headers.get("authorization"))
+        return PlainTextResponse("no")
+
+    with Service(Starlette(routes=[Route("/{path:path}", keep)])) as stranger:
+        elsewhere = stranger.url.replace("127.0.0.1", "localhost")
+        redirect = Route("/{path:path}", lambda request: RedirectResponse(elsewhere + "/splits"))
+        with Service(Starlette(routes=[redirect])) as viewer:
+            monkeypatch.setenv("HF_DATASETS_SERVER", viewer.url)
+            assert inspect()["source"] == "files"
+            assert viewer.requests[0].headers["authorization"] == "Bearer " + hub.token
+    assert got == [None]
+
+
+def test_it_survives_saving(hub):
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*reviews(0, 10))})
+    found = assert_survives_saving(
+        HubInspectDatasetTool, "huggingface_hub", call={"dataset": "acme/reviews"}, environment=hub.environment()
+    )
+    assert found["sample"][0] == reviews(0, 1)[0]

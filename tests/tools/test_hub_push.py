@@ -1,0 +1,438 @@
+"""Publishing, against a local Hub with the unmodified client."""
+
+import io
+import json
+import pickle
+import zipfile
+
+import pytest
+from conftest import lay
+from huggingface_hub import HfApi, ModelCard
+from ml_intern.tools import HubPushTool
+from saving import assert_survives_saving
+
+from ml_intern.execution.workspace import Workspace
+
+EVALUATION = {
+    "task": "text-classification",
+    "dataset": "acme/reviews",
+    "split": "test",
+    "metric": "accuracy",
+    "baseline": 0.8,
+    "candidate": 0.9,
+    "n": 500,
+}
+WEIGHTS = bytes(range(256)) * 100
+MODEL = {"folder": "out", "repo_id": "sentiment", "metadata": {"license": "mit"}, "evaluation": EVALUATION}
+DATA = {"folder": "data", "repo_id": "films", "repo_type": "dataset", "metadata": {"license": "mit"}}
+
+
+@pytest.fixture
+def push(hub, workspace):
+    files = {"out/model.safetensors": WEIGHTS, "out/sub/config.json": b"{}", "data/train.csv": b"a,b\n1,2\n"}
+    lay(workspace.root, files)
+    tool = HubPushTool(workspace)
+    tool.call_id = "call_1"
+    return tool
+
+
+def commits(hub, repo_id="tester/sentiment", repo_type="model"):
+    return HfApi(endpoint=hub.url, token=hub.token).list_repo_commits(repo_id, repo_type=repo_type)
+
+
+def card(hub, repo_id="tester/sentiment", repo_type="model"):
+    return hub.read(repo_id, repo_type, "README.md").decode()
+
+
+def test_a_model_goes_up_in_one_private_commit(push, hub):
+    done = push(**MODEL, commit_message="First try")
+    newest, _ = commits(hub)
+    assert (newest.commit_id, newest.title) == (done["commit_sha"], "First try")
+    assert "ml-intern-call: call_1" in newest.message.splitlines()
+    size = len(WEIGHTS) + 2 + len(card(hub))
+    assert done == {
+        "repo_id": "tester/sentiment",
+        "url": hub.url + "/tester/sentiment",
+        "commit_sha": newest.commit_id,
+        "commit_url": f"{hub.url}/tester/sentiment/commit/{newest.commit_id}",
+        "created": True,
+        "private": True,
+        "files": 3,
+        "bytes": size,
+    }
+    assert set(done) == set(HubPushTool.output_schema["properties"])
+    assert hub.read("tester/sentiment", "model", "model.safetensors") == WEIGHTS
+    assert hub.read("tester/sentiment", "model", "sub/config.json") == b"{}"
+    assert hub.store.find("model", "tester/sentiment").visibility == "private"
+
+
+def test_an_update_adds_a_commit_and_says_so(push, hub, workspace):
+    push(**MODEL)
+    lay(workspace.root, {"out/sub/config.json": b'{"a": 1}'})
+    push.call_id = "call_2"
+    done = push(**MODEL)
+    assert (done["created"], done["private"]) == (False, True)
+    assert len(commits(hub)) == 3
+    assert hub.read("tester/sentiment", "model", "sub/config.json") == b'{"a": 1}'
+    assert card(hub).count("## Evaluation") == 1
+
+
+def test_datasets_spaces_and_other_namespaces(push, hub, workspace):
+    assert push(**DATA)["url"] == hub.url + "/datasets/tester/films"
+    assert hub.read("tester/films", "dataset", "train.csv") == b"a,b\n1,2\n"
+    assert push(**{**DATA, "repo_id": "team/films"})["repo_id"] == "team/films"
+    lay(workspace.root, {"app/app.py": b"print('hi')"})
+    space = {"folder": "app", "repo_id": "team/app", "repo_type": "space"}
+    assert push(**space, metadata={"sdk": "gradio"})["url"] == hub.url + "/spaces/team/app"
+    with pytest.raises(ValueError, match="'sdk': 'gradio'"):
+        push(**{**space, "repo_id": "team/app2"}, metadata={"title": "x"})
+    assert hub.store.find("space", "team/app2") is None
+
+
+class TestOnce:
+    def test_a_call_is_carried_out_once(self, push, hub):
+        done = push(**MODEL)
+        assert push(**MODEL) == done
+        assert len(commits(hub)) == 2
+
+    def test_a_commit_whose_answer_got_lost_is_found(self, push, hub):
+        hub.fail("/commit/", drop="answer")
+        with pytest.raises(ConnectionError, match="the commit to model tester/sentiment"):
+            push(**MODEL)
+        found = push.reconcile("call_1", **MODEL)
+        assert found["commit_sha"] == commits(hub)[0].commit_id
+        assert (found["created"], found["files"]) == (True, 3)
+        assert push(**MODEL) == found
+        assert len(commits(hub)) == 2
+
+    def test_a_commit_that_never_arrived_is_not_found_and_made(self, push, hub):
+        hub.fail("/commit/", drop=True)
+        with pytest.raises(ConnectionError):
+            push(**MODEL)
+        assert push.reconcile("call_1", **MODEL) is None
+        push(**MODEL)
+        assert len(commits(hub)) == 2
+
+    def test_reconcile_knows_one_call_from_another(self, push):
+        assert push.reconcile("call_1", **MODEL) is None
+        done = push(**MODEL)
+        assert push.reconcile("call_1", **MODEL) == done
+        assert push.reconcile("call_10", **MODEL) is None
+        assert push.reconcile("call_", **MODEL) is None
+
+    def test_reconcile_does_not_say_no_when_it_cannot_know(self, push, hub):
+        push(**MODEL)
+        hub.fail("/commits/", status=401, body={"error": "x"}, headers={"X-Error-Message": "no"})
+        with pytest.raises(OSError):
+            push.reconcile("call_1", **{**MODEL, "repo_id": "tester/sentiment"})
+        hub.close()
+        with pytest.raises(ConnectionError):
+            push.reconcile("call_1", **MODEL)
+
+
+def judged(**changes):
+    return {**MODEL, "evaluation": {**EVALUATION, **changes}}
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"candidate": 0.842},  # z = 1.73
+            {"candidate": 1.0, "baseline": 0.9, "n": 100},
+            {"metric": "error", "candidate": 0.1, "baseline": 0.2, "higher_is_better": False},
+            {"metric": "perplexity", "candidate": 12.5, "baseline": 14.0, "higher_is_better": False},
+            {"metric": "bleu", "candidate": 31, "baseline": 30},
+        ],
+    )
+    def test_better(self, push, changes):
+        assert push(**judged(**changes))["commit_sha"]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"candidate": 0.838}, r"accuracy 0.838 against a baseline of 0.8 on 500 .*not better by .*z = 1.56"),
+            ({"candidate": 0.8}, "z = 0.00"),
+            ({"candidate": 0.7}, "z = -3.68"),
+            ({"candidate": 1.0, "baseline": 0.5, "n": 2}, "not better by more than chance"),
+            ({"higher_is_better": False}, "not better"),
+            ({"metric": "perplexity", "candidate": 14.1, "baseline": 14.0, "higher_is_better": False}, "not better"),
+            ({"candidate": float("nan")}, "must be numbers"),
+            ({"candidate": "0.9"}, "must be numbers"),
+            ({"n": 0}, "n at least 1"),
+        ],
+    )
+    def test_not_better(self, push, hub, changes, message):
+        with pytest.raises(ValueError, match=message):
+            push(**judged(**changes))
+        assert hub.store.find("model", "tester/sentiment") is None
+
+    def test_none_or_half_of_one(self, push, hub):
+        with pytest.raises(ValueError, match="needs `evaluation`: measure it"):
+            push(**{**MODEL, "evaluation": None})
+        with pytest.raises(ValueError, match="lacks split, n"):
+            push(**{**MODEL, "evaluation": {k: v for k, v in EVALUATION.items() if k not in ("split", "n")}})
+        assert hub.store.find("model", "tester/sentiment") is None
+
+    def test_publishing_anyway_is_told_in_capitals_and_written_into_the_card(self, push, hub):
+        worse = judged(candidate=0.7)
+        preview = push.preview(**worse, publish_anyway=True)
+        assert "PUBLISHED ANYWAY, THOUGH NOT SHOWN TO BE BETTER" in preview
+        assert "WILL BE REFUSED" not in preview
+        assert "WILL BE REFUSED" in push.preview(**worse)
+        push(**worse, publish_anyway=True)
+        assert "model-index" in card(hub)
+        assert "not better by more than chance (z = -3.68" in card(hub)
+
+    def test_the_card_of_a_model_published_without_one_says_so(self, push, hub):
+        push(**{**MODEL, "evaluation": {"candidate": 0.9}}, publish_anyway=True)
+        assert "Not evaluated on held-out examples." in card(hub)
+        assert "model-index" not in card(hub)
+
+    def test_only_models_have_one(self, push):
+        with pytest.raises(ValueError, match="`evaluation` is for models"):
+            push(**DATA, evaluation=EVALUATION)
+
+    def test_the_card_carries_it_by_the_rules_of_the_hub(self, push, hub):
+        push(**MODEL)
+        data = ModelCard(card(hub)).data
+        (result,) = data.eval_results
+        assert data.license == "mit"
+        assert (result.task_type, result.dataset_type, result.dataset_split) == (
+            "text-classification",
+            "acme/reviews",
+            "test",
+        )
+        assert (result.metric_type, result.metric_value) == ("accuracy", 0.9)
+        assert "| accuracy | acme/reviews | test | 500 | 0.8 | 0.9 |" in card(hub)
+
+
+class TestCard:
+    def test_metadata_is_merged_into_front_matter(self, push, hub):
+        text = "---\ntags: [a, b]\nlicense: mit\nlanguage: en\n---\n# Mine\n\nBody.\n"
+        push(**{**DATA, "metadata": {"tags": ["b", "c"], "license": "apache-2.0"}}, card=text)
+        about = hub.store.find("dataset", "tester/films")
+        assert about is not None
+        written = card(hub, "tester/films", "dataset")
+        data = ModelCard(written).data.to_dict()
+        assert (data["tags"], data["license"], data["language"]) == (["a", "b", "c"], "apache-2.0", "en")
+        assert "# Mine\n\nBody." in written
+
+    def test_the_readme_of_the_folder_is_the_card_unless_one_is_given(self, push, hub, workspace):
+        lay(workspace.root, {"data/README.md": b"---\nlicense: mit\n---\n# From the folder\n"})
+        push(**{**DATA, "metadata": None})
+        assert "# From the folder" in card(hub, "tester/films", "dataset")
+        push.call_id = "call_2"
+        push(**{**DATA, "metadata": None}, card="# Given\n")
+        assert card(hub, "tester/films", "dataset").endswith("# Given\n")
+        assert "From the folder" not in card(hub, "tester/films", "dataset")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"metadata": None}, "Pass `card` or `metadata`"),
+            ({"card": "---\n[broken: yaml\n---\nx"}, "front matter is not YAML"),
+            ({"repo_id": "no good!"}, "`repo_id`"),
+        ],
+    )
+    def test_no_card_no_push(self, push, hub, changes, message):
+        with pytest.raises(ValueError, match=message):
+            push(**{**DATA, **changes})
+        assert not [request for request in hub.requests if request.method == "POST"]
+
+
+def archive(**files):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        for name, content in files.items():
+            zipped.writestr(name.replace("__", "/"), content)
+    return file.getvalue()
+
+
+def array(descr):
+    header = repr({"descr": descr, "fortran_order": False, "shape": (1,), "}": ""}).encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+PICKLE = pickle.dumps({"a": [1, 2, 3]})
+
+
+class TestPickle:
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("model.pkl", b"anything"),
+            ("model.pickle.gz", b"anything"),
+            ("model.joblib", b"anything"),
+            ("pytorch_model.bin", PICKLE),
+            ("model.dat", PICKLE),
+            ("model.pt", PICKLE + b"raw storage follows"),
+            ("new.pt", archive(archive__data__pkl=b"").replace(b"data/pkl", b"data.pkl")),
+            (
+                "model.npz",
+                archive(weights__npy=b"").replace(b"s/npy", b"s.npy")[:0] or archive(**{"w.npy": array("|O")}),
+            ),
+            ("model.npy", array("|O")),
+        ],
+    )
+    def test_refused_but_for_allow_pickle(self, push, hub, workspace, name, content):
+        lay(workspace.root, {f"out/{name}": content})
+        with pytest.raises(ValueError, match=rf"{name}: pickle runs code.*safetensors, npz, onnx or skops"):
+            push(**MODEL)
+        assert hub.store.find("model", "tester/sentiment") is None
+        preview = push.preview(**MODEL, allow_pickle=True)
+        assert f"PICKLE FILES, WHICH RUN CODE WHEN THEY ARE LOADED: {name}" in preview
+        assert push(**MODEL, allow_pickle=True)["files"] == 4
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("model.npz", archive(**{"w.npy": array("<f4")})),
+            ("model.bin", b"\x00\x01raw"),
+            ("a.png", b"\x89PNG."),
+            ("x", b""),
+        ],
+    )
+    def test_what_is_none_passes(self, push, workspace, name, content):
+        lay(workspace.root, {f"out/{name}": content})
+        assert push(**MODEL)["files"] == 4
+
+
+class TestSecrets:
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            (".env", b"A=1"),
+            ("conf/.env.local", b"A=1"),
+            ("id_rsa", b"x"),
+            ("keys/id_ed25519", b"x"),
+            (".netrc", b"x"),
+            ("a.txt", b"token: hf_" + b"aB3" * 12),
+            ("a.py", b"key='sk-" + b"aB3" * 10 + b"'"),
+            ("a.py", b"sk-proj-" + b"a-_4" * 10),
+            ("a.cfg", b"AKIAIOSFODNN7EXAMPLE"),
+            ("a.txt", b"-----BEGIN RSA PRIVATE KEY-----"),
+            ("late.txt", b"x" * 3_999_990 + b"-----BEGIN OPENSSH PRIVATE KEY-----"),
+            ("own.txt", b"what this machine knows: correct-horse-battery"),
+            ("log.txt", b"Bearer hf_local_token"),
+        ],
+    )
+    def test_files_that_look_like_keys_are_named_and_stay(self, push, hub, workspace, monkeypatch, name, content):
+        monkeypatch.setenv("SOME_PASSWORD", "correct-horse-battery")
+        lay(workspace.root, {f"out/{name}": content})
+        with pytest.raises(ValueError, match=f"Keys or passwords in {name}\\. Remove them") as caught:
+            push(**MODEL)
+        assert b"aB3aB3" not in str(caught.value).encode()
+        assert "correct-horse" not in str(caught.value)
+        assert hub.store.find("model", "tester/sentiment") is None
+
+    def test_in_the_card_and_the_message_too(self, push):
+        key = "hf_" + "aB3" * 12
+        for changes in ({"card": key}, {"metadata": {"license": key}}, {"evaluation": {**EVALUATION, "dataset": key}}):
+            with pytest.raises(ValueError, match=r"Keys or passwords in README.md"):
+                push(**{**MODEL, **changes})
+        with pytest.raises(ValueError, match=r"Keys or passwords in commit_message"):
+            push(**MODEL, commit_message=key)
+
+    def test_what_only_resembles_a_key_passes(self, push, workspace):
+        lay(
+            workspace.root,
+            {
+                "out/notes.md": b"use sk-learn-like pipelines, hf_hub_download and .env.example",
+                "out/.env.example": b"A=",
+            },
+        )
+        assert push(**MODEL)["files"] == 5
+
+
+class TestPreview:
+    def test_a_new_repository(self, push, hub):
+        text = push.preview(**MODEL)
+        assert f"Push to {hub.url}/tester/sentiment (model; new repository, private)" in text
+        assert "model.safetensors  25,600" in text
+        assert (
+            "Evaluation: accuracy 0.9 against a baseline of 0.8 on 500 held-out examples of acme/reviews, test" in text
+        )
+        assert "README.md (new):" in text
+        assert "license: mit" in text
+        assert not [request for request in hub.requests if request.method != "GET"]
+
+    def test_public_is_said_in_capitals(self, push):
+        assert "NEW REPOSITORY, PUBLIC: EVERYONE CAN READ IT" in push.preview(**MODEL, private=False)
+
+    def test_an_update_shows_what_changes_in_the_card(self, push):
+        push(**MODEL)
+        text = push.preview(**{**MODEL, "metadata": {"license": "apache-2.0"}})
+        assert "exists, is private" in text
+        assert "-license: mit\n+license: apache-2.0" in text
+        assert "README.md stays as it is." in push.preview(**MODEL)
+
+    def test_the_hub_is_down(self, push, hub):
+        hub.close()
+        text = push.preview(**MODEL)
+        assert "whether it exists is unknown" in text
+        assert "cannot be reached" in text
+        assert "model.safetensors" in text
+
+    def test_links_and_caches_are_left_out(self, push, hub, workspace):
+        (workspace.root / "out/passwd").symlink_to("/etc/passwd")
+        lay(workspace.root, {"out/__pycache__/a.pyc": b"x", "out/.git/config": b"x"})
+        assert "Left out: .git/config, __pycache__/a.pyc" in push.preview(**MODEL)
+        assert push(**MODEL)["files"] == 3
+
+
+class TestVisibility:
+    def test_a_public_repository_is_not_updated_as_if_it_were_private(self, push, hub):
+        hub.seed("tester/sentiment", "model", {"a.txt": b"x"})
+        before = len(commits(hub))
+        assert "WILL BE REFUSED: It is public, but private=True" in push.preview(**MODEL)
+        with pytest.raises(ValueError, match="exists and is public, but private=True"):
+            push(**MODEL)
+        assert len(commits(hub)) == before
+        assert push(**MODEL, private=False)["private"] is False
+
+    def test_a_public_one_on_request(self, push, hub):
+        assert push(**MODEL, private=False)["private"] is False
+        assert hub.store.find("model", "tester/sentiment").visibility == "public"
+
+    def test_private_stays_private(self, push, hub):
+        push(**MODEL)
+        push.call_id = "call_2"
+        assert push(**MODEL, private=False)["private"] is True
+
+
+class TestRights:
+    def test_a_token_that_may_only_read(self, push, hub, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", "hf_reader")
+        with pytest.raises(PermissionError, match=r"read-only.*HF_TOKEN"):
+            push(**MODEL)
+
+    def test_a_namespace_of_others(self, push, hub):
+        with pytest.raises(PermissionError, match="403"):
+            push(**{**MODEL, "repo_id": "acme/sentiment"})
+
+    def test_no_token(self, push, hub, monkeypatch):
+        monkeypatch.delenv("HF_TOKEN")
+        with pytest.raises(PermissionError, match="Set an HF_TOKEN"):
+            push(**MODEL)
+
+
+def test_what_is_pushed_is_what_the_workspace_of_the_call_holds(push, hub, workspace, tmp_path):
+    workspace.copy_out("out", tmp_path / "frozen" / "out")
+    lay(workspace.root, {"out/sub/config.json": b"changed since"})
+    push.workspace = Workspace(tmp_path / "frozen")
+    push(**MODEL)
+    assert hub.read("tester/sentiment", "model", "sub/config.json") == b"{}"
+
+
+def test_a_folder_that_is_not_there_or_is_a_file(push):
+    with pytest.raises(ValueError, match="nowhere"):
+        push(**{**MODEL, "folder": "nowhere"})
+    with pytest.raises(ValueError, match="is to be a folder"):
+        push(**{**MODEL, "folder": "out/model.safetensors"})
+
+
+def test_it_survives_saving(push):
+    assert_survives_saving(HubPushTool, "huggingface_hub")
+    assert json.dumps(HubPushTool.output_schema)
