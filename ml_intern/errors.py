@@ -30,7 +30,7 @@ class ModelFailed(InternError):
     """The model's service refused, failed or could not be reached."""
 
 
-class Denied(InternError):
+class Denied(InternError, PermissionError):
     """A call was refused by a person or a rule; the model reads the reason."""
 
 

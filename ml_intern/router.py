@@ -14,7 +14,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +57,16 @@ class Action:
 
     number: int = 0
     alive: bool = True
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call made ready: what will run, what it will send, what a person should read, or why it cannot be made."""
+
+    runner: Any
+    files: tuple[FileDigest, ...] = ()
+    preview: str = ""
+    problem: Exception | None = None
 
 
 class RoutedTool:
@@ -151,31 +160,30 @@ class ToolRouter(MutableMapping[str, Any]):
         action = self.action
         call_id = f"call_{uuid.uuid4().hex[:20]}"
         arguments = bind(tool, args, kwargs)
-        with self._prepared(tool, arguments, call_id) as (runner, files, preview):
+        with contextlib.ExitStack() as stack:
+            prepared = self._prepare(tool, arguments, call_id, stack)
             step = ToolCallStep(
                 call_id=call_id,
                 tool=tool.name,
                 arguments=arguments,
                 effects=effects_of(tool, arguments),
                 action=action.number,
-                files=files,
-                preview=preview,
+                files=prepared.files,
+                preview=prepared.preview,
                 vouched=vouched,
+                problem=prepared.problem,
             )
             result = ToolResultStep(call_id=call_id, tool=tool.name, action=action.number)
             started = time.monotonic()
             try:
                 self._fire(step)
+                if prepared.problem is not None:
+                    raise prepared.problem
                 if not action.alive:
                     raise Denied(f"`{tool.name}` was not called", "the code that asked for it has ended")
-                result.result = self.masker.data(runner(*args, **kwargs))
-            except Denied as refusal:
-                result.error, result.denied = refusal, True
-                raise
-            except JournalFailed:
-                raise
+                result.result = self.masker.data(prepared.runner(*args, **kwargs))
             except BaseException as error:
-                result.error = error
+                result.error, result.denied = error, isinstance(error, Denied)
                 raise
             finally:
                 result.seconds = time.monotonic() - started
@@ -183,31 +191,31 @@ class ToolRouter(MutableMapping[str, Any]):
                     self._fire(result)
             return result.result
 
-    @contextlib.contextmanager
-    def _prepared(
-        self, tool: Any, arguments: dict[str, Any], call_id: str
-    ) -> Iterator[tuple[Any, tuple[FileDigest, ...], str]]:
+    def _prepare(self, tool: Any, arguments: dict[str, Any], call_id: str, stack: contextlib.ExitStack) -> Prepared:
         """The tool as this call will run it.
 
         A tool of this project gets an instance of its own with the workspace and the call's id. What it is about to send
-        away is copied out of the jail's reach first: what was shown to a person is what will be sent.
+        away is copied out of the jail's reach first: what was shown to a person is what will be sent. A call that the
+        tool's own `check` refuses is never asked about.
         """
         parameters = inspect.signature(type(tool).__init__).parameters
         if "workspace" not in parameters or getattr(tool, "workspace", None) is not None or self.find_workspace is None:
-            yield tool, (), ""
-            return
+            return Prepared(tool)
         runner, workspace = copy.copy(tool), self.find_workspace()
         runner.workspace, runner.call_id = workspace, call_id
         sends = [arguments[name] for name in getattr(type(tool), "sends", ()) if arguments.get(name)]
-        frozen: AbstractContextManager[str] = (
-            tempfile.TemporaryDirectory(prefix="ml-intern-frozen-") if sends else contextlib.nullcontext("")
-        )
-        with frozen as folder:
-            files: tuple[FileDigest, ...] = ()
+        check, preview = getattr(runner, "check", None), getattr(runner, "preview", None)
+        files: tuple[FileDigest, ...] = ()
+        try:
             if sends:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-intern-frozen-"))
                 runner.workspace, files = freeze(workspace, sends, Path(folder))
-            preview = getattr(type(tool), "preview", None)
-            yield runner, files, self.masker.text(preview(runner, **arguments)) if preview else ""
+            if check is not None:
+                check(**arguments)
+            text = self.masker.text(preview(**arguments)) if preview is not None else ""
+        except Exception as error:  # noqa: BLE001 - a tool's own code: whatever it raises is the call's result, on record
+            return Prepared(runner, files, problem=error)
+        return Prepared(runner, files, text)
 
 
 def freeze(workspace: Any, paths: list[str], folder: Path) -> tuple[Any, tuple[FileDigest, ...]]:

@@ -18,7 +18,7 @@ from .approval import ApprovalPolicy
 from .budget import SpendLedger
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome, State
-from .execution import JailExecutor, Workspace
+from .execution import JailExecutor, JailUnavailable, Workspace
 from .models import EndpointModel, LazyLitellm
 from .narrator import Narrator
 from .secrets import Masker
@@ -175,7 +175,7 @@ class Session:
             state, reason = (State.INTERRUPTED, "") if self.agent.interrupt_switch else (State.ERROR, str(error.__cause__ or error))
         except AgentError as error:
             state, reason = (State.INTERRUPTED, "") if self.agent.interrupt_switch else (State.ERROR, str(error))
-        except InternError as error:
+        except (InternError, JailUnavailable) as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a turn that dies must still end in a state, on record and on screen
             reason = f"{type(error).__name__}: {error}"
@@ -184,8 +184,9 @@ class Session:
     def _begin(self, task: str) -> None:
         model = self.recorder.model
         executor = self.agent.python_executor
+        jail = executor.jail if isinstance(executor, JailExecutor) else ""
         self.events.emit(
-            told.SessionStarted(task=task, model=model, workspace=str(self.workspace), trace=str(self.trace), jail="")
+            told.SessionStarted(task=task, model=model, workspace=str(self.workspace), trace=str(self.trace), jail=jail)
         )
         if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
             # Beside the start of the jail and the reading of the task: by the first request it is mostly there.
@@ -193,7 +194,7 @@ class Session:
         if isinstance(executor, JailExecutor):
             self.events.emit(told.Waiting(on="starting the jail"))
             executor.start()
-            self.journal.note("worker", jail=executor.jail, workspace=str(self.workspace))
+            self.journal.note("worker", jail=executor.jail)
         if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
             self.events.emit(told.Waiting(on="loading litellm"))
             LazyLitellm.load()

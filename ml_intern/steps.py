@@ -29,6 +29,8 @@ class ToolCallStep(MemoryStep):
         action (`int`): Number of the step whose code made the call.
         files (`tuple[FileDigest, ...]`): What the call will send away, frozen.
         preview (`str`): What a person should read before saying yes.
+        vouched (`bool`): Whether the caller who passed the tool in vouches for it.
+        problem (`Exception`, *optional*): Why the call cannot be made; it is raised instead, and nobody is asked.
     """
 
     call_id: str
@@ -39,6 +41,7 @@ class ToolCallStep(MemoryStep):
     files: tuple[FileDigest, ...] = ()
     preview: str = ""
     vouched: bool = False
+    problem: Exception | None = None
     started: float = field(default_factory=time.time)
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:

@@ -216,7 +216,8 @@ class ArxivSearchTool(Tool):
             client = arxiv.Client(delay_seconds=0.0 if loopback else 3.0, num_retries=0)
             client.query_url_format = url_format
             session = client._session
-            session.get = partial(self._get, session.get)  # the client sets no time-out, and reads anything as a feed
+            # The client sets no time-out, and reads anything as a feed.
+            session.get = partial(self._get, session.get)  # ty: ignore[invalid-assignment]
             self._shared["client"] = client
         client.page_size = page_size
         return client
@@ -341,7 +342,7 @@ class ArxivSearchTool(Tool):
     def _paper(self, result) -> dict:
         import re
 
-        name, version = re.fullmatch(r"(.+?)(?:v(\d+))?", result.get_short_id()).groups()
+        name, version = re.findall(r"^(.+?)(?:v(\d+))?$", result.get_short_id())[0]
         return {
             "arxiv_id": name,
             "version": int(version or 1),

@@ -141,7 +141,7 @@ class HubDownloadTool(Tool):
                 local_dir=private,
                 allow_patterns=None if patterns is None else [glob.escape(name) for name in sizes],
             )
-            got = []
+            got: list[dict[str, Any]] = []
             for name in sorted(sizes):
                 source = Path(private, name)
                 # A client that cannot reach the Hub half-way may hand back what it has: that is not a download.
@@ -204,9 +204,9 @@ class HubDownloadTool(Tool):
             return answer
         if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
             error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
+        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status = error.response.status_code
+            status, headers = error.response.status_code, error.response.headers
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -221,8 +221,8 @@ class HubDownloadTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            limit = re.search(r"\bt=(\d+)", error.response.headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = error.response.headers.get("Retry-After") or (limit and limit[1])
+            limit = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or (limit and limit[1])
             remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
             text = f"limits your requests (429) at {subject}. {remedy}"
         elif status >= 500:

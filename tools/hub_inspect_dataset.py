@@ -131,8 +131,8 @@ class HubInspectDatasetTool(Tool):
         listed = [(item["config"], item["split"]) for item in self._view("splits", {"dataset": dataset})["splits"]]
         configs, config, split, names = self._choose(listed, config, split)
         sizes = self._view("info", {"dataset": dataset, "config": config})["dataset_info"].get("splits") or {}
-        look = {"source": "viewer", "configs": configs, "config": config, "split": split, "rows": {}, "all": True}
-        look["notes"] = []
+        look: dict[str, Any] = {"source": "viewer", "configs": configs, "config": config, "split": split, "all": True}
+        look.update({"rows": {}, "notes": []})
         for name in [split, *[other for other in names if other != split][:4]]:
             where = {"dataset": dataset, "config": config, "split": name}
             page = self._view("rows", {**where, "offset": 0, "length": 100})
@@ -151,7 +151,9 @@ class HubInspectDatasetTool(Tool):
             look["rows"][name] = [found[index]["row"] for index in sorted(found)]
             if [item for item in found.values() if item.get("truncated_cells")]:
                 look["notes"].append(f"The viewer cut long cells of {name}: lengths are lower bounds.")
-            look["all"] = look["all"] and len(found) >= total
+            if page.get("partial"):
+                look["notes"].append(f"The viewer holds only the beginning of {name}.")
+            look["all"] = look["all"] and len(found) >= total and not page.get("partial")
             sizes.setdefault(name, {})["num_examples"] = total
         look["all"] = look["all"] and len(names) == len(look["rows"])
         look["splits"] = []
@@ -217,7 +219,7 @@ class HubInspectDatasetTool(Tool):
                 f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines or Parquet. Try hub_download."
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        look = {"source": "files", "configs": configs, "config": config, "split": split, "notes": []}
+        look: dict[str, Any] = {"source": "files", "configs": configs, "config": config, "split": split, "notes": []}
         look.update({"rows": {}, "features": {}, "all": len(names) <= 5})
         parts = {}
         for name in [split, *[other for other in names if other != split]]:
@@ -503,9 +505,9 @@ class HubInspectDatasetTool(Tool):
             return answer
         if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
             error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
+        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status = error.response.status_code
+            status, headers = error.response.status_code, error.response.headers
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -520,8 +522,8 @@ class HubInspectDatasetTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            limit = re.search(r"\bt=(\d+)", error.response.headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = error.response.headers.get("Retry-After") or (limit and limit[1])
+            limit = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or (limit and limit[1])
             remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
             text = f"limits your requests (429) at {subject}. {remedy}"
         elif status >= 500:

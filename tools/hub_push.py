@@ -100,12 +100,23 @@ class HubPushTool(Tool):
             options = {"card": card, "metadata": metadata, "evaluation": evaluation, "commit_message": commit_message}
             options.update({"publish_anyway": publish_anyway, "allow_pickle": allow_pickle})
             plan = self._plan(copy, folder, repo_id, repo_type, **options)
-            if plan["problems"]:
-                raise ValueError(f"Not pushed to {repo_id}: {' '.join(plan['problems'])}")
+            self._refuse(plan, repo_id)
             where = {"repo_id": self._full_name(repo_id), "repo_type": plan["repo_type"]}
             found = self._find(where)
             done = self._done(self.call_id, where, found) if self.call_id else None
             return done or self._commit(plan, where, found, private is not False, commit_message)
+
+    def check(self, **arguments: Any) -> None:
+        """Raises where the call would be refused whatever the Hub says, so that no person is asked in vain."""
+        import tempfile
+
+        arguments.pop("private", None)
+        with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
+            self._refuse(self._plan(copy, **arguments), arguments["repo_id"])
+
+    def _refuse(self, plan: dict, repo_id: str) -> None:
+        if plan["problems"]:
+            raise ValueError(f"Not pushed to {repo_id}: {' '.join(plan['problems'])}")
 
     def reconcile(self, call_id: str, **arguments: Any) -> dict | None:
         """Whether the push with this id happened: its result, or `None` when none of the last 20 commits is it."""
@@ -308,15 +319,13 @@ class HubPushTool(Tool):
         import os
         import re
 
-        from huggingface_hub import get_token
-
         names = r"(^|/)(\.env(\.(?!example|sample|template)[^/]+)?|id_(rsa|dsa|ecdsa|ed25519)|[._]netrc"
         names += r"|\.git-credentials|\.pypirc)$"
         forms = [rb"\bhf_[A-Za-z0-9]{30,}", rb"\bsk-[A-Za-z0-9]{20,}", rb"\bsk-(proj|ant|or|svcacct)-[\w-]{20,}"]
         forms += [rb"\b(AKIA|ASIA)[0-9A-Z]{16}\b", rb"\bgh[pousr]_[A-Za-z0-9]{36}", rb"\bgithub_pat_\w{40,}"]
         forms += [rb"\bxox[abeprs]-[A-Za-z0-9-]{20,}", rb"\bAIza[\w-]{35}", rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"]
         own = [value for key, value in os.environ.items() if re.search(r"(TOKEN|KEY|SECRET|PASSWORD)$", key)]
-        forms += [re.escape(value.encode()) for value in [get_token() or "", *own] if len(value) >= 12]
+        forms += [re.escape(value.encode()) for value in own if len(value) >= 12]
         keys = re.compile(b"|".join(forms))
         leaks = [name for name, text in texts.items() if keys.search(text.encode())]
         for name, path in paths.items():
@@ -482,9 +491,9 @@ class HubPushTool(Tool):
             return answer
         if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
             error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
+        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status = error.response.status_code
+            status, headers = error.response.status_code, error.response.headers
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -499,8 +508,8 @@ class HubPushTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            limit = re.search(r"\bt=(\d+)", error.response.headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = error.response.headers.get("Retry-After") or (limit and limit[1])
+            limit = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or (limit and limit[1])
             remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
             text = f"limits your requests (429) at {subject}. {remedy}"
         elif status >= 500:

@@ -188,10 +188,10 @@ def demo(
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help="Spoil the labels and see it noticed.")
     ] = False,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the demo works and keeps its files.")] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep everything, in ./ml-intern-demo unless --data says where.")
-    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where everything is kept; otherwise with your sessions.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything where you are, in ./ml-intern-demo.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:

@@ -16,6 +16,9 @@ from . import text as words
 LABEL = 11
 """Columns of a label in rows of `label value`."""
 
+LONGEST = 1000
+"""Columns of a line of code that are shown."""
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
@@ -82,25 +85,30 @@ class Paper:
         self.console.print(Text.assemble((f"  {label:<{LABEL}}", "dim"), text))
         self._blank = False
 
-    def code(self, code: str, indent: int, head: int, tail: int) -> None:
-        """Python, coloured; the middle of long code is left out."""
+    def code(self, code: str, indent: int, fold: tuple[int, int] | None) -> None:
+        """Python, coloured; of long code only the first and last lines of `fold`, and of long lines the beginning."""
         highlighted = Syntax("", "python", theme="ansi_dark").highlight(words.printable(code.strip("\n")))
         highlighted.rstrip()
         lines = list(highlighted.split("\n", allow_blank=True))
-        left_out = len(lines) - head - tail
-        if left_out > 2:
-            gap = Text(f"… {left_out} more lines, shown with --verbose", "dim italic")
-            lines = [*lines[:head], gap, *lines[len(lines) - tail :]]
+        if fold is not None:
+            first, left_out, last = words.fold(lines, *fold)
+            gap = [Text(f"… {left_out} more lines, shown with --verbose", "dim italic")] if left_out else []
+            lines = [*first, *gap, *last]
+            for line in lines:
+                line.truncate(LONGEST, overflow="ellipsis")
         self.put(Text("\n").join(lines), indent)
 
-    def output(self, lines: list[str], left_out: int, indent: int, style: str = "dim") -> None:
+    def output(self, lines: list[str], left_out: int, indent: int) -> None:
         """Lines of program output beside a bar, each cut to one line of the terminal."""
         room = self.console.width - indent - 2
-        shown = [f"… {left_out} lines before"] if left_out else []
-        for line in [*shown, *lines]:
-            text = Text(words.printable(line), style)
+        before = (" " * indent + "│ ", "dim")
+        beside = []
+        for line in [*([f"… {left_out} lines before"] if left_out else []), *lines]:
+            text = Text(words.printable(line), "dim")
             text.expand_tabs(8)
             if self.terminal:
                 text.truncate(max(room, 16), overflow="ellipsis")
-            self.console.print(Text.assemble((" " * indent + "│ ", "dim"), text))
+            beside.append(Text.assemble(before, text))
+        if beside:
+            self.console.print(Text("\n").join(beside))
             self._blank = False

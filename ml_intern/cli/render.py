@@ -31,7 +31,8 @@ from .paper import Paper
 from .status import Status, spent
 
 INDENT = 2
-CODE_HEAD, CODE_TAIL = 18, 4
+CODE = (18, 4)
+"""Lines of long code that are shown: the first, the last."""
 OUTPUT_LINES = 8
 ERROR_LINES = 12
 
@@ -69,6 +70,7 @@ class Renderer:
         self.verbose = verbose
         self.status = Status(paper)
         self._plan: tuple[dict[str, str], ...] = ()
+        self._refused: set[str] = set()
         self._printed = ""
         self._workspace = ""
 
@@ -149,8 +151,7 @@ class Renderer:
             self.paper.put(event.thought.strip(), INDENT)
         if event.code and event.code.strip():
             self.paper.gap()
-            head, tail = (1_000_000, 0) if self.verbose else (CODE_HEAD, CODE_TAIL)
-            self.paper.code(event.code, INDENT + 2, head, tail)
+            self.paper.code(event.code, INDENT + 2, None if self.verbose else CODE)
             self.paper.gap()
 
     def _returned(self, event: ToolReturned) -> None:
@@ -165,7 +166,7 @@ class Renderer:
             shown.truncate(room, overflow="ellipsis")
         line = Text.assemble(mark, shown, (f"  {words.duration(event.seconds)}", "dim"))
         self.paper.put(line, INDENT, INDENT + 4)
-        if not event.ok or self.verbose:
+        if self.verbose or not (event.ok or event.call_id in self._refused):  # a refusal was told with its reason
             lines = event.summary.strip().split("\n")
             kept = lines if self.verbose else lines[:3]
             self.paper.put(Text(words.printable("\n".join(kept)), "" if event.ok else "red"), INDENT + 2)
@@ -184,6 +185,8 @@ class Renderer:
             "reject": ("✗", "yellow", "rejected"),
             "stop": ("■", "yellow", "stopped"),
         }[event.answer.decision]
+        if event.answer.decision != "approve":
+            self._refused.add(event.call_id)
         by = f" by {event.answer.by}" if event.answer.by else ""
         why = f": {event.answer.reason}" if event.answer.reason else ""
         self.paper.put(Text.assemble((f"{mark} ", style), words.printable(f"{word}{by}{why}")), INDENT, INDENT + 2)
@@ -194,7 +197,8 @@ class Renderer:
         self.paper.output(lines, left_out, INDENT)
         if event.error:
             lines, left_out = words.last_lines(event.error, 1_000_000 if self.verbose else ERROR_LINES)
-            self.paper.output(lines, left_out, INDENT, "red")
+            for line in [*([f"… {left_out} lines before"] if left_out else []), *lines]:
+                self.paper.put(Text.assemble(("│ ", "dim"), (words.printable(line), "red")), INDENT, INDENT + 2)
         usage = self.status.usage
         facts = [
             words.duration(event.seconds),

@@ -10,6 +10,7 @@ import os
 import queue
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,8 +156,15 @@ class Conversation:
 
 def run(order: Order) -> int:
     """Carries out `order` and returns the exit code."""
+    return run_with(order)
+
+
+def run_with(order: Order, tell: Callable[[Callable[[Event], None]], None] | None = None) -> int:
+    """The same, with a way for others to show events: `tell` is given the function that shows one."""
     view: View = JsonView() if order.json else PersonView(order.verbose)
     conversation = Conversation(order, view)
+    if tell:
+        tell(conversation.inbox.put)
     signal.signal(signal.SIGINT, conversation.on_signal)
     signal.signal(signal.SIGTERM, conversation.on_signal)
     try:

@@ -15,7 +15,7 @@ _HOMES = {
     "Jail": "jail", "JailUnavailable": "jail", "Limits": "jail", "find_jail": "jail",
     "Workspace": "workspace", "WorkspaceError": "workspace",
 }  # fmt: skip
-__all__ = [  # noqa: RUF022 - listed for type checkers, which do not evaluate `_HOMES`
+__all__ = [
     "CodeInterrupted",
     "Jail",
     "JailExecutor",

@@ -29,16 +29,28 @@ from smolagents.local_python_executor import CodeOutput, InterpreterError, Pytho
 from ml_intern.execution.jail import Jail, Limits, find_jail
 from ml_intern.execution.process import Breach, WorkerProcess
 from ml_intern.execution.stubs import describe
-from ml_intern.execution.worker import Codec, build_error, describe_error
+from ml_intern.execution.worker import Codec, Unencodable, describe_error
 from ml_intern.execution.workspace import Workspace
 
 GRACE_SECONDS = 3.0
 START_SECONDS = 60.0
 MARK_SECONDS = 5.0
 MAX_PRINT_OUTPUTS_LENGTH = 50_000
+MAX_CALLS, MAX_THREADS = 10_000, 128
 RESTARTED = "The Python process was restarted: variables are gone, files in the workspace are still there."
 # Objects of these come back from tools as themselves; others may hold what the code must not see, and stay here.
-DATA_PACKAGES = {"numpy", "pandas", "torch", "scipy", "sklearn", "polars", "pyarrow", "datasets", "xgboost", "lightgbm"}
+DATA_PACKAGES = {
+    "numpy",
+    "pandas",
+    "torch",
+    "scipy",
+    "sklearn",
+    "polars",
+    "pyarrow",
+    "datasets",
+    "xgboost",
+    "lightgbm",
+}
 RUNNING: contextvars.ContextVar[_Action | None] = contextvars.ContextVar("ml_intern_action", default=None)
 
 
@@ -64,10 +76,12 @@ class CodeInterrupted(InterpreterError):
 class _Action:
     """One run of code: its clock stands still while host calls are out."""
 
-    def __init__(self, owner: JailExecutor, worker: WorkerProcess, number: int) -> None:
-        self.owner, self.worker, self.number = owner, worker, number
+    worker: WorkerProcess
+
+    def __init__(self, owner: JailExecutor, number: int) -> None:
+        self.owner, self.number = owner, number
         self.cancelled = threading.Event()
-        self.interrupted = False
+        self.interrupted = self.timed_out = False
         self.over = False
         self.answered = False
         self.answer: Any = None
@@ -77,6 +91,8 @@ class _Action:
 
     def call_begins(self) -> None:
         with self.lock:
+            if self._out >= MAX_CALLS:
+                raise Breach(f"it made more than {MAX_CALLS:,} calls at once")
             if self._out == 0:
                 self._used += time.monotonic() - self._since
             self._out += 1
@@ -91,20 +107,27 @@ class _Action:
         with self.lock:
             return self._used + (time.monotonic() - self._since if self._out == 0 else 0.0)
 
+    def end(self) -> None:
+        with self.lock:
+            self.over = True
+            if self._out:
+                self.cancelled.set()
+
 
 class _Pool:
     """Threads for host calls: as many as are needed, daemons, so that a call that never ends holds up no exit."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._idle = 0
+        self._idle = self._threads = 0
         self._lock = threading.Lock()
 
     def submit(self, job: Callable[[], None]) -> None:
         with self._lock:
             if self._idle:
                 self._idle -= 1
-            else:
+            elif self._threads < MAX_THREADS:
+                self._threads += 1
                 threading.Thread(target=self._work, name="ml-intern-call", daemon=True).start()
         self._jobs.put(job)
 
@@ -117,6 +140,7 @@ class _Pool:
                     if self._idle == 0:  # a job is on its way for this thread
                         continue
                     self._idle -= 1
+                    self._threads -= 1
                 return
             job()
             del job
@@ -136,6 +160,7 @@ class JailExecutor(PythonExecutor):
         processes (`int`, defaults to 256): Processes and threads.
         unsafe_local (`bool`, defaults to `False`): Where no jail works, run code with your own rights.
         on_output (`Callable[[str], None]`, *optional*): Gets output as it comes, on a thread of its own.
+        jail (`Jail`, *optional*): Which jail to use; the strongest that works here if none is given.
     """
 
     def __init__(
@@ -149,24 +174,24 @@ class JailExecutor(PythonExecutor):
         processes: int = 256,
         unsafe_local: bool = False,
         on_output: Callable[[str], None] | None = None,
+        jail: Jail | None = None,
     ) -> None:
         if max_print_outputs_length is None:
             max_print_outputs_length = MAX_PRINT_OUTPUTS_LENGTH
         self.max_print_outputs_length, self.timeout_seconds = max_print_outputs_length, timeout_seconds
         self.additional_functions = additional_functions or {}
         self.limits = Limits(memory_bytes, processes)
-        self.unsafe_local, self.on_output = unsafe_local, on_output
+        self.unsafe_local, self.on_output, self._chosen = unsafe_local, on_output, jail
         self.static_tools: dict[str, Callable[..., Any]] = dict(self.additional_functions)
         self.state: dict[str, Any] = {}
         self.images: list[PIL.Image.Image] = []
         """What the last action showed; smolagents' loop has no other way to hand it on."""
-        self._given_workspace = workspace
+        self._workspace, self._temporary = workspace, False
         self._shelter = _Shelter()
         self._finalizer = weakref.finalize(self, self._shelter.close)
         self._realm = uuid.uuid4().hex
         self._results = Codec(self._realm, _is_data)
-        self._variables = Codec(self._realm, lambda _: True)
-        self._variables._kept, self._variables._numbers = self._results._kept, self._results._numbers
+        self._variables = Codec(self._realm, lambda _: True, shares=self._results)
         self._unsent: dict[str, Any] = {}
         self._tools_unsent = True
         self._number = 0
@@ -174,16 +199,16 @@ class JailExecutor(PythonExecutor):
         self._pool = _Pool()
         self._starting, self._running = threading.RLock(), threading.Lock()
         self._action: _Action | None = None
-        self._idle_event = threading.Event()
+        self._cancelled = threading.Event()
 
     # What others use
 
     @property
     def workspace(self) -> Workspace:
         with self._starting:
-            if self._given_workspace is None:
-                self._given_workspace = Workspace(self._shelter.make_folder())
-            return self._given_workspace
+            if self._workspace is None:
+                self._workspace, self._temporary = Workspace(self._shelter.make_folder()), True
+            return self._workspace
 
     @property
     def jail(self) -> str:
@@ -191,15 +216,13 @@ class JailExecutor(PythonExecutor):
         return self._jail().kind
 
     def _jail(self) -> Jail:
-        return find_jail(unsafe_local=self.unsafe_local)
+        return self._chosen or find_jail(unsafe_local=self.unsafe_local)
 
     @property
     def cancelled(self) -> threading.Event:
         """Set once the action that asks is being cancelled. Inside a host call it is that call's own action."""
         action = RUNNING.get()
-        if action is None or action.owner is not self:
-            action = self._action
-        return action.cancelled if action else self._idle_event
+        return action.cancelled if action is not None and action.owner is self else self._cancelled
 
     def start(self) -> None:
         """Starts the worker if none is there. Optional: the first action does it."""
@@ -243,18 +266,23 @@ class JailExecutor(PythonExecutor):
         """Ends the worker and removes a temporary workspace. The executor may be used again."""
         self.interrupt()
         with self._starting:
+            self._shelter.end_worker()
+        with self._running:  # whoever was reading from the worker has let go of it
             self._shelter.close()
-            if self._given_workspace is not None and self._given_workspace.root == self._shelter.folder:
-                self._given_workspace = None
-            self._shelter.folder = None
+            if self._temporary:
+                self._workspace, self._temporary = None, False
 
     # The worker
 
     def _worker(self) -> WorkerProcess:
         with self._starting:
             worker = self._shelter.worker
-            if worker is not None and worker.alive:
+            if worker is not None and worker.alive and not worker.wait(0):
                 return worker
+            if worker is not None:
+                if not self._lost:
+                    self._lost = f"({self._died(worker, between=True)})\n"
+                worker.close()
             jail, workspace = self._jail(), self.workspace
             workspace.inside = jail.inside(workspace.root)
             worker = WorkerProcess(jail, workspace.root, self.limits, self.max_print_outputs_length, self.on_output)
@@ -267,16 +295,20 @@ class JailExecutor(PythonExecutor):
 
     def _hello(self, worker: WorkerProcess) -> None:
         deadline = time.monotonic() + START_SECONDS
+        poll = select.poll()
+        poll.register(worker.replies, select.POLLIN)
+        why = f"no answer in {START_SECONDS:.0f} seconds"
         try:
             while time.monotonic() < deadline:
-                select.select([worker.replies], [], [], 1.0)
+                poll.poll(1000)
                 for message in worker.receive():
-                    worker.realm = str(message.get("realm"))
-                    return
-            why = f"no answer in {START_SECONDS:.0f} seconds"
+                    if message["op"] == "hello":
+                        return
+                    raise Breach("it did not greet")
         except (EOFError, Breach):
             why = "it ended at once"
         worker.kill()
+        worker.close()
         raise WorkerLost(f"The jail ({self.jail}) did not start: {why}. {worker.capture.text()[-2000:]}".strip())
 
     def _send_pending(self, worker: WorkerProcess) -> None:
@@ -286,39 +318,54 @@ class JailExecutor(PythonExecutor):
             worker.send({"op": "tools", "tools": tools})
         while self._unsent:  # one a line, so that each may use all of the line's length
             name, value = next(iter(self._unsent.items()))
-            worker.send({"op": "variables", "values": {name: self._variables.encode(value)}})
+            try:
+                data = self._variables.encode(value)
+            except Unencodable:  # too large: tools can still be given it
+                data = self._variables.handle(value)
+            worker.send({"op": "variables", "values": {name: data}})
             self._unsent.pop(name, None)
 
     # An action
 
     def _run(self, code: str) -> JailOutput:
         self.state["_print_outputs"] = ""
-        lost, self._lost = self._lost, ""
-        worker = self._worker()
         self._number += 1
-        action = self._action = _Action(self, worker, self._number)
-        mark = uuid.uuid4().hex
-        worker.capture.begin(mark)
+        action = self._action = _Action(self, self._number)
+        self._cancelled = action.cancelled
+        worker = None
         try:
+            worker = action.worker = self._worker()
+            mark = uuid.uuid4().hex
+            worker.capture.begin(mark)
             self._send_pending(worker)
             worker.send({"op": "run", "n": action.number, "code": code, "mark": mark})
-            done = self._await(action)
+            try:
+                done = self._await(action)
+            except KeyboardInterrupt:  # Ctrl-C in the host: the action is stopped in order, then it goes its way
+                self.interrupt()
+                with contextlib.suppress(InterpreterError):
+                    self._await(action)
+                raise
             if not worker.capture.wait(MARK_SECONDS):
                 raise Breach("it did not end its output")
             return self._output(action, done)
         except (EOFError, BrokenPipeError):
-            raise self._died(worker, "") from None
+            raise self._died(worker) from None
         except Breach as breach:
+            worker.kill()
             raise self._died(worker, f"it broke the rules of the pipe ({breach})") from None
-        except BaseException as error:
-            if not isinstance(error, InterpreterError):  # such as Ctrl-C in the host: nobody would wait for its end
-                worker.kill()
-            raise
         finally:
-            action.over = True
-            action.cancelled.set()
+            action.end()
             self._action = None
-            self.state["_print_outputs"] = worker.capture.text()
+            if worker is not None:
+                self.state["_print_outputs"] = self._notice() + worker.capture.text()
+                if not worker.alive:
+                    worker.close()
+                    self._shelter.worker = None
+            self._lost = ""
+
+    def _notice(self) -> str:
+        return self._lost
 
     def _await(self, action: _Action) -> dict[str, Any]:
         """Serves the worker until its action is done."""
@@ -327,69 +374,66 @@ class JailExecutor(PythonExecutor):
         for handle in (worker.replies, self._shelter.waker):
             poll.register(handle, select.POLLIN)
         grace_ends: float | None = None
-        why = ""
         while True:
             left = 1.0
             if grace_ends is not None:
                 left = grace_ends - time.monotonic()
                 if left <= 0:
                     worker.kill()
-                    raise self._killed(action, why)
+                    raise self._stopped(action, f"It had to be killed. {RESTARTED}", state_lost=True)
             elif action.interrupted or (limit is not None and action.used() >= limit):
-                why = "" if action.interrupted else f"it ran for more than {limit:g} seconds"
+                action.timed_out = not action.interrupted
                 action.cancelled.set()
                 grace_ends = time.monotonic() + GRACE_SECONDS
                 worker.send({"op": "interrupt", "n": action.number})
                 continue
             elif limit is not None:
                 left = min(left, limit - action.used())
-            ready = poll.poll(max(left, 0.001) * 1000)
-            for handle, _ in ready:
+            for handle, _ in poll.poll(max(left, 0.001) * 1000):
                 if handle == self._shelter.waker:
                     self._shelter.drain()
             for message in worker.receive():
                 if message["op"] == "call":
                     self._dispatch(action, message)
                 elif message["op"] == "done" and message.get("n") == action.number:
-                    if why:
-                        message["why"] = why
                     return message
                 else:
                     raise Breach(f"it sent {message['op'][:40]!r} out of turn")
 
     def _output(self, action: _Action, done: dict[str, Any]) -> JailOutput:
-        logs = action.worker.capture.text()
+        logs = self._notice() + action.worker.capture.text()
         error = done.get("error")
         if isinstance(error, dict):
-            if action.interrupted and error.get("interrupted"):
-                raise CodeInterrupted("The action was interrupted. Variables are kept.")
-            text = str(error.get("text"))
-            if error.get("interrupted"):
-                text = f"{text}\nIt was stopped because {done.get('why') or 'it was interrupted'}; variables are kept."
-            raise InterpreterError(text)
+            if action.interrupted or (action.timed_out and error.get("interrupted") is True):
+                raise self._stopped(action, f"It stood at line {str(error.get('line'))!r}. Variables are kept.")
+            raise InterpreterError(str(error.get("text")))
         try:
-            images = [_open_image(data) for data in done.get("images", ())]
+            images = [open_image(data) for data in done.get("images", ())]
             if action.answered:
                 return JailOutput(action.answer, logs, True, images)
             return JailOutput(self._results.decode(done.get("value")), logs, False, images)
-        except (ValueError, TypeError, OSError, ImportError) as error:
+        except (ValueError, TypeError, OSError) as error:
             raise Breach(f"its result does not read: {error}") from error
 
-    def _killed(self, action: _Action, why: str) -> InterpreterError:
+    def _stopped(self, action: _Action, what: str, *, state_lost: bool = False) -> InterpreterError:
         if action.interrupted:
-            return CodeInterrupted(f"The action was interrupted and had to be killed. {RESTARTED}", state_lost=True)
-        return WorkerLost(f"Code execution was stopped because {why}; it had to be killed. {RESTARTED}")
+            return CodeInterrupted(f"The action was interrupted. {what}", state_lost=state_lost)
+        why = f"Code execution exceeded the maximum execution time of {self.timeout_seconds:g} seconds."
+        return WorkerLost(f"{why} {what}") if state_lost else InterpreterError(f"{why} {what}")
 
-    def _died(self, worker: WorkerProcess, why: str) -> InterpreterError:
+    def _died(self, worker: WorkerProcess, why: str = "", *, between: bool = False) -> InterpreterError:
+        if not why and not worker.why_killed and not worker.wait(1.0):
+            why = "it closed its pipe to the host"
         code = worker.kill()
         if worker.why_killed:
             why = f"it was killed for its use of {worker.why_killed}"
         elif not why:
-            signal_number = -code if code < 0 else code - 128
+            number = -code if code < 0 else code - 128
             why = f"it exited with status {code} (os._exit, or a crash in native code)"
-            if 0 < signal_number < 65:
-                why = f"signal {signal_number} ended it (9: killed, often for memory; 11: crash, often endless recursion)"
-        return WorkerLost(f"The Python process ended in the middle of the action: {why}. {RESTARTED}")
+            if 0 < number < 65:
+                why = f"signal {number} ended it (9: killed, often for memory; 11: crash, often endless recursion)"
+        when = "after the last action" if between else "in the middle of the action"
+        return WorkerLost(f"The Python process ended {when}: {why}. {RESTARTED}")
 
     # Host calls
 
@@ -429,7 +473,10 @@ class JailExecutor(PythonExecutor):
         if action.over:
             return
         try:
-            action.worker.send(reply)
+            try:
+                action.worker.send(reply)
+            except ValueError as error:  # too long
+                action.worker.send({**reply, "value": None, "error": describe_error(error, self._results)})
         except BrokenPipeError:
             pass
         except Breach as breach:
@@ -443,6 +490,7 @@ class _Shelter:
         self.worker: WorkerProcess | None = None
         self.folder: Path | None = None
         self.waker = self._wake = -1
+        self._process = os.getpid()
 
     def make_folder(self) -> Path:
         self.folder = Path(tempfile.mkdtemp(prefix="ml-intern-")).resolve()
@@ -451,7 +499,9 @@ class _Shelter:
     def keep(self, worker: WorkerProcess) -> None:
         self.worker = worker
         if self.waker < 0:
-            self.waker, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+            self.waker, self._wake = os.pipe()
+            os.set_blocking(self.waker, False)
+            os.set_blocking(self._wake, False)
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -461,23 +511,31 @@ class _Shelter:
         with contextlib.suppress(BlockingIOError):
             os.read(self.waker, 4096)
 
+    def end_worker(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+
     def close(self) -> None:
-        worker, self.worker = self.worker, None
-        if worker is not None:
-            worker.kill()
+        if os.getpid() != self._process:  # a forked copy of the host owns nothing
+            return
+        self.end_worker()
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
         for handle in (self.waker, self._wake):
             if handle >= 0:
                 os.close(handle)
         self.waker = self._wake = -1
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
 
 
 def _is_data(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in DATA_PACKAGES
 
 
-def _open_image(data: str) -> PIL.Image.Image:
+def open_image(data: str) -> PIL.Image.Image:
     image = PIL.Image.open(io.BytesIO(a2b_base64(data)), formats=["PNG"])
     image.load()
     return image

@@ -29,7 +29,16 @@ from typing import Any
 from ml_intern.execution import landlock, seccomp, worker
 
 INSIDE = "/workspace"
-ETC = ("ld.so.cache", "ssl/certs", "ssl/openssl.cnf", "fonts", "alternatives", "localtime", "nsswitch.conf", "mime.types")
+ETC = (
+    "ld.so.cache",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "fonts",
+    "alternatives",
+    "localtime",
+    "nsswitch.conf",
+    "mime.types",
+)
 # Python evaluates the worker with a private copy of the builtins: code that replaces `builtins.len` cannot hurt it.
 BOOT = (
     "import builtins,sys;p=sys.argv[1];"
@@ -86,15 +95,17 @@ class Jail:
             "file": limits.file_bytes,
         }
         inner = [sys.executable, "-s", "-P", "-c", BOOT, worker_path(self.kind), json.dumps(config)]
-        if self.kind == "none":
-            return spawn(inner, env=environment(str(scratch)), start_new_session=True, **pipes)
-        if self.kind == "landlock":
-            return spawn(self._landlock(root, scratch, limits, inner), env=environment(str(scratch)), **pipes)
+        if self.kind != "bubblewrap":
+            command = self._supervised(root, scratch, limits, inner) if sys.platform == "linux" else inner
+            return spawn(command, env=environment(str(scratch)), **pipes)
         uid = hand_over(root) if os.geteuid() == 0 else None
         with seccomp_file() as bpf:
             return spawn(bubblewrap(root, inner, bpf, uid), env={}, pass_fds=(bpf,), **pipes)
 
-    def _landlock(self, root: Path, scratch: Path | None, limits: Limits, inner: list[str]) -> list[str]:
+    def _supervised(self, root: Path, scratch: Path | None, limits: Limits, inner: list[str]) -> list[str]:
+        """Without a process namespace a supervisor sees to it that nothing is left behind."""
+        if self.kind == "none":
+            return landlock.Rules(inner, [], [], "", limits.processes, None, os.getpid()).launch()
         readable = [*interpreter_paths(), Path(worker_path(self.kind))]
         readable += [Path("/etc", name) for name in ETC]
         uid = None
@@ -153,7 +164,7 @@ def font_caches() -> tuple[Path, ...]:
 
 
 def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[str]:
-    made: set[Path] = {Path("/"), Path("/usr"), Path("/tmp"), Path("/run"), Path("/etc")}  # noqa: S108 - inside
+    made: set[Path] = {Path("/"), Path("/usr"), Path("/tmp"), Path("/run"), Path("/etc")}
 
     def directories(path: Path) -> Iterator[str]:
         """Spelled out, as bubblewrap makes missing parents readable for their owner only."""
@@ -168,7 +179,7 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
         arguments += ["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
     else:
         arguments += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    arguments += ["--size", str(512 << 20), "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - inside
+    arguments += ["--size", str(512 << 20), "--perms", "1777", "--tmpfs", "/tmp"]
     for name in ("etc", "run"):
         arguments += ["--perms", "0755", "--dir", f"/{name}"]
     arguments += ["--ro-bind", "/usr", "/usr"]
@@ -188,13 +199,24 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
         arguments += ["--perms", "1777", "--dir", "/tmp/matplotlib"]
         for cached in font_caches():
             arguments += ["--ro-bind", str(cached), f"/tmp/matplotlib/{cached.name}"]
-    arguments += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    arguments += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        str(64 << 20),
+        "--perms",
+        "1777",
+        "--tmpfs",
+        "/dev/shm",
+    ]
     arguments += ["--perms", "0755", "--dir", INSIDE, "--bind", str(root), INSIDE]
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
-    for name, value in environment("/tmp").items():  # noqa: S108 - inside
+    for name, value in environment("/tmp").items():
         arguments += ["--setenv", name, value]
     become = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
-    return ["bwrap", *arguments, "--", *become, *inner]
+    return [shutil.which("bwrap") or "bwrap", *arguments, "--", *become, *inner]
 
 
 @contextmanager
@@ -308,13 +330,13 @@ def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
 
     `--die-with-parent` follows the *thread* that spawned: a jail started from a session's thread would die with it.
     """
-    global _spawner  # noqa: PLW0603 - one a process, made on first use
+    global _spawner
     with _spawner_lock:
         if _spawner is None or not _spawner.is_alive():
             _spawner = threading.Thread(target=_spawn_forever, name="ml-intern-spawner", daemon=True)
             _spawner.start()
     started: Future[subprocess.Popen[bytes]] = Future()
-    _orders.put((started, lambda: subprocess.Popen([shutil.which(command[0]) or command[0], *command[1:]], **options)))
+    _orders.put((started, lambda: subprocess.Popen(command, start_new_session=True, **options)))
     return started.result()
 
 
@@ -329,7 +351,7 @@ def _spawn_forever() -> None:
 
 def _forget_spawner() -> None:
     """A forked child has no spawner thread, and its copy of the lock may be held for ever."""
-    global _orders, _spawner, _spawner_lock  # noqa: PLW0603 - see above
+    global _orders, _spawner, _spawner_lock
     _orders, _spawner, _spawner_lock = queue.SimpleQueue(), None, threading.Lock()
 
 

@@ -45,7 +45,7 @@ class Rules:
         command (`list[str]`): The worker.
         readable (`list[str]`): Files and folders to read, besides the system's.
         writable (`list[str]`): Folders to write.
-        seccomp (`str`): The filter, in hexadecimal.
+        seccomp (`str`): The filter, in hexadecimal. Empty: lock nothing, only supervise.
         processes (`int`): How many more processes its user may have.
         uid (`int`, *optional*): The user to become, where the supervisor is root. `0`: stay, without any capability.
         host (`int`): The process whose end ends everything.
@@ -142,7 +142,7 @@ def start(rules: Rules) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         limit = threads_of(rules.uid if rules.uid is not None else os.getuid()) + rules.processes
-        if rules.uid != 0:
+        if rules.seccomp and rules.uid != 0:  # no filter: no jail
             hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
             limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
@@ -150,7 +150,8 @@ def start(rules: Rules) -> int:
             drop_rights(rules.uid)
         # after the change of user, which forgets it
         _check(_libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-        lock_in(rules)
+        if rules.seccomp:
+            lock_in(rules)
         os.execv(rules.command[0], rules.command)
     except OSError as error:
         os.write(2, f"landlock: {error}\n".encode())

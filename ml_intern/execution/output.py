@@ -24,6 +24,7 @@ class Capture:
         self._lock = threading.Lock()
         self._mark = b""
         self._marked = threading.Event()
+        self._text = ""
         self._start()
         self._thread = threading.Thread(target=self._read, name="ml-intern-output", daemon=True)
         self._thread.start()
@@ -37,9 +38,8 @@ class Capture:
         self._dropped = False
 
     def begin(self, mark: str) -> None:
-        """A new action: forgets the last one's output and waits for this one's end marker."""
+        """A new action begins. What came since the last one's end (from a thread, a child) is the start of its output."""
         with self._lock:
-            self._start()
             self._mark = b"\0" + mark.encode() + b"\0"
             self._marked.clear()
 
@@ -48,8 +48,14 @@ class Capture:
         return self._marked.wait(seconds)
 
     def text(self) -> str:
+        """The action's output so far, or all of it once it has ended."""
         with self._lock:
-            head, tail = "".join(self._head), "".join(self._tail)
+            if self._marked.is_set():
+                return self._text
+            return self._joined()
+
+    def _joined(self) -> str:
+        head, tail = "".join(self._head), "".join(self._tail)
         if not self._dropped and len(head) + len(tail) <= self.limit:
             return head + tail
         note = f"\n..._This content has been truncated to stay below {self.limit} characters_...\n"
@@ -72,15 +78,19 @@ class Capture:
             mark = self._mark
             if mark and (at := data.find(mark)) >= 0:
                 self._add(data[:at])
-                self._mark = b""
-                self._marked.set()
+                with self._lock:
+                    self._text, self._mark = self._joined(), b""
+                    self._start()
+                    self._marked.set()
                 data, mark = data[at + len(mark) :], b""
             # the marker may lie across two reads: hold back what could be its beginning
             held = next((n for n in range(min(len(mark), len(data)), 0, -1) if data.endswith(mark[:n])), 0)
             pending = data[len(data) - held :]
             self._add(data[: len(data) - held])
         self._add(pending)
-        self._marked.set()
+        with self._lock:
+            self._text = self._joined()
+            self._marked.set()
         os.close(self._pipe)
 
     def _add(self, data: bytes) -> None:

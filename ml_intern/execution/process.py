@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_intern.execution.jail import Jail, Limits
 from ml_intern.execution.output import Capture
-from ml_intern.execution.worker import LINE_LIMIT, from_line, to_line
+from ml_intern.execution.worker import LINE_LIMIT, PARTS_LIMIT, from_line, to_line
 
 STALLED_SECONDS = 60.0
 PIPE_BYTES = 1 << 20
@@ -46,11 +46,12 @@ class WorkerProcess:
         self.memory_bytes, self.processes = limits.memory_bytes, limits.processes
         self.why_killed = ""
         self.scratch = None if jail.kind == "bubblewrap" else Path(tempfile.mkdtemp(prefix="ml-intern-tmp-"))
-        self.grouped = jail.kind == "none"
         ours, theirs = [], []
         for reads in (False, True, True):
             reader, writer = os.pipe()
-            with contextlib.suppress(OSError):  # a user may have used up what he may have in pipes
+            with contextlib.suppress(
+                OSError, AttributeError
+            ):  # Linux only; and a user may have used up what he may have in pipes
                 fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             ours.append(reader if reads else writer)
             theirs.append(writer if reads else reader)
@@ -68,13 +69,13 @@ class WorkerProcess:
                 os.close(pipe)
         os.set_blocking(self.requests, False)
         os.set_blocking(self.replies, False)
-        self.ended = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else -1
+        self._release_on_collection()
         self.capture = Capture(output, output_limit, on_output)
         self.alive = True
         self.realm = ""
         self._buffer = bytearray()
         self._searched = 0
-        self._sending, self._closing = threading.Lock(), threading.Lock()
+        self._sending = threading.Lock()
         _watched.add(self)
         _watch()
 
@@ -93,7 +94,9 @@ class WorkerProcess:
                     view = view[os.write(self.requests, view) :]
                     moved = time.monotonic()
                 except BlockingIOError:
-                    select.select([], [self.requests], [], 0.2) if self.requests < 1024 else time.sleep(0.01)
+                    poll = select.poll()
+                    poll.register(self.requests, select.POLLOUT)
+                    poll.poll(200)
                     if time.monotonic() - moved > STALLED_SECONDS:
                         raise Breach("it did not read what was sent to it") from None
 
@@ -110,9 +113,11 @@ class WorkerProcess:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._searched = 0
+            if too_many_parts(line):
+                raise Breach(f"it sent a line of more than {PARTS_LIMIT:,} parts")
             try:
                 message = from_line(line)
-            except ValueError as error:
+            except (ValueError, MemoryError) as error:
                 raise Breach("it sent a line that is no JSON") from error
             if type(message) is not dict or type(message.get("op")) is not str:
                 raise Breach("it sent a line that is no message")
@@ -121,36 +126,49 @@ class WorkerProcess:
         if len(self._buffer) > LINE_LIMIT:
             raise Breach(f"it sent a line of more than {LINE_LIMIT >> 20} MB")
 
+    def wait(self, seconds: float) -> bool:
+        """Whether the process ends by itself within `seconds`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None
+
     def kill(self, why: str = "") -> int:
-        """Ends the worker and all that it started; gives its exit status (negative: a signal)."""
-        with self._closing:
-            if not self.alive:
-                return self.process.returncode
-            self.alive = False
-            _watched.discard(self)
-            self.why_killed = self.why_killed or why
-            self._end()
-            code = self.process.returncode
-            self.capture.join(5.0)
-            with self._sending:
-                for handle in (self.requests, self.replies, self.ended):
-                    if handle >= 0:
-                        os.close(handle)
-            if self.scratch:
-                shutil.rmtree(self.scratch, ignore_errors=True)
+        """Ends the worker and all that it started; gives its exit status (negative: a signal). From any thread."""
+        self.alive = False
+        _watched.discard(self)
+        self.why_killed = self.why_killed or why
+        if self.process.poll() is None and self.scratch:
+            self.process.terminate()  # the supervisor takes its descendants with it
+            self.wait(3.0)
+        if self.process.poll() is None:
+            self.process.kill()
+        code = self.process.wait()
+        self.capture.join(2.0)
         return code
 
-    def _end(self) -> None:
-        if self.grouped:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        elif self.process.poll() is None and self.scratch:
-            self.process.terminate()  # the supervisor takes its descendants with it
-        try:
-            self.process.wait(2.0 if self.scratch else 0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+    def close(self) -> None:
+        """After `kill`, once nobody reads from it any more: lets go of the pipes."""
+        with self._sending:
+            self._release()
+
+    def _release_on_collection(self) -> None:
+        pipes, scratch = (self.requests, self.replies), self.scratch
+
+        def release() -> None:
+            for pipe in pipes:
+                os.close(pipe)
+            if scratch:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+        self._release = weakref.finalize(self, release)
+
+
+def too_many_parts(line: bytes) -> bool:
+    """Whether parsing it would take many times its length in memory; brackets in strings do not count."""
+    if line.count(b"[") + line.count(b"{") <= PARTS_LIMIT:
+        return False
+    bare = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)
+    return bare.count(b"[") + bare.count(b"{") > PARTS_LIMIT
 
 
 _watched: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
@@ -159,7 +177,7 @@ _page = os.sysconf("SC_PAGE_SIZE")
 
 
 def _watch() -> None:
-    global _watcher  # noqa: PLW0603 - one watchdog a process
+    global _watcher
     if _watcher is None or not _watcher.is_alive():
         _watcher = threading.Thread(target=_watch_forever, name="ml-intern-watchdog", daemon=True)
         _watcher.start()
@@ -169,15 +187,13 @@ def _watch_forever() -> None:
     """Memory is limited for each process by the kernel; what a whole tree uses is only known by looking."""
     while True:
         time.sleep(0.25)
+        worker = None  # else the last one would never be collected
         for worker in list(_watched):
             pids = list(tree(worker.process.pid))
             if sum(resident(pid) for pid in pids) > worker.memory_bytes and shared(pids) > worker.memory_bytes:
-                worker.why_killed = f"memory: it and its processes used more than {worker.memory_bytes >> 20} MB"
-                worker.process.kill() if worker.scratch is None else worker.kill()
+                worker.kill(f"memory: it and its processes used more than {worker.memory_bytes >> 20} MB")
             elif len(pids) > worker.processes + 8:
-                worker.why_killed = f"processes: more than {worker.processes} were running"
-                worker.process.kill() if worker.scratch is None else worker.kill()
-        del worker  # noqa: F821 - else the last one is never collected
+                worker.kill(f"processes: more than {worker.processes} were running")
 
 
 def tree(pid: int) -> Iterator[int]:

@@ -24,7 +24,7 @@ def describe(name: str, function: Callable[..., Any]) -> dict[str, str]:
     for key, spec in inputs.items():
         kind = _kind(spec.get("type", "any"))
         default = ""
-        if spec.get("nullable") or key in own and own[key].default is not inspect.Parameter.empty or optional:
+        if spec.get("nullable") or (key in own and own[key].default is not inspect.Parameter.empty) or optional:
             parameter = own.get(key)
             default = f" = {_literal(parameter.default) if parameter else None}"
             optional = True

@@ -17,18 +17,20 @@ import _ast
 import _thread
 import binascii
 import builtins
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from _queue import SimpleQueue
-from types import FrameType, ModuleType, TracebackType
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType, TracebackType
 from typing import Any
 
 LINE_LIMIT = 64 << 20
 VALUE_LIMIT = 1 << 20
 IMAGES_LIMIT = 16
 HANDLES_LIMIT = 10_000
+PARTS_LIMIT = 1_000_000  # lists and dicts in a line: small as text, large in memory
 DEPTH_LIMIT = 150
 TAG = "$"
 
@@ -88,43 +90,69 @@ class Codec:
         realm (`str`): Names this side's lot of handles; handles of a lot that is gone are refused.
         pickles (`Callable[[Any], bool]`, *optional*): Which objects without an encoding may go pickled. Only the host
             has one. What comes in is unpickled only where `unpickle` is set: in the jail.
+        shares (`Codec`, *optional*): Whose lot of handles to use too.
     """
 
     def __init__(
-        self, realm: str, pickles: Callable[[Any], bool] | None = None, *, unpickle: bool = False, peer: str = ""
+        self,
+        realm: str,
+        pickles: Callable[[Any], bool] | None = None,
+        *,
+        unpickle: bool = False,
+        shares: Codec | None = None,
     ) -> None:
-        self.realm, self.pickles, self.unpickle, self.peer = realm, pickles, unpickle, peer
-        self._kept: dict[int, Any] = {}
-        self._numbers: dict[int, int] = {}
-        self._count = 0
+        self.realm, self.pickles, self.unpickle = realm, pickles, unpickle
+        self._kept: dict[int, Any] = shares._kept if shares else {}
+        self._numbers: dict[int, int] = shares._numbers if shares else {}
+        self._next: Iterator[int] = shares._next if shares else itertools.count(1)
+        self._keeping = shares._keeping if shares else _lock()
 
-    def encode(self, value: Any, limit: int = LINE_LIMIT * 3 // 4, *, handles: bool = True) -> Any:
+    def encode(self, value: Any, limit: int = LINE_LIMIT - 65536, *, handles: bool = True) -> Any:
         """Raises `Unencodable` when the text would be longer than about `limit` bytes or may hold no handle."""
         return _Encoder(self, limit, handles).encode(value, 0)
 
     def keep(self, value: Any) -> int:
-        number = self._numbers.get(id(value))
-        if number is None:
-            self._count = number = self._count + 1
-            self._kept[number], self._numbers[id(value)] = value, number
-            if len(self._kept) > HANDLES_LIMIT:
-                oldest = next(iter(self._kept))
-                del self._numbers[id(self._kept.pop(oldest))]
+        """The number of an object that stays here; the oldest of very many are forgotten."""
+        with self._keeping:
+            number = self._numbers.get(id(value))
+            if number is None:
+                number = next(self._next)
+                self._kept[number], self._numbers[id(value)] = value, number
+                if len(self._kept) > HANDLES_LIMIT:
+                    oldest = next(iter(self._kept))
+                    del self._numbers[id(self._kept.pop(oldest))]
         return number
 
+    def handle(self, value: Any) -> dict[str, Any]:
+        kind, text = type(value).__name__, short_text(value, 200)
+        return {TAG: "theirs", "id": self.keep(value), "realm": self.realm, "kind": kind, "text": text}
+
     def decode(self, data: Any) -> Any:
-        """Raises `ValueError` for what is not an encoded value."""
+        """Raises `ValueError` for what is not an encoded value: it may come from anywhere."""
+        try:
+            return self.read(data)
+        except ValueError:
+            raise
+        except (
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            ImportError,
+            RecursionError,
+            MemoryError,
+        ) as error:
+            raise ValueError(f"not an encoded value: {type(error).__name__}: {error}") from error
+
+    def read(self, data: Any) -> Any:
         kind = type(data)
         if kind is list:
-            return [self.decode(item) for item in data]
+            return [self.read(item) for item in data]
         if kind is not dict:
             return data
         if TAG not in data:
-            return {key: self.decode(item) for key, item in data.items()}
-        try:
-            return _DECODERS[data[TAG]](self, data)
-        except (KeyError, TypeError, AttributeError, OverflowError, ArithmeticError, ImportError) as error:
-            raise ValueError(f"not an encoded {str(data[TAG])[:40]}: {error}") from error
+            return {key: self.read(item) for key, item in data.items()}
+        return _DECODERS[data[TAG]](self, data)
 
     def find(self, data: dict[str, Any]) -> Any:
         if data["realm"] != self.realm or data["id"] not in self._kept:
@@ -135,6 +163,7 @@ class Codec:
 class _Encoder:
     def __init__(self, codec: Codec, limit: int, handles: bool) -> None:
         self.codec, self.limit, self.handles = codec, limit, handles
+        self.parts = PARTS_LIMIT - 1000
 
     def spend(self, size: int) -> None:
         self.limit -= size
@@ -146,7 +175,7 @@ class _Encoder:
         if kind is str:
             self.spend(len(value) + 2)
             return value
-        if value is None or kind is bool or kind is float:
+        if value is None or kind is bool or kind is float or (kind is int and -(1 << 63) <= value < 1 << 63):
             self.spend(8)
             return value
         if depth > DEPTH_LIMIT:
@@ -155,6 +184,9 @@ class _Encoder:
         if encoder is None:
             encoder = _encoders[kind] = _find_encoder(kind)
         self.spend(8)
+        self.parts -= 1
+        if self.parts < 0:
+            self.spend(self.limit + 1)
         return encoder(self, value, depth + 1)
 
     def items(self, values: Iterable[Any], depth: int) -> list[Any]:
@@ -167,17 +199,11 @@ class _Encoder:
 
     def other(self, value: Any, depth: int) -> Any:
         codec = self.codec
-        if type(value) is Handle:
+        if type(value) is Handle and value.realm != codec.realm:
             return {TAG: "yours", "id": value.number, "realm": value.realm, "text": value.text}
         if not self.handles:
             raise Unencodable(f"a {type(value).__name__} cannot cross")
-        held = {
-            TAG: "theirs",
-            "id": codec.keep(value),
-            "realm": codec.realm,
-            "kind": type(value).__name__,
-            "text": short_text(value, 200),
-        }
+        held = codec.handle(value)
         if codec.pickles and codec.pickles(value):
             try:
                 held["pickle"] = self.raw(_import("pickle").dumps(value))
@@ -319,8 +345,8 @@ def _find_encoder(kind: type) -> Callable[[_Encoder, Any, int], Any]:
 
 
 def _numpy_type(numpy: Any, text: str) -> Any:
-    kind = numpy.dtype(text)
-    if not isinstance(text, str) or kind.kind not in "biufcSUmM":
+    kind = numpy.dtype(text) if type(text) is str else None
+    if kind is None or kind.kind not in "biufcSUmM":
         raise ValueError(f"{text!r} is no plain numpy type")
     return kind
 
@@ -339,16 +365,16 @@ def _decode_scalar(codec: Codec, data: dict[str, Any]) -> Any:
 def _decode_objects(codec: Codec, data: dict[str, Any]) -> Any:
     flat = _import("numpy").empty(len(data["v"]), dtype=object)
     for place, item in enumerate(data["v"]):
-        flat[place] = codec.decode(item)
+        flat[place] = codec.read(item)
     return flat.reshape(data["shape"])
 
 
 def _decode_index(codec: Codec, data: dict[str, Any]) -> Any:
     pandas = _import("pandas")
-    names = codec.decode(data["names"])
+    names = codec.read(data["names"])
     if "range" in data:
         return pandas.RangeIndex(*data["range"], name=names[0])
-    values = codec.decode(data["v"])
+    values = codec.read(data["v"])
     if len(names) > 1:
         return pandas.MultiIndex.from_tuples(values, names=names)
     return pandas.Index(values, name=names[0], dtype=_known_type(data["dtype"]))
@@ -361,7 +387,7 @@ def _known_type(text: str) -> str | None:
 
 def _decode_series(codec: Codec, data: dict[str, Any]) -> Any:
     pandas = _import("pandas")
-    values = pandas.Series(codec.decode(data["v"]), name=codec.decode(data["name"]), dtype=_known_type(data["dtype"]))
+    values = pandas.Series(codec.read(data["v"]), name=codec.read(data["name"]), dtype=_known_type(data["dtype"]))
     values.index = _decode_index(codec, data["index"])
     return values
 
@@ -372,7 +398,9 @@ def _decode_frame(codec: Codec, data: dict[str, Any]) -> Any:
     index = _decode_index(codec, data["index"])
     frame = pandas.concat(columns, axis=1) if columns else pandas.DataFrame(index=range(len(index)))
     names = [column.name for column in columns]
-    frame.columns = pandas.MultiIndex.from_tuples(names, names=codec.decode(data["levels"])) if "levels" in data else names
+    frame.columns = (
+        pandas.MultiIndex.from_tuples(names, names=codec.read(data["levels"])) if "levels" in data else names
+    )
     frame.index = index
     return frame
 
@@ -408,14 +436,14 @@ def _decode_theirs(codec: Codec, data: dict[str, Any]) -> Any:
 
 _DECODERS: dict[str, Callable[[Codec, dict[str, Any]], Any]] = {
     "int": lambda c, v: int(v["v"], 16),
-    "dict": lambda c, v: {c.decode(key): c.decode(item) for key, item in v["v"]},
-    "tuple": lambda c, v: tuple(c.decode(v["v"])),
-    "set": lambda c, v: set(c.decode(v["v"])),
-    "frozenset": lambda c, v: frozenset(c.decode(v["v"])),
+    "dict": lambda c, v: {c.read(key): c.read(item) for key, item in v["v"]},
+    "tuple": lambda c, v: tuple(c.read(v["v"])),
+    "set": lambda c, v: set(c.read(v["v"])),
+    "frozenset": lambda c, v: frozenset(c.read(v["v"])),
     "bytes": lambda c, v: binascii.a2b_base64(v["v"]),
     "bytearray": lambda c, v: bytearray(binascii.a2b_base64(v["v"])),
     "complex": lambda c, v: complex(*v["v"]),
-    "range": lambda c, v: range(*c.decode(v["v"])),
+    "range": lambda c, v: range(*c.read(v["v"])),
     "datetime": _decode_datetime,
     "time": _decode_datetime,
     "date": lambda c, v: _import("datetime").date.fromisoformat(v["v"]),
@@ -486,21 +514,24 @@ class _FinalAnswer(BaseException):
 
 
 class Worker:
-    def __init__(self, requests: int, replies: int, capture: int) -> None:
-        self.requests = open(requests, "rb", buffering=1 << 16)  # noqa: SIM115, PTH123 - lives as long as the process
-        self.replies, self.capture = replies, capture
+    def __init__(self, requests: int, replies: int, capture: int, no_input: int) -> None:
+        self.requests = open(requests, "rb", buffering=1 << 16)  # noqa: SIM115 - lives as long as the process
+        self.replies, self.capture, self.no_input = replies, capture, no_input
         self.pid = _getpid()
         self.codec = Codec(os.urandom(8).hex(), unpickle=True)
         self.module = ModuleType("__main__")
         self.names = self.module.__dict__
+        self.names["display"] = self.display
         self.stubs: dict[str, Callable[..., Any]] = {}
         self.sources: dict[str, list[str]] = {}
         self.images: list[Any] = []
         self.waiting: dict[int, list[Any]] = {}
         self.calls = 0
         self.action = 0  # 0: none is running
-        self.interruptible = self.interrupted = False
+        self.interruptible = False
+        self.to_interrupt = 0
         self.loop: Any = None
+        self.remembers = False
         self.sending = _lock()
         self.jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
@@ -525,8 +556,8 @@ class Worker:
                     waiter[1] = message
                     waiter[0].release()
             elif message["op"] == "interrupt":
-                if message["n"] == self.action:
-                    self.interrupted = True
+                self.to_interrupt = message["n"]
+                if self.action == message["n"]:  # if it has not begun yet, it looks when it does
                     _pthread_kill(_main_thread, _SIGINT)
             else:
                 self.jobs.put(message)
@@ -548,7 +579,10 @@ class Worker:
             self.set_tools(message["tools"])
         elif message["op"] == "variables":
             for name, data in message["values"].items():
-                self.names[name] = self.codec.decode(data)
+                try:
+                    self.names[name] = self.codec.decode(data)
+                except ValueError as error:
+                    print(f"(the variable {name} could not be read: {error})")
 
     # Tools
 
@@ -593,8 +627,8 @@ class Worker:
             self.calls = number = self.calls + 1
         message["id"] = number
         self.waiting[number] = waiter
-        self.send(message)
         try:
+            self.send(message)
             waiter[0].acquire()
         finally:
             self.waiting.pop(number, None)
@@ -612,13 +646,15 @@ class Worker:
     def run(self, message: dict[str, Any]) -> None:
         number, source = message["n"], message["code"]
         done: dict[str, Any] = {"op": "done", "n": number, "final": False}
-        self.images, self.interrupted = [], False
-        self.names.update({n: s for n, s in self.stubs.items() if n == "final_answer" or not callable(self.names.get(n))})
-        self.names.update(display=self.display, __name__="__main__")
+        self.images = []
+        if "final_answer" in self.stubs:  # `final_answer = 5` is a common slip
+            self.names["final_answer"] = self.stubs["final_answer"]
         _signal(_SIGINT, self.on_interrupt)
         self.action, self.interruptible = number, True
         try:
             try:
+                if self.to_interrupt == number:
+                    self.on_interrupt()
                 done |= self.result(self.evaluate(source, number))
                 self.figures()
             finally:
@@ -630,7 +666,7 @@ class Worker:
             if type(error) is SystemExit and error.code in (None, 0):
                 done["value"] = None
             else:
-                done["error"] = self.failure(error, source, number)
+                done["error"] = self.failure(error, number)
             self.figures()
         if _getpid() != self.pid:  # a forked child that ran on to here
             try:
@@ -647,7 +683,7 @@ class Worker:
         tree = compile(source, filename, "exec", _ast.PyCF_ONLY_AST | _TOP_LEVEL_AWAIT, True)
         mark_value(tree.body)
         code = compile(tree, filename, "exec", _TOP_LEVEL_AWAIT, True)
-        self.remember(filename, source)
+        self.remember(filename)
         self.names.pop(VALUE, None)
         if code.co_flags & 0x80:  # the code awaits: it is a coroutine
             self.await_it(eval(code, self.names))
@@ -655,12 +691,14 @@ class Worker:
             exec(code, self.names)
         return self.names.pop(VALUE, None)
 
-    def remember(self, filename: str, source: str) -> None:
+    def remember(self, filename: str) -> None:
         """So that tracebacks that the code prints, and `inspect.getsource`, show its lines."""
-        if "linecache" in sys.modules:
-            cache = sys.modules["linecache"].cache
-            for name, lines in self.sources.items():
-                cache[name] = (len(source), None, [line + "\n" for line in lines], name)
+        if "linecache" not in sys.modules:
+            return
+        cache = sys.modules["linecache"].cache
+        for name in [filename] if self.remembers else self.sources:
+            cache[name] = (1, None, [line + "\n" for line in self.sources[name]], name)
+        self.remembers = True
 
     def await_it(self, coroutine: Any) -> None:
         if self.loop is None or self.loop.is_closed():
@@ -674,12 +712,13 @@ class Worker:
                 task.cancel()
                 try:
                     self.loop.run_until_complete(task)
-                except BaseException:  # noqa: BLE001, S110 - how it took the news does not matter
+                except BaseException:  # noqa: BLE001 - how it took the news does not matter
                     pass
             raise
 
     def on_interrupt(self, *_: object) -> None:
-        if self.interruptible and self.interrupted:
+        if self.interruptible and self.to_interrupt == self.action:
+            self.interruptible = False
             raise KeyboardInterrupt
 
     def result(self, value: Any) -> dict[str, Any]:
@@ -695,8 +734,9 @@ class Worker:
         for stream in (sys.stdout, sys.stderr, _stdout, _stderr):
             try:
                 stream.flush()
-            except Exception:  # noqa: BLE001, S110 - the code may have closed or replaced it
+            except Exception:  # noqa: BLE001 - the code may have closed or replaced it
                 pass
+        os_dup2(self.no_input, 0)
         os_dup2(self.capture, 1)
         os_dup2(self.capture, 2)
         self.restore_streams()
@@ -712,7 +752,7 @@ class Worker:
         self.send(done)
 
     def restore_streams(self) -> None:
-        global _stdout, _stderr  # noqa: PLW0603 - the process's own streams
+        global _stdout, _stderr
         if _stdout.closed or _stderr.closed:
             _stdout, _stderr = open_stream(1), open_stream(2)
         sys.stdout, sys.stderr = _stdout, _stderr
@@ -754,10 +794,18 @@ class Worker:
 
     # What went wrong
 
-    def failure(self, error: BaseException, source: str, number: int) -> dict[str, Any]:
+    def failure(self, error: BaseException, number: int) -> dict[str, Any]:
+        try:
+            return self.explain(error, number)
+        except BaseException as second:  # noqa: BLE001 - an exception is an object of the code's, with surprises in it
+            text = f"Code execution failed due to: {type(error).__name__} (and it does not print: {type(second).__name__})"
+            return {"text": text, "interrupted": False}
+
+    def explain(self, error: BaseException, number: int) -> dict[str, Any]:
         name = type(error).__name__
         text = short_text(error, 10_000)
-        told = {"kind": name, "message": text, "interrupted": self.interrupted and isinstance(error, KeyboardInterrupt)}
+        stopped = self.to_interrupt == number and isinstance(error, KeyboardInterrupt)
+        told: dict[str, Any] = {"interrupted": stopped}
         if isinstance(error, SyntaxError) and error.filename in (f"<action {number}>", None):
             told["text"] = f"Code parsing failed on line {error.lineno} due to: {name}: {text}\n"
             if error.text:
@@ -767,6 +815,7 @@ class Worker:
         if not frames:
             told["text"] = f"Code parsing failed due to: {name}: {text}"
             return told
+        told["line"] = frames[0][1]
         lines = [f"Code execution failed at line '{frames[0][1]}' due to: {name}: {text}"]
         lines += [f"Note: {note}" for note in getattr(error, "__notes__", ())]
         lines += self.trace(error, number, set())
@@ -794,7 +843,6 @@ class Worker:
             yield from self.trace(cause, number, seen)
 
     def frames(self, trace: TracebackType | None, number: int) -> Iterator[tuple[str, str]]:
-        here = os.getcwd() if trace else ""
         while trace is not None:
             code, line = trace.tb_frame.f_code, trace.tb_lineno
             place, name = f"line {line}", code.co_filename
@@ -807,8 +855,8 @@ class Worker:
                     continue
                 text = self.sources[name][line - 1].strip() if line <= len(self.sources[name]) else ""
                 yield f"{place}, in {code.co_name}" if code.co_name != "<module>" else place, text
-            elif name.startswith(here + "/") or name.startswith(_home + "/"):
-                yield f"{os.path.relpath(name, _home)}, line {line}, in {code.co_name}", file_line(name, line)
+            elif name.startswith(_home + "/") and "site-packages" not in name:
+                yield f"{name[len(_home) + 1 :]}, line {line}, in {code.co_name}", file_line(name, line)
             trace = trace.tb_next
 
 
@@ -839,13 +887,9 @@ def mark_value(body: list[Any]) -> None:
         if isinstance(last, _ast.AugAssign) or last.value is not None:
             value = placed(_ast.Name(last.target.id, _ast.Load()))
             body.append(placed(_ast.Assign([name(_ast.Store())], value, None)))
-    elif isinstance(last, (_ast.If, _ast.With, _ast.AsyncWith)):
+    elif isinstance(last, _ast.If):
         mark_value(last.body)
-        mark_value(getattr(last, "orelse", []))
-    elif isinstance(last, _ast.Try):
-        mark_value(last.orelse or last.body)
-        for handler in last.handlers:
-            mark_value(handler.body)
+        mark_value(last.orelse)
 
 
 def statement_at(lines: list[str], trace: TracebackType) -> str:
@@ -877,7 +921,7 @@ def file_line(name: str, number: int) -> str:
 
 
 def open_stream(number: int) -> Any:
-    return open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    return open(number, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
 
 
 def limit(config: dict[str, Any]) -> None:
@@ -893,17 +937,18 @@ def limit(config: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    global os_dup2, _signal, _SIGINT, _pthread_kill, _main_thread, _stdout, _stderr, _home  # noqa: PLW0603
+    global os_dup2, _signal, _SIGINT, _pthread_kill, _main_thread, _stdout, _stderr, _home
+    import _signal as signal  # not the Python module around it, which code may have broken
     import fcntl
-    import signal
     import threading  # here, so that it takes this thread for the main one
 
     config = from_line(sys.argv[2].encode())
     high = fcntl.F_DUPFD_CLOEXEC
     requests, replies, capture = (fcntl.fcntl(number, high, 200) for number in (0, 1, 2))
     nothing = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(nothing, 0)
+    no_input = fcntl.fcntl(nothing, high, 200)
     os.close(nothing)
+    os.dup2(no_input, 0)
     os.dup2(2, 1)
     os_dup2, _signal, _SIGINT = os.dup2, signal.signal, signal.SIGINT
     _pthread_kill, _main_thread = signal.pthread_kill, threading.get_ident()
@@ -915,8 +960,8 @@ def main() -> None:
     sys.argv = [""]
     _stdout, _stderr = open_stream(1), open_stream(2)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _stdout, _stderr
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
-    worker = Worker(requests, replies, capture)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    worker = Worker(requests, replies, capture, no_input)
     sys.modules["__main__"] = worker.module
     worker.names["__builtins__"] = builtins
 

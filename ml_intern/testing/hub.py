@@ -56,6 +56,8 @@ class LocalHub(Service):
 
     def start(self) -> "LocalHub":
         """Listen; returns once requests are answered."""
+        if self.store.closed:
+            self.store = self._hub.store = Store(self.data)
         super().start()
         self._hub.url = self.url
         # The same server by another name: clients treat it as the content network it stands for.

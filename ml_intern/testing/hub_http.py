@@ -1,8 +1,8 @@
 """Requests to the local Hub: who asks, for what, and which handler answers."""
 
 import hashlib
+import hmac
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from ml_intern.testing.hub_card import Profile, profile
 from ml_intern.testing.hub_store import Commit, Refused, Repo, Store
 
-logger = logging.getLogger(__name__)
 _PARTS = {
     "types": r"(?P<types>models|datasets|spaces)",
     "prefix": r"(?P<prefix>datasets/|spaces/)?",
@@ -75,7 +74,7 @@ class Hub:
 
     def sign(self, sha256: str) -> str:
         """What makes a download address valid: content is not readable for just anyone who knows its digest."""
-        return hashlib.sha256(self.secret + sha256.encode()).hexdigest()[:32]
+        return hmac.digest(self.secret, sha256.encode(), "sha256").hex()[:32]
 
 
 @dataclass

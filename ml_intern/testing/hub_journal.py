@@ -58,6 +58,11 @@ class Journal:
         self._file.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file was let go of."""
+        return self._file.closed
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()

@@ -147,6 +147,11 @@ class Store:
         for record in self._journal.read():
             self._apply(record)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the folder was let go of."""
+        return self._journal.closed
+
     def close(self) -> None:
         """Let another process have the folder."""
         self._journal.close()

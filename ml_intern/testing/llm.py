@@ -203,9 +203,9 @@ def _error(fail: Fail) -> JSONResponse:
 
 def _stopped(reply: Reply, stop: str | list[str] | None) -> Reply:
     """Cut the text before the first stop sequence in it, as a real server does."""
-    found = [reply.content.find(s) for s in ([stop] if isinstance(stop, str) else stop or []) if s and reply.content]
-    places = [place for place in found if place >= 0]
-    return replace(reply, content=reply.content[: min(places)], finish_reason="stop") if places else reply
+    text = reply.content or ""
+    places = [text.find(s) for s in ([stop] if isinstance(stop, str) else stop or []) if s and s in text]
+    return replace(reply, content=text[: min(places)], finish_reason="stop") if places else reply
 
 
 def _usage(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _usage(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     images = sum(message_images(message) for message in body["messages"])
     asked = len(tools) + sum(len(message_text(message)) for message in body["messages"])
     said = len(reply.content or "") + len(reply.reasoning or "")
-    said += sum(len(call.name) + len(json.dumps(call.arguments)) for call in reply.tool_calls or [])
+    said += sum(len(call.name) + len(call.json) for call in reply.tool_calls or [])
     prompt = reply.prompt_tokens if reply.prompt_tokens is not None else _tokens(asked) + IMAGE_TOKENS * images
     completion = reply.completion_tokens if reply.completion_tokens is not None else _tokens(said)
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -231,7 +231,7 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
         {
             "id": call.id or f"call_{index}",
             "type": "function",
-            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+            "function": {"name": call.name, "arguments": call.json},
         }
         for index, call in enumerate(reply.tool_calls or [])
     ]
@@ -262,14 +262,14 @@ def _events(reply: Reply, identity: dict[str, Any], usage: dict[str, Any] | None
     def delta(finish_reason: str | None = None, **delta: Any) -> bytes:
         return event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}])
 
-    def pieces(text: str | None) -> Iterator[str]:
-        for start in range(0, len(text or ""), reply.chunk_chars):
+    def pieces(text: str) -> Iterator[str]:
+        for start in range(0, len(text), reply.chunk_chars):
             yield text[start : start + reply.chunk_chars]
 
     yield delta(role="assistant", content="")
-    for piece in pieces(reply.reasoning):
+    for piece in pieces(reply.reasoning or ""):
         yield delta(reasoning_content=piece)
-    for piece in pieces(reply.content):
+    for piece in pieces(reply.content or ""):
         yield delta(content=piece)
     for index, call in enumerate(_calls(reply)):
         function = call["function"]

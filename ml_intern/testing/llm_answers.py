@@ -16,11 +16,16 @@ from ml_intern.testing.recording import RecordedTurns, newest_observation
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool call in an answer: the tool's name, its arguments, and an id (made up when not given)."""
+    """A tool call in an answer: the tool's name, its arguments (a text goes out as it is), an id (made up if none)."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] | str
     id: str | None = None
+
+    @property
+    def json(self) -> str:
+        """The arguments as they go over the wire."""
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Script:
             item = self.leftover.pop(0)
         if isinstance(item, Exception):
             raise item
-        return item(request) if callable(item) else item
+        return item if isinstance(item, str | Reply) else item(request)
 
 
 def scripted(items: Sequence[str | Reply | Exception | Answer]) -> Script:

@@ -42,9 +42,11 @@ ScriptItem = str | ChatMessage | Exception | Callable[[list[ChatMessage]], "str 
 class _Canned(Model):
     """What both models share: records requests, cuts at stop sequences, counts tokens, streams in pieces."""
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, keep_requests: int | None = None) -> None:
         super().__init__(model_id=model_id)
         self.requests: list[list[ChatMessage]] = []
+        self.calls = 0
+        self._keep = keep_requests
         self._counted = 0
         self._lock = threading.Lock()
 
@@ -59,10 +61,13 @@ class _Canned(Model):
         tools_to_call_from: list[Any] | None = None,
         **kwargs: Any,
     ) -> ChatMessage:
-        messages = [ChatMessage.from_dict(m) if isinstance(m, dict) else m for m in messages]
+        messages = [m if isinstance(m, ChatMessage) else ChatMessage.from_dict(m) for m in messages]
         with self._lock:
             input_tokens = self._count(messages)
+            self.calls += 1
             self.requests.append(messages)
+            if self._keep is not None:
+                del self.requests[: -max(1, self._keep)]
             answer = self._answer(messages)
         content = answer.content
         if isinstance(content, str):
@@ -99,9 +104,11 @@ class ScriptedModel(_Canned):
         script (sequence):
             The answers in order: a text, a `ChatMessage`, an exception to raise, or a function of the messages.
         model_id (`str`, defaults to `"scripted"`): Its name.
+        keep_requests (`int`, *optional*): Keep only so many of the newest requests, for very long runs.
 
     Attributes:
         requests (`list[list[ChatMessage]]`): The messages of every call, in order.
+        calls (`int`): How often it was called.
         leftover (`list`): What was not asked for yet.
 
     Raises:
@@ -109,8 +116,10 @@ class ScriptedModel(_Canned):
         UnconsumedScript: From `assert_done()` and at the end of a `with` block, when answers are left.
     """
 
-    def __init__(self, script: Sequence[ScriptItem], model_id: str = "scripted") -> None:
-        super().__init__(model_id)
+    def __init__(
+        self, script: Sequence[ScriptItem], model_id: str = "scripted", keep_requests: int | None = None
+    ) -> None:
+        super().__init__(model_id, keep_requests)
         self.leftover = list(script)
         self._total = len(self.leftover)
         self._surprises = 0
@@ -127,9 +136,7 @@ class ScriptedModel(_Canned):
 
     def _surprise(self, messages: list[ChatMessage]) -> str:
         asked = _text(messages[-1])[:200] if messages else ""
-        return (
-            f"The model was called {len(self.requests)} times, its script has {self._total}. Last message: {asked!r}"
-        )
+        return f"The model was called {self.calls} times, its script has {self._total}. Last message: {asked!r}"
 
     def assert_done(self) -> None:
         """Fail unless every answer was asked for, and no more (an agent may have swallowed that error)."""

@@ -10,16 +10,14 @@ import re
 import shlex
 import socket
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Self
 
 import uvicorn
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ml_intern.testing.faults import Drop, Exchange, Failure, RecordedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -29,51 +27,31 @@ SERVICES = {
     "arxiv": "ml_intern.testing.arxiv:LocalArxiv",
     "llm": "ml_intern.testing.llm:LocalLLM",
 }
-Drop = bool | int | Literal["answer"]
-_KEPT_HEADERS = ("authorization", "content-type", "range", "user-agent", "x-api-key", "if-none-match")
 
 
-@dataclass(frozen=True)
-class RecordedRequest:
-    """One request as it came in.
+class _Server(uvicorn.Server):
+    """uvicorn, but told from another thread to stop it does so at once, not when it next looks."""
 
-    Args:
-        method (`str`): Such as `"GET"`.
-        path (`str`): As sent, still quoted, with the query.
-        headers (`dict[str, str]`): The headers that matter to a test (lower case names), tokens included.
-        status (`int`): What was answered; 0 when the connection was dropped before an answer.
-    """
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self.running = threading.Event()
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    method: str
-    path: str
-    headers: dict[str, str]
-    status: int
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.running.set()
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), 0.1)
 
-
-@dataclass
-class Failure:
-    """A fault that a service shows for the next requests it matches: see [`Service.fail`]."""
-
-    path: re.Pattern[str]
-    method: str | None
-    status: int | None
-    headers: dict[str, str]
-    body: bytes
-    delay: float
-    drop: Drop
-    after: int
-    times: int | None
-
-    def takes(self, method: str, target: str) -> bool:
-        """Whether this request is hit; counts down."""
-        if self.times == 0 or (self.method and self.method != method) or not self.path.search(target):
-            return False
-        if self.after:
-            self.after -= 1
-            return False
-        if self.times is not None:
-            self.times -= 1
-        return True
+    def stop(self) -> None:
+        """Finish what is under way, and end."""
+        self.should_exit = True
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._told.set)
 
 
 class Service:
@@ -96,7 +74,7 @@ class Service:
         self.port = port
         self.requests: list[RecordedRequest] = []
         self._failures: list[Failure] = []
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -111,6 +89,8 @@ class Service:
         if self._server is not None:
             return self
         listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        # Accepted connections take this over; without it each answer waits 40 ms for the client's delayed ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._answer,
@@ -123,15 +103,14 @@ class Service:
             loop="asyncio",
             timeout_graceful_shutdown=1,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}, name=type(self).__name__, daemon=True
         )
         thread.start()
-        while not server.started:
+        while not server.running.wait(0.1):
             if not thread.is_alive():
                 raise RuntimeError(f"{type(self).__name__} did not start on port {self.port}; its log says why.")
-            time.sleep(0.002)
         self._server, self._thread = server, thread
         return self
 
@@ -139,7 +118,7 @@ class Service:
         """Stop listening and wait for the thread. The port is kept for a later [`~Service.start`]."""
         if self._server is None or self._thread is None:
             return
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join(timeout=10)
         self._server = self._thread = None
 
@@ -194,93 +173,12 @@ class Service:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(self._failures, self.requests, scope, receive, send)
+        exchange = Exchange(self._failures, self.requests, scope, receive, send)
         try:
             await exchange.run(self.app)
         except Exception:  # the boundary of the service: a bug is logged, and answered as 400 (see Service)
             logger.exception("%s %s failed inside the local service", exchange.method, exchange.target)
             await exchange.own_up()
-
-
-class _Exchange:
-    """One request, and what becomes of it."""
-
-    def __init__(
-        self, failures: list[Failure], log: list[RecordedRequest], scope: Scope, receive: Receive, send: Send
-    ):
-        self._log, self._scope, self._receive, self._send = log, scope, receive, send
-        self.method, self.target = scope["method"], scope["raw_path"].decode("latin-1")
-        if scope["query_string"]:
-            self.target += "?" + scope["query_string"].decode("latin-1")
-        self.failure = next((one for one in failures if one.takes(self.method, self.target)), None)
-        drop = self.failure.drop if self.failure else False
-        self._left = None if isinstance(drop, bool | str) else drop  # bytes of the body until the connection breaks
-        self._started = False
-        self._held: list[Message] = []
-
-    async def run(self, app: ASGIApp) -> None:
-        """Let the app answer, or fail as was asked for."""
-        failure = self.failure
-        if failure and failure.delay:
-            await asyncio.sleep(failure.delay)
-        if failure and failure.drop is True:
-            await self._hang_up()
-        elif failure and failure.drop == "answer":
-            await app(self._scope, self._receive, _swallow)
-            await self._hang_up()
-        elif failure and failure.status is not None:
-            await Request(self._scope, self._receive).body()
-            await self._say(Response(failure.body, failure.status, failure.headers))
-        else:
-            await app(self._scope, self._receive, self._hold_errors)
-            for message in self._held:
-                await self._forward(message)
-
-    async def own_up(self) -> None:
-        """Say that there is a bug, if nothing else was said."""
-        if not self._started:
-            text = f"Bug in the local service at {self.method} {self.target}; its log has the traceback."
-            await self._say(JSONResponse({"error": text}, 400))
-
-    async def _say(self, response: Response) -> None:
-        await response(self._scope, self._receive, self._forward)
-
-    async def _hold_errors(self, message: Message) -> None:
-        # Starlette answers a bug with 500 and then raises it: keep a 500 back until it is clear that it was meant.
-        if self._held or message.get("status") == 500:
-            self._held.append(message)
-        else:
-            await self._forward(message)
-
-    async def _forward(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._started = True
-            self._record(message["status"])
-        elif self._left is not None:
-            part = message.get("body", b"")[: self._left]
-            self._left -= len(part)
-            await self._send({**message, "body": part, "more_body": True})
-            if self._left == 0 or not message.get("more_body"):
-                await self._hang_up(record=False)
-            return
-        await self._send(message)
-
-    def _record(self, status: int) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
-        kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-        self._log.append(RecordedRequest(self.method, self.target, kept, status))
-
-    async def _hang_up(self, *, record: bool = True) -> None:
-        if record:
-            self._record(0)
-        # ASGI has no word for "close without an answer": `send` is a method of uvicorn's request cycle, which has it.
-        cast(Any, self._send).__self__.transport.close()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-
-async def _swallow(message: Message) -> None:
-    pass
 
 
 def main(arguments: list[str] | None = None) -> None:

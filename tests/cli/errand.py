@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from ml_intern.cli import guarded
-from ml_intern.cli.run import Order, run
+from ml_intern.cli.run import Order, run_with
+from ml_intern.events import Warned
 from ml_intern.testing.models import ScriptedModel
 
 
@@ -17,8 +19,8 @@ def action(thought: str, code: str) -> str:
 PUBLISH = """
 import os
 os.makedirs("out")
-open("out/README.md", "w").write("# A model")
-print(hub_push("out", "me/tiny"))
+open("out/README.md", "w").write("# A data set")
+print(hub_push("out", "me/tiny", repo_type="dataset"))
 """
 DONE = action("That is all.", "final_answer('forty-two')")
 ERRANDS = {
@@ -35,6 +37,10 @@ ERRANDS = {
 }
 
 
+# Whoever runs this may have a token: nothing of a test leaves the machine.
+os.environ.update(HF_ENDPOINT="http://127.0.0.1:9", ML_INTERN_SHARE_TRACES="0")
+
+
 def main(name: str, home: str, *flags: str) -> int:
     order = Order(
         task=f"An errand that {name}",
@@ -44,7 +50,7 @@ def main(name: str, home: str, *flags: str) -> int:
         yes="--yes" in flags,
         json="--json" in flags,
     )
-    return run(order)
+    return run_with(order, lambda show: show(Warned(text="told from outside")) if "--lend" in flags else None)
 
 
 if __name__ == "__main__":

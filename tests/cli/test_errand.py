@@ -23,10 +23,12 @@ def traces(home: Path) -> list[Path]:
 
 
 def test_a_task_from_beginning_to_end(tmp_path: Path) -> None:
-    shown = errand("works", tmp_path)
+    shown = errand("works", tmp_path, "--lend")
     assert (shown.returncode, shown.stderr) == (0, "")
     for part in (
+        "  ! told from outside\n",
         "task       An errand that works\n",
+        "jail       ",
         "Step 1\n  I count.\n",
         "    for n in range(43):\n",
         "  │ … 35 lines before\n  │ line 35\n",
@@ -60,15 +62,15 @@ def test_what_nobody_can_be_asked_about_is_denied(tmp_path: Path) -> None:
     shown = errand("publishes", tmp_path)
     assert shown.returncode == 4
     assert "? hub_push wants to change something outside" in shown.stdout
-    assert "out/README.md  9 bytes  sha256 " in shown.stdout
+    assert "out/README.md  12 bytes  sha256 " in shown.stdout
     assert "--yes" in shown.stdout
 
 
 def test_a_stop_at_the_question_ends_the_turn(tmp_path: Path) -> None:
     with Terminal(str(ERRAND), "publishes", str(tmp_path)) as terminal:
         card = terminal.until("[s] stop > ", 30)
-        assert "out/README.md  9 bytes  sha256 " in card
-        assert "# A model" in card or "README.md" in card
+        assert "out/README.md  12 bytes  sha256 " in card
+        assert "│ # A data set" in card
         terminal.type("s\n")
         assert terminal.ends(20) == 4
         assert "Step 2" not in terminal.screen

@@ -140,6 +140,14 @@ def test_long_code_is_folded_and_verbose_is_not() -> None:
     assert all(f"line_{n}\n" in shown(answered(code=code), verbose=True) for n in range(100))
 
 
+def test_a_line_without_end_is_cut() -> None:
+    code = f"data = '{'x' * 100_000}'\nprint(1)"
+    text = shown(answered(code=code), terminal=True)
+    assert len(text) < 3000
+    assert "…" in text
+    assert "x" * 100_000 in shown(answered(code=code), verbose=True)
+
+
 def test_the_last_lines_of_output_stay() -> None:
     printed = [e.CodePrinted(step=1, text=f"{n}\n") for n in range(100)]
     done = e.StepFinished(step=1, observation="", error="", seconds=1)

@@ -116,6 +116,17 @@ def test_everything_is_there_after_a_restart(hub, api, tmp_path):
         assert as_user(again, "hf_ann").repo_exists("acme/more")
 
 
+def test_hub_starts_again_at_the_same_address(hub, api):
+    url = hub.url
+    hub.seed("acme/model", "model", {"a.txt": b"a"})
+    hub.close()
+    with hub:
+        assert hub.url == url
+        assert api.file_exists("acme/model", "a.txt")
+        api.upload_file(repo_id="acme/model", path_or_fileobj=b"b", path_in_repo="a.txt")
+        assert hub.read("acme/model", "model", "a.txt") == b"b"
+
+
 def test_folder_belongs_to_one_hub_at_a_time(hub, tmp_path):
     with pytest.raises(RuntimeError, match="in use by another local Hub"):
         LocalHub(tmp_path / "hub")

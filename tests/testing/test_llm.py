@@ -120,6 +120,12 @@ def test_stop_sequences_cut_before_the_first(stop, expected):
     assert choice.finish_reason == ("length" if expected == CODE else "stop")
 
 
+def test_tool_arguments_that_are_no_json_are_sent_as_they_are():
+    with LocalLLM(lambda request: Reply("", [ToolCall("add", '{"a": 1')])) as llm:
+        message = openai_client(llm).chat.completions.create(model="m", messages=HELLO).choices[0].message
+    assert message.tool_calls[0].function.arguments == '{"a": 1'
+
+
 def test_models_and_paths_without_v1():
     with LocalLLM(lambda request: "hi", models=("a", "b")) as llm:
         assert [model.id for model in openai_client(llm).models.list()] == ["a", "b"]
@@ -154,17 +160,18 @@ def test_a_failure_has_status_message_code_and_headers():
     assert caught.value.code == "rate_limit_exceeded"
 
 
+@pytest.mark.parametrize("after_bytes", [0, 900])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_cut_breaks_the_connection_in_the_middle(stream):
+def test_a_cut_breaks_the_connection_in_the_middle(stream, after_bytes):
     import httpx
     import openai
 
-    with LocalLLM(scripted([Cut(900), "back again"])) as llm:
+    with LocalLLM(scripted([Cut(after_bytes), "back again"])) as llm:
         client, got = openai_client(llm), []
         with pytest.raises((httpx.RemoteProtocolError, openai.APIConnectionError)):
             answer = client.chat.completions.create(model="m", messages=HELLO, stream=stream)
             got.extend(answer)
-        assert (len(got) > 0) == stream
+        assert (len(got) > 0) == (stream and after_bytes > 0)
         assert client.chat.completions.create(model="m", messages=HELLO).choices[0].message.content == "back again"
 
 

@@ -91,6 +91,14 @@ def test_usage_counts_the_whole_prompt_whether_it_grew_or_changed():
     assert model.generate([second]).token_usage.input_tokens == 10
 
 
+def test_only_the_newest_requests_are_kept_when_asked():
+    model = ScriptedModel(["a", "b", "c"], keep_requests=2)
+    for text in ("one", "two", "three"):
+        model.generate([user(text)])
+    assert [request[0].content[0]["text"] for request in model.requests] == ["two", "three"]
+    assert model.calls == 3
+
+
 def test_an_unexpected_call_fails_at_once_and_again_at_the_end():
     model = ScriptedModel(["only"])
     model.generate([user("one")])

@@ -106,6 +106,14 @@ def test_a_file_that_breaks_off_is_not_taken_for_whole(download, hub, workspace)
     assert there(workspace) == {}
 
 
+def test_a_file_of_another_size_than_the_commit_says_is_refused(download, hub, workspace):
+    said = {"X-Repo-Commit": hub.store.find("dataset", "acme/reviews").refs["refs/heads/main"], "ETag": '"abc"'}
+    hub.fail("/resolve/.*README", status=200, headers=said, body=b"# Rev", times=None)
+    with pytest.raises(OSError, match=r"README.md of dataset acme/reviews did not arrive whole|Consistency check"):
+        download(repo_id="acme/reviews", files=["README.md"])
+    assert there(workspace) == {}
+
+
 def test_names_that_lead_out_are_refused(hub, workspace):
     hub.seed("acme/evil", "dataset", {"../../evil.txt": b"x"})
     with pytest.raises(ValueError, match="lead out of a folder"):

@@ -66,6 +66,14 @@ def test_what_a_good_dataset_looks_like(hub, source):
     assert found["files_total"]["count"] == 4
 
 
+def test_a_hub_of_ones_own_is_not_looked_up_at_the_viewer_of_another(hub, monkeypatch):
+    """Neither its token nor the names of its datasets are any business of huggingface.co."""
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*reviews(0, 10))})
+    (note,) = inspect()["notes"]
+    assert note.startswith("HF_ENDPOINT is a Hub of its own and HF_DATASETS_SERVER names no viewer for it.")
+
+
 def test_everything_that_speaks_against_training_on_it(hub, source):
     train = [*reviews(0, 96), {"id": 96, "text": None, "label": 0}]
     train += [{"id": 97, "text": "review  NUMBER 5 of this film.", "label": 0}, *reviews(7, 8)]

@@ -12,6 +12,7 @@ from ml_intern.tools import HubPushTool
 from saving import assert_survives_saving
 
 from ml_intern.execution.workspace import Workspace
+from ml_intern.router import ToolRouter
 
 EVALUATION = {
     "task": "text-classification",
@@ -380,6 +381,36 @@ class TestPreview:
         lay(workspace.root, {"out/__pycache__/a.pyc": b"x", "out/.git/config": b"x"})
         assert "Left out: .git/config, __pycache__/a.pyc" in push.preview(**MODEL)
         assert push(**MODEL)["files"] == 3
+
+
+class TestCheck:
+    def test_what_will_be_refused_is_known_before_anyone_is_asked(self, push, hub):
+        hub.close()
+        assert push.check(**MODEL, private=True) is None
+        for wrong in (judged(candidate=0.7), {**MODEL, "metadata": None}, {**MODEL, "repo_id": "no good"}):
+            with pytest.raises(ValueError, match="Not pushed to"):
+                push.check(**wrong)
+
+    def test_a_router_freezes_what_is_shown_and_sends_that(self, hub, workspace):
+        lay(workspace.root, {"out/a.txt": b"as approved"})
+        steps = []
+
+        def fire(step):
+            steps.append(step)
+            lay(workspace.root, {"out/a.txt": b"changed while a person was reading"})
+
+        router = ToolRouter(fire)
+        router.find_workspace = lambda: workspace
+        router["hub_push"] = HubPushTool()
+        call = {"folder": "/workspace/out", "repo_id": "notes", "repo_type": "dataset", "metadata": {"license": "mit"}}
+        done = router["hub_push"](**call)
+        assert "new repository, private" in steps[0].preview
+        assert [file.path for file in steps[0].files] == ["out/a.txt"]
+        assert hub.read("tester/notes", "dataset", "a.txt") == b"as approved"
+        assert HubPushTool(workspace).reconcile(steps[0].call_id, **call) == done
+        with pytest.raises(ValueError, match="A model needs `evaluation`"):
+            router["hub_push"](**{**call, "repo_type": "model"})
+        assert isinstance(steps[-2].problem, ValueError)
 
 
 class TestVisibility:

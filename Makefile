@@ -1,0 +1,47 @@
+# Everything runs in .venv, made from the hash-pinned requirements.txt. `python3` is 3.11 or newer; set PYTHON for another.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check bench conformance soak lock clean style
+
+demo: $(READY)
+	$(BIN)/python -m ml_intern demo --data .demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/quality/wheel.py
+
+conformance: $(READY)
+	$(BIN)/python tests/conformance/run.py .conformance
+
+bench: $(READY)
+	$(BIN)/python tests/bench/run.py
+
+soak: $(READY)
+	$(BIN)/python -m pytest -q -m "soak or not soak"
+	$(BIN)/python tests/bench/run.py --full
+
+style: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The environment is made again when what it is made of changes.
+$(READY): requirements.txt pyproject.toml
+	"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	"$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+# Needs uv.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --generate-hashes \
+		--no-header --no-annotate --all-extras --group dev pyproject.toml --output-file requirements.txt
+
+clean:
+	rm -rf .venv .demo .conformance build dist *.egg-info
