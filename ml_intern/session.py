@@ -18,7 +18,7 @@ from .approval import ApprovalPolicy
 from .budget import SpendLedger
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome, State
-from .execution import JailExecutor, JailUnavailable, Workspace
+from .execution import JailExecutor, Workspace
 from .models import EndpointModel, LazyLitellm
 from .narrator import Narrator
 from .secrets import Masker
@@ -78,6 +78,7 @@ class Session:
         self._waiting: dict[str, Pending] = {}
         self._thread: threading.Thread | None = None
         self._turn_over = threading.Event()
+        self._interrupted = threading.Event()
         narrator = Narrator(self.events, self.masker)
         workspace = Workspace(self.workspace)
         self.agent = InternAgent(
@@ -117,6 +118,9 @@ class Session:
         if self._thread is not None and self._thread.is_alive():
             raise InternError("This session is busy with a turn", "", "Wait for its end or interrupt it.")
         self._turn_over.clear()
+        self._interrupted.clear()
+        if isinstance(self.model, EndpointModel):
+            self.model.cancelled.clear()
         self._thread = threading.Thread(target=self._turn, args=(task, list(images)), name=f"session-{self.id[:8]}", daemon=True)
         self._thread.start()
 
@@ -126,6 +130,7 @@ class Session:
 
     def interrupt(self) -> None:
         """Stops the turn: running code and tools now, the loop before its next step, a request to the model as it streams."""
+        self._interrupted.set()
         if isinstance(self.model, EndpointModel):
             self.model.cancelled.set()
         self.agent.interrupt()
@@ -160,8 +165,6 @@ class Session:
     def _turn(self, task: str, images: list[Any]) -> None:
         started = time.monotonic()
         self.outcome = None
-        if isinstance(self.model, EndpointModel):
-            self.model.cancelled.clear()
         state, reason, answer = State.ERROR, "", None
         try:
             self._begin(task)
@@ -172,32 +175,39 @@ class Session:
                 state = State.DENIED
                 reason = "; ".join(f"`{tool}` was refused: {why}" for tool, why in self.agent.gate.unmet.items())
         except AgentGenerationError as error:
-            state, reason = (State.INTERRUPTED, "") if self.agent.interrupt_switch else (State.ERROR, str(error.__cause__ or error))
-        except AgentError as error:
-            state, reason = (State.INTERRUPTED, "") if self.agent.interrupt_switch else (State.ERROR, str(error))
-        except (InternError, JailUnavailable) as error:
+            reason = str(error.__cause__ or error)
+        except (AgentError, InternError) as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - a turn that dies must still end in a state, on record and on screen
             reason = f"{type(error).__name__}: {error}"
+        if self._interrupted.is_set() and state is not State.SUCCESS:
+            state, reason = State.INTERRUPTED, ""
         self._end(state, reason, answer, time.monotonic() - started)
 
     def _begin(self, task: str) -> None:
-        model = self.recorder.model
+        """What has to be there before the first step, each slow part said while it takes its time.
+
+        Raises:
+            InternError: interrupted meanwhile; there is no jail.
+        """
         executor = self.agent.python_executor
         jail = executor.jail if isinstance(executor, JailExecutor) else ""
-        self.events.emit(
-            told.SessionStarted(task=task, model=model, workspace=str(self.workspace), trace=str(self.trace), jail=jail)
-        )
+        model, workspace, trace = self.recorder.model, str(self.workspace), str(self.trace)
+        self.events.emit(told.SessionStarted(task=task, model=model, workspace=workspace, trace=trace, jail=jail))
+        self.journal.note("worker", jail=jail)
+        loading = None
         if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
-            # Beside the start of the jail and the reading of the task: by the first request it is mostly there.
-            threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True).start()
+            loading = threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True)
+            loading.start()
         if isinstance(executor, JailExecutor):
             self.events.emit(told.Waiting(on="starting the jail"))
             executor.start()
-            self.journal.note("worker", jail=executor.jail)
-        if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
+        if loading is not None:
             self.events.emit(told.Waiting(on="loading litellm"))
-            LazyLitellm.load()
+            while loading.is_alive() and not self._interrupted.is_set():
+                loading.join(0.1)
+        if self._interrupted.is_set():
+            raise InternError("Interrupted before the first step")
 
     def _end(self, state: State, reason: str, answer: Any, seconds: float) -> None:
         reason = self.masker.text(reason)

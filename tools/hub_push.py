@@ -158,17 +158,24 @@ class HubPushTool(Tool):
             lines.append("Evaluation: " + plan["verdict"])
         sizes = {"README.md": len(plan["readme"].encode()), **plan["sizes"]}
         lines.append(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, from {arguments['folder']}:")
-        lines += [f"  {name}  {sizes[name]:,}" for name in list(sizes)[:50]]
+        lines += [f"  {name if name.isprintable() else repr(name)}  {sizes[name]:,}" for name in list(sizes)[:50]]
         if len(sizes) > 50:
             lines.append(f"  and {len(sizes) - 50} more")
         if plan["left_out"]:
             lines.append(f"Left out: {', '.join(plan['left_out'][:10])}")
         if not old:
-            return "\n".join([*lines, "", "README.md (new):", plan["readme"]])
-        if old == plan["readme"]:
-            return "\n".join([*lines, "", "README.md stays as it is."])
-        changes = difflib.unified_diff(old.splitlines(), plan["readme"].splitlines(), "on the Hub", "new", lineterm="")
-        return "\n".join([*lines, "", "README.md changes:", *changes])
+            lines += ["", "README.md (new):", plan["readme"]]
+        elif old == plan["readme"]:
+            lines += ["", "README.md stays as it is."]
+        else:
+            new = plan["readme"].splitlines()
+            lines += [
+                "",
+                "README.md changes:",
+                *difflib.unified_diff(old.splitlines(), new, "on the Hub", "new", lineterm=""),
+            ]
+        # A card must not be able to clear the terminal, or to turn what is written round.
+        return "".join([c if c.isprintable() or c in "\n\t" else "\ufffd" for c in "\n".join(lines)])
 
     def _plan(self, copy: str, folder: str, repo_id: str, repo_type: str | None = None, **options: Any) -> dict:
         """Copies the folder out of the workspace and says what would be pushed and what is wrong with that."""
@@ -423,16 +430,13 @@ class HubPushTool(Tool):
     def _api(self) -> Any:
         import os
 
+        from huggingface_hub import HfApi, constants
+
         endpoint = self._hub()
         if endpoint != "https://huggingface.co" and "HF_HUB_DISABLE_XET" not in os.environ:
             # A Hub of one's own mostly has no xet storage, and the client no longer asks: it would fail at the first
-            # large file. The client reads the variable when it is imported, so its constant is set as well.
-            os.environ["HF_HUB_DISABLE_XET"] = "1"
-            from huggingface_hub import constants
-
+            # large file. It read the variable when it was imported (smolagents does that), so its constant is set.
             constants.HF_HUB_DISABLE_XET = True
-        from huggingface_hub import HfApi
-
         return HfApi(endpoint=endpoint)
 
     def _full_name(self, repo_id: str) -> str:

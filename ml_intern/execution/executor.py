@@ -407,6 +407,8 @@ class JailExecutor(PythonExecutor):
             if action.interrupted or (action.timed_out and error.get("interrupted") is True):
                 raise self._stopped(action, f"It stood at line {str(error.get('line'))!r}. Variables are kept.")
             raise InterpreterError(str(error.get("text")))
+        if action.interrupted:
+            raise self._stopped(action, "It had just come to its end. Variables are kept.")
         try:
             images = [open_image(data) for data in done.get("images", ())]
             if action.answered:

@@ -24,6 +24,7 @@ class Capture:
         self._lock = threading.Lock()
         self._mark = b""
         self._marked = threading.Event()
+        self._moved = False
         self._text = ""
         self._start()
         self._thread = threading.Thread(target=self._read, name="ml-intern-output", daemon=True)
@@ -44,8 +45,12 @@ class Capture:
             self._marked.clear()
 
     def wait(self, seconds: float) -> bool:
-        """Until the marker, or the end of the pipe, has come."""
-        return self._marked.wait(seconds)
+        """Until the marker, or the end of the pipe, has come; `False` if nothing came for `seconds`."""
+        while not self._marked.wait(seconds):
+            if not self._moved:
+                return False
+            self._moved = False
+        return True
 
     def text(self) -> str:
         """The action's output so far, or all of it once it has ended."""
@@ -74,6 +79,7 @@ class Capture:
                 data = b""
             if not data:
                 break
+            self._moved = True
             data = pending + data
             mark = self._mark
             if mark and (at := data.find(mark)) >= 0:

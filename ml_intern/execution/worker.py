@@ -235,6 +235,10 @@ def _encode_datetime(encoder: _Encoder, value: Any, depth: int) -> Any:
     return data
 
 
+def _encode_timestamp(encoder: _Encoder, value: Any, depth: int) -> Any:
+    return {TAG: "timestamp", "v": value.isoformat(), "zone": None if value.tz is None else str(value.tz)}
+
+
 def _encode_array(encoder: _Encoder, value: Any, depth: int) -> Any:
     if value.dtype.kind == "O":
         return {TAG: "objects", "shape": list(value.shape), "v": encoder.items(value.ravel().tolist(), depth)}
@@ -318,6 +322,9 @@ _ENCODERS: dict[str, Callable[[_Encoder, Any, int], Any]] = {
     "datetime.time": _encode_datetime,
     "datetime.timedelta": lambda e, v, d: {TAG: "timedelta", "v": [v.days, v.seconds, v.microseconds]},
     "decimal.Decimal": lambda e, v, d: {TAG: "decimal", "v": str(v)},
+    "pandas._libs.tslibs.nattype.NaTType": lambda e, v, d: {TAG: "pandas", "v": "NaT"},
+    "pandas._libs.missing.NAType": lambda e, v, d: {TAG: "pandas", "v": "NA"},
+    "pandas._libs.tslibs.timestamps.Timestamp": _encode_timestamp,
     "uuid.UUID": lambda e, v, d: {TAG: "uuid", "v": str(v)},
     "pathlib.PurePath": lambda e, v, d: {TAG: "path", "v": str(v)},
     "pandas.core.series.Series": _encode_series,
@@ -327,6 +334,9 @@ _ENCODERS: dict[str, Callable[[_Encoder, Any, int], Any]] = {
 _ENCODERS |= {
     "pandas.Series": _encode_series,
     "pandas.DataFrame": _encode_frame,
+    "pandas.Timestamp": _encode_timestamp,
+    "pandas.api.typing.NaTType": _ENCODERS["pandas._libs.tslibs.nattype.NaTType"],
+    "pandas.api.typing.NAType": _ENCODERS["pandas._libs.missing.NAType"],
     "pathlib._local.PurePath": _ENCODERS["pathlib.PurePath"],
 }
 _encoders: dict[type, Callable[[_Encoder, Any, int], Any]] = {}
@@ -407,12 +417,12 @@ def _decode_frame(codec: Codec, data: dict[str, Any]) -> Any:
 
 def _decode_image(codec: Codec, data: dict[str, Any]) -> Any:
     buffer = _import("io").BytesIO(binascii.a2b_base64(data["v"]))
-    image = _import("PIL.Image").Image.open(buffer, formats=["PNG"])
-    if image.width * image.height > 64_000_000:
-        raise ValueError(f"an image of {image.width} x {image.height} pixels is too large")
     try:
+        image = _import("PIL.Image").Image.open(buffer, formats=["PNG"])
+        if image.width * image.height > 64_000_000:
+            raise ValueError(f"an image of {image.width} x {image.height} pixels is too large")
         image.load()
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Warning) as error:
         raise ValueError(f"not an image: {error}") from error
     return image
 
@@ -423,6 +433,11 @@ def _decode_datetime(codec: Codec, data: dict[str, Any]) -> Any:
     if "zone" in data:
         value = value.replace(tzinfo=_import("zoneinfo").ZoneInfo(data["zone"]))
     return value.replace(fold=1) if data.get("fold") else value
+
+
+def _decode_timestamp(codec: Codec, data: dict[str, Any]) -> Any:
+    value = _import("pandas").Timestamp(data["v"])
+    return value if data["zone"] is None else value.tz_convert(data["zone"])
 
 
 def _decode_theirs(codec: Codec, data: dict[str, Any]) -> Any:
@@ -450,6 +465,8 @@ _DECODERS: dict[str, Callable[[Codec, dict[str, Any]], Any]] = {
     "timedelta": lambda c, v: _import("datetime").timedelta(*v["v"]),
     "decimal": lambda c, v: _import("decimal").Decimal(v["v"]),
     "uuid": lambda c, v: _import("uuid").UUID(v["v"]),
+    "timestamp": _decode_timestamp,
+    "pandas": lambda c, v: {"NaT": _import("pandas").NaT, "NA": _import("pandas").NA}[v["v"]],
     "path": lambda c, v: _import("pathlib").Path(v["v"]),
     "array": _decode_array,
     "scalar": _decode_scalar,
@@ -480,8 +497,11 @@ def describe_error(error: BaseException, codec: Codec) -> dict[str, Any]:
     """An exception as class ancestry, message and plain arguments."""
     arguments = None
     if type(error).__module__ == "builtins":
+        given = list(error.args)
+        if isinstance(error, OSError) and len(given) == 2 and error.filename is not None:
+            given.append(error.filename)
         try:
-            arguments = codec.encode(list(error.args), 100_000, handles=False)
+            arguments = codec.encode(given, 100_000, handles=False)
         except Unencodable:
             arguments = None
     ancestry = [cls.__name__ for cls in type(error).__mro__ if cls is not object]

@@ -1,13 +1,13 @@
-"""From `LLM_ENDPOINT` to what litellm has to be called with. Pure but for two things: the environment and the usual ports."""
+"""From `LLM_ENDPOINT` to what litellm has to be called with. It reads the environment and asks the usual ports."""
 
 from __future__ import annotations
 
 import json
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 
 from ..errors import NoModel
 
@@ -47,7 +47,7 @@ class Endpoint:
 
     model_id: str
     api_base: str | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     why: str = ""
 
 
@@ -55,14 +55,14 @@ def resolve(name: str | None = None, environment: Mapping[str, str] | None = Non
     """Finds the model.
 
     Args:
-        name (`str`, *optional*): As in `LLM_ENDPOINT`, which is taken when this is `None`: `claude-...`, `gpt-...`, any
-            litellm id, `hf/org/model[:provider]`, or `ollama/`, `vllm/`, `lm_studio/`, `llamacpp/` and a model.
+        name (`str`, *optional*): As in `LLM_ENDPOINT`, which is taken when this is `None`: `claude-...`, `gpt-...`,
+            any litellm id, `hf/org/model[:provider]`, or `ollama/`, `vllm/`, `lm_studio/`, `llamacpp/` and a model.
         environment (`Mapping[str, str]`, *optional*): Defaults to `os.environ`.
-        probe (`bool`, defaults to `True`): Whether to look for a local server (loopback, 0.3 s a port) when no model is
-            named and there is no key.
+        probe (`bool`, defaults to `True`): Whether to look for a local server (0.3 s a port) when no model is named
+            and there is no key.
 
     Raises:
-        NoModel: none is named and none was found.
+        NoModel: none is named and none was found, or what is named cannot work.
     """
     environment = os.environ if environment is None else environment
     name = (name or environment.get("LLM_ENDPOINT") or "").strip()
@@ -73,12 +73,10 @@ def resolve(name: str | None = None, environment: Mapping[str, str] | None = Non
             return Endpoint(model, why=f"{variable} is set and LLM_ENDPOINT is not")
     if probe:
         for server in LOCAL_SERVERS:
-            endpoint = _named(f"{server.prefix}/", environment)
-            model = _first_model(endpoint, server)
-            if model:
-                return Endpoint(
-                    f"{server.litellm}/{model}", endpoint.api_base, endpoint.api_key, f"a {server.prefix} server answers on its port"
-                )
+            found = _at(server, "", environment)
+            if model := _first_model(found, server):
+                why = f"a {server.prefix} server answers on its port"
+                return replace(found, model_id=f"{server.litellm}/{model}", why=why)
     raise NoModel(
         "No language model is set up.",
         remedy="Name one: LLM_ENDPOINT=claude-sonnet-4-5 with its key, or hf/ORG/MODEL, or ollama/qwen2.5-coder:32b.\n"
@@ -87,16 +85,26 @@ def resolve(name: str | None = None, environment: Mapping[str, str] | None = Non
 
 
 def _named(name: str, environment: Mapping[str, str]) -> Endpoint:
-    prefix, _, rest = name.partition("/")
-    for server in LOCAL_SERVERS:
-        if prefix == server.prefix:
-            base = environment.get(server.base_variable) or environment.get("LOCAL_LLM_BASE_URL") or f"http://127.0.0.1:{server.port}"
-            base = base.rstrip("/").removesuffix("/v1") + ("/v1" if server.v1 else "")
-            key = environment.get(server.key_variable) or environment.get("LOCAL_LLM_API_KEY") or "none"
-            return Endpoint(f"{server.litellm}/{rest}", base, key)
+    prefix, _, model = name.partition("/")
+    server = next((server for server in LOCAL_SERVERS if server.prefix == prefix), None)
+    if (server or prefix == "hf") and not model:
+        raise NoModel(f"LLM_ENDPOINT={name} names no model.", remedy=f"Write it as {prefix}/MODEL.")
+    if server:
+        return _at(server, model, environment)
     if prefix == "hf":
-        return Endpoint(f"openai/{rest}", environment.get("HF_ROUTER_URL") or HUB_ROUTER, environment.get("HF_TOKEN") or _stored_token())
+        token = environment.get("HF_TOKEN") or _stored_token()
+        if not token:  # without one litellm would send the router OpenAI's key
+            raise NoModel(f"{name} needs a Hub token.", remedy="Run `hf auth login`, or set HF_TOKEN.")
+        return Endpoint(f"openai/{model}", environment.get("HF_ROUTER_URL") or HUB_ROUTER, token)
     return Endpoint(name)
+
+
+def _at(server: LocalServer, model: str, environment: Mapping[str, str]) -> Endpoint:
+    base = environment.get(server.base_variable) or environment.get("LOCAL_LLM_BASE_URL") or f"127.0.0.1:{server.port}"
+    base = base.strip().rstrip("/").removesuffix("/v1") + ("/v1" if server.v1 else "")
+    base = base if "://" in base else f"http://{base}"
+    key = environment.get(server.key_variable) or environment.get("LOCAL_LLM_API_KEY") or "none"
+    return Endpoint(f"{server.litellm}/{model}", base, key)
 
 
 def _stored_token() -> str | None:
@@ -109,8 +117,9 @@ def _first_model(endpoint: Endpoint, server: LocalServer) -> str | None:
     """The first model that a local server offers, `None` when no server answers."""
     url = f"{endpoint.api_base}/models" if server.v1 else f"{endpoint.api_base}/api/tags"
     try:
-        with urllib.request.urlopen(url, timeout=0.3) as answer:
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {endpoint.api_key}"})
+        with urllib.request.urlopen(request, timeout=0.3) as answer:
             offered = json.load(answer)
         return str(offered["data"][0]["id"] if server.v1 else offered["models"][0]["name"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, urllib.error.URLError):
+    except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError):  # nobody there, or somebody else
         return None

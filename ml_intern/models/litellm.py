@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import contextvars
 import importlib
+import itertools
+import logging
 import os
-import random
+import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from smolagents.models import MODEL_REGISTRY, ChatMessage, LiteLLMModel, MessageRole, TokenUsage
+from smolagents.models import (
+    MODEL_REGISTRY,
+    ChatMessage,
+    LiteLLMModel,
+    MessageRole,
+    TokenUsage,
+    remove_content_after_stop_sequences,
+)
+from smolagents.tools import Tool
 
 from ..errors import ModelFailed
-from .endpoint import Endpoint
+from .endpoint import LOCAL_SERVERS, Endpoint
+from .failures import explain, pause
 from .messages import MessagePreparer
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)
-"""Waits between attempts at a request that failed for a reason that may pass; a longer `Retry-After` is obeyed up to a minute."""
+"""Waits between the attempts at a request that failed for a reason that may pass."""
+CONVERSATIONS = 8
+"""How many conversations a model keeps prepared: an agent's own, those of its sub-agents."""
 
 
 class LazyLitellm:
@@ -34,6 +49,8 @@ class LazyLitellm:
                 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
                 cls._module = importlib.import_module("litellm")
                 cls._module.suppress_debug_info = True
+                if "LITELLM_LOG" not in os.environ:  # it writes to the terminal what it raises as well
+                    logging.getLogger("LiteLLM").handlers = [logging.NullHandler()]
             return cls._module
 
     @classmethod
@@ -41,23 +58,33 @@ class LazyLitellm:
         return cls._module is not None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by `copy`, `pickle` and `inspect`: no reason to load it
+            raise AttributeError(name)
         return getattr(self.load(), name)
 
 
 class EndpointModel(LiteLLMModel):
-    """Any model that litellm reaches.
+    """Any model that litellm reaches. May be shared by agents on several threads.
 
     Args:
         model_id (`str`): litellm's id.
         api_base (`str`, *optional*): The server's address, where it is not the provider's own.
         api_key (`str`, *optional*): Defaults to the provider's variable in the environment.
-        on_delta (`Callable[[str], None]`, *optional*): Gets the answer as it streams.
-        on_retry (`Callable[[str], None]`, *optional*): Told why a request is sent again.
+        on_delta (`Callable[[str], None]`, *optional*): Gets the answer's text as it streams.
+        on_retry (`Callable[[str], None]`, *optional*): Told why a request is sent again; what was streamed of the answer
+            until then is void.
         timeout (`float`, defaults to 600): Seconds without a byte before a request is given up.
+        retry_seconds (`Sequence[float]`, defaults to 1, 2, 4, 8): Waits before a failed request is sent again.
+        kwargs: As for smolagents' `LiteLLMModel`; the rest goes with every request (`temperature`, `max_tokens`...).
+
+    Attributes:
+        cancelled (`threading.Event`): Setting it ends running requests at once and lets none start until it is cleared.
 
     Raises:
         ModelFailed: (when called) the service refused, failed or could not be reached; says what to do.
     """
+
+    model_id: str
 
     def __init__(
         self,
@@ -67,94 +94,77 @@ class EndpointModel(LiteLLMModel):
         on_delta: Callable[[str], None] | None = None,
         on_retry: Callable[[str], None] | None = None,
         timeout: float = 600.0,
+        retry_seconds: Sequence[float] = RETRY_SECONDS,
         **kwargs: Any,
     ) -> None:
+        if model_id.startswith("ollama_chat/"):
+            # smolagents flattens for all of ollama, and then fails at the first image; /api/chat takes images.
+            kwargs.setdefault("flatten_messages_as_text", False)
         super().__init__(model_id=model_id, api_base=api_base, api_key=api_key, retry=False, **kwargs)
-        self.on_delta, self.on_retry, self.request_timeout = on_delta, on_retry, timeout
+        self.on_delta, self.on_retry = on_delta, on_retry
+        self.request_timeout, self.retry_seconds = timeout, tuple(retry_seconds)
         self.cancelled = threading.Event()
-        self._preparers: dict[int, MessagePreparer] = {}
+        self._preparers: deque[MessagePreparer] = deque(maxlen=CONVERSATIONS)
+        self._preparing = threading.Lock()
 
     @classmethod
     def of(cls, endpoint: Endpoint, **kwargs: Any) -> EndpointModel:
         return cls(endpoint.model_id, endpoint.api_base, endpoint.api_key, **kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` needs to make this model again, less its key."""
+        return {
+            **self.kwargs,
+            "model_id": self.model_id,
+            "api_base": self.api_base,
+            "timeout": self.request_timeout,
+            "retry_seconds": list(self.retry_seconds),
+            "flatten_messages_as_text": self.flatten_messages_as_text,
+            "custom_role_conversions": self.custom_role_conversions,
+        }
+
     def create_client(self) -> LazyLitellm:
         return LazyLitellm()
 
-    def _prepare_completion_kwargs(self, messages: list[ChatMessage | dict], **kwargs: Any) -> dict[str, Any]:
-        if any(isinstance(message, dict) for message in messages) or self.custom_role_conversions:
-            return super()._prepare_completion_kwargs(messages=messages, **kwargs)
-        # One conversation keeps its first message object; a few conversations (an agent, its planning) take turns.
-        key = id(messages[0]) if messages else 0
-        if key not in self._preparers and len(self._preparers) >= 8:
-            self._preparers.pop(next(iter(self._preparers)))
-        preparer = self._preparers.setdefault(key, MessagePreparer(self.flatten_messages_as_text))
-        prepared = super()._prepare_completion_kwargs(messages=[], **kwargs)
-        return {**prepared, "messages": preparer.prepare(messages)}
-
-    def generate(self, messages: list[ChatMessage | dict], stop_sequences: list[str] | None = None, **kwargs: Any) -> ChatMessage:
+    def generate(
+        self,
+        messages: list[ChatMessage | dict],
+        stop_sequences: list[str] | None = None,
+        response_format: dict[str, str] | None = None,
+        tools_to_call_from: list[Tool] | None = None,
+        **kwargs: Any,
+    ) -> ChatMessage:
         request = self._prepare_completion_kwargs(
             messages=messages,
             stop_sequences=stop_sequences,
+            response_format=response_format,
+            tools_to_call_from=tools_to_call_from,
             model=self.model_id,
             api_base=self.api_base,
             api_key=self.api_key,
             convert_images_to_image_urls=True,
             custom_role_conversions=self.custom_role_conversions,
-            timeout=self.request_timeout,
-            max_retries=0,
-            stream=True,
-            stream_options={"include_usage": True},
-            drop_params=True,
-            **kwargs,
+            **{"timeout": self.request_timeout, "max_retries": 0, "drop_params": True, **kwargs},
         )
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+        self._apply_rate_limit()
         response = self._with_retries(request)
-        choice = response.choices[0].message
-        content = choice.content
-        if stop_sequences and not self.supports_stop_parameter and content:
-            content = content[: min((i for i in map(content.find, stop_sequences) if i >= 0), default=len(content))]
-        usage = response.usage
+        answer = response.choices[0].message
+        content = answer.content
+        if not self.supports_stop_parameter:
+            content = remove_content_after_stop_sequences(content, stop_sequences)
         return ChatMessage(
             role=MessageRole.ASSISTANT,
             content=content,
-            tool_calls=choice.tool_calls,
+            tool_calls=answer.tool_calls,
             raw=response,
-            token_usage=TokenUsage(usage.prompt_tokens or 0, usage.completion_tokens or 0),
+            token_usage=TokenUsage(response.usage.prompt_tokens or 0, response.usage.completion_tokens or 0),
         )
 
-    def _with_retries(self, request: dict[str, Any]) -> Any:
-        self.client.load()
-        from openai import OpenAIError  # what litellm's own errors derive from
-
-        for attempt, seconds in enumerate((*RETRY_SECONDS, None)):
-            try:
-                return self._once(request)
-            except OpenAIError as error:
-                failure = explain(error, self.model_id, self.api_base)
-                wait = _wait(error, seconds, attempt)
-                if wait is None or self.cancelled.is_set():
-                    raise failure from error
-                if self.on_retry:
-                    self.on_retry(f"{failure.what}; trying again in {wait:.0f} s")
-                if self.cancelled.wait(wait):
-                    raise failure from error
-        raise AssertionError("the last attempt has no wait and raises")
-
-    def _once(self, request: dict[str, Any]) -> Any:
-        chunks = []
-        for chunk in self.client.completion(**request):
-            chunks.append(chunk)
-            if self.on_delta and chunk.choices and chunk.choices[0].delta.content:
-                self.on_delta(chunk.choices[0].delta.content)
-            if self.cancelled.is_set():
-                raise ModelFailed("The request was cancelled")
-        response = self.client.stream_chunk_builder(chunks, messages=request["messages"])
-        if response is None or not response.choices:
-            raise ModelFailed(f"{self.model_id} answered nothing at all", "the stream held no choices", "Try again or another model.")
-        return response
-
     def price(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float | None:
-        """US dollars for a call by litellm's table, `None` where it has no price for this model."""
+        """US dollars for a call by litellm's table, `None` where it has no price for this model or it runs on a local server."""
+        if self.model_id.partition("/")[0] in {server.litellm for server in LOCAL_SERVERS}:
+            return None
         try:
             prompt, answer = self.client.cost_per_token(
                 model=self.model_id,
@@ -164,39 +174,111 @@ class EndpointModel(LiteLLMModel):
             )
         except Exception:  # noqa: BLE001 - litellm raises a bare Exception for a model it has no price for
             return None
-        local = self.model_id.startswith(("ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/"))
-        return prompt + answer if prompt + answer > 0 or not local else None
+        return prompt + answer
+
+    def _prepare_completion_kwargs(
+        self, messages: list[ChatMessage | dict], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        plain = set(map(type, messages)) == {ChatMessage}
+        if not plain or kwargs.get("custom_role_conversions") or "flatten_messages_as_text" in kwargs:
+            return super()._prepare_completion_kwargs(messages, *args, **kwargs)
+        request = super()._prepare_completion_kwargs([], *args, **kwargs)
+        return {**request, "messages": self._prepared(cast("list[ChatMessage]", messages))}
+
+    def _prepared(self, messages: list[ChatMessage]) -> list[dict[str, Any]]:
+        """The messages for the API. Conversations are told apart by their first message, a very object that each keeps."""
+        with self._preparing:
+            found = next((preparer for preparer in self._preparers if preparer.first is messages[0]), None)
+            if found:
+                self._preparers.remove(found)
+            preparer = found or MessagePreparer(self.flatten_messages_as_text)
+            self._preparers.append(preparer)  # the newest: the one unused for longest makes room
+            return preparer.prepare(messages)
+
+    def _with_retries(self, request: dict[str, Any]) -> Any:
+        from openai import OpenAIError  # what litellm's own errors derive from
+
+        for attempt in itertools.count():
+            try:
+                return self._once(request)
+            except OpenAIError as error:
+                failure = explain(error, self.model_id, self.api_base)
+                seconds = pause(error, attempt, self.retry_seconds)
+                if seconds is None:
+                    raise failure from error
+            if self.on_retry:
+                self.on_retry(f"{failure.what} ({failure.why}); trying again in {seconds:.0f} s")
+            if self.cancelled.wait(seconds):
+                raise _was_cancelled()
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def _once(self, request: dict[str, Any]) -> Any:
+        chunks, heard = [], False
+        for chunk in self._stream(request):
+            chunks.append(chunk)
+            if not chunk.choices:
+                continue
+            delta = chunk.choices[0].delta
+            heard = heard or bool(delta.role or delta.content or delta.tool_calls)
+            if self.on_delta and delta.content:
+                self.on_delta(delta.content)
+        response = self.client.stream_chunk_builder(chunks, messages=request["messages"])
+        # For a web page instead of a stream litellm makes up an empty answer.
+        if response is None or not response.choices or not (heard or response.usage.completion_tokens):
+            where = f"{self.model_id} at {self.api_base}" if self.api_base else self.model_id
+            raise ModelFailed(
+                f"{where} answered nothing", "its stream was empty", "Check that the address is that of the API."
+            )
+        return response
+
+    def _stream(self, request: dict[str, Any]) -> Iterator[Any]:
+        """The chunks of one attempt, read on a thread of its own: a cancel must not wait for the server's next byte."""
+        arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        unwanted = threading.Event()
+        target = contextvars.copy_context().run
+        arguments = (_read, self.client.completion, request, arrived.put, unwanted)
+        if self.cancelled.is_set():
+            raise _was_cancelled()
+        threading.Thread(target=target, args=arguments, name="model-request", daemon=True).start()
+        try:
+            while True:
+                try:
+                    item = arrived.get(timeout=0.1)
+                except queue.Empty:
+                    item = _NOTHING_YET
+                if self.cancelled.is_set():
+                    raise _was_cancelled()
+                if item is _END:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                if item is not _NOTHING_YET:
+                    yield item
+        finally:
+            unwanted.set()
 
 
-def _wait(error: Any, seconds: float | None, attempt: int) -> float | None:
-    """Seconds to wait before the next attempt, `None` when there is none: out of attempts, or it would fail again."""
-    status = getattr(error, "status_code", 500)  # a connection error has none
-    if seconds is None or (status not in (408, 409, 429) and status < 500):
-        return None
-    if "Connection refused" in str(error) and attempt >= 1:
-        return None  # nobody listens there: waiting half a minute would not change it
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+_END, _NOTHING_YET = object(), object()
+
+
+def _read(
+    complete: Callable[..., Any], request: dict[str, Any], put: Callable[[Any], None], unwanted: threading.Event
+) -> None:
     try:
-        asked = float(headers.get("retry-after", 0))
-    except ValueError:
-        asked = 0.0
-    return min(60.0, max(asked, seconds * random.uniform(0.8, 1.2)))
+        stream = complete(**request)
+        for chunk in stream:
+            if unwanted.is_set():
+                stream.close()  # hangs up, which tells the server to stop
+                return
+            put(chunk)
+        put(_END)
+    except BaseException as error:  # noqa: BLE001 - raised again on the thread that waits for the answer
+        put(error)
 
 
-def explain(error: Any, model: str, base: str | None) -> ModelFailed:
-    """A provider's error in one line, with what to do about it."""
-    status = getattr(error, "status_code", None)
-    detail = " ".join(str(error).split())[:300]
-    where = f"{model} at {base}" if base else model
-    if "Connection refused" in detail or "Connection error" in detail or "Cannot connect" in detail:
-        return ModelFailed(f"Nothing answers for {where}", detail[:120], "Start the server, or correct its address.")
-    if status == 401:
-        return ModelFailed(f"{where} refused the key", detail, "Set the provider's key, or choose another model with LLM_ENDPOINT.")
-    if status == 404:
-        return ModelFailed(f"{where} does not exist there", detail, "Check the name; for ollama: `ollama pull MODEL`.")
-    if status == 429:
-        return ModelFailed(f"{where} says too many requests", detail, "Wait, or choose another model with LLM_ENDPOINT.")
-    return ModelFailed(f"{where} failed", detail, "Try again, or choose another model with LLM_ENDPOINT.")
+def _was_cancelled() -> ModelFailed:
+    return ModelFailed("The request was cancelled")
 
 
-MODEL_REGISTRY["EndpointModel"] = EndpointModel
+# smolagents' own loader looks model classes up here; its annotation lists only its own.
+MODEL_REGISTRY["EndpointModel"] = EndpointModel  # ty: ignore[invalid-assignment]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import is_
-from typing import Any
+from typing import Any, cast
 
-from smolagents.models import ChatMessage, get_clean_message_list, tool_role_conversions
+from smolagents.models import ChatMessage, MessageRole, get_clean_message_list, tool_role_conversions
 
 Prepared = list[dict[str, Any]]
 
@@ -26,42 +26,67 @@ class MessagePreparer:
         self.flatten = flatten_messages_as_text
         self._seen: list[ChatMessage] = []
         self._prepared: Prepared = []
-        self._first: list[int] = []
+        self._place: list[int] = []  # of each message seen: its index in `_prepared`
+
+    @property
+    def first(self) -> ChatMessage | None:
+        """The message that this conversation began with, when it was last prepared."""
+        return self._seen[0] if self._seen else None
 
     def prepare(self, messages: Sequence[ChatMessage]) -> Prepared:
         """The messages for the API; equal to what smolagents' own function returns for them.
 
+        Args:
+            messages (`Sequence[ChatMessage]`): The conversation so far. A message seen before must not have changed; one
+                that was replaced, dropped or put in is noticed.
+
         Returns:
-            `list[dict]`: A new list, whose dictionaries belong to the preparer.
+            `list[dict]`: A new list. Its dictionaries belong to the preparer, which never changes them.
         """
-        known = self._seen
-        same = len(messages) >= len(known) and all(map(is_, known, messages))
-        keep = len(known)
-        if not same:
-            pairs = enumerate(zip(known, messages, strict=False))
-            keep = next((i for i, (old, new) in pairs if old is not new), min(keep, len(messages)))
-        # Neighbours of one role become one message, so the last one kept may still grow: its group is prepared again.
-        cut = self._first[keep - 1] if keep else 0
-        while keep and self._first[keep - 1] == cut:
-            keep -= 1
-        del self._prepared[cut:], self._seen[keep:], self._first[keep:]
+        keep = self._same(messages)
+        cut = self._place[keep - 1] + 1 if keep else 0
+        if keep and self._merges(keep, messages):
+            # Neighbours of one role become one message: that of the last ones kept changes, so it is prepared again.
+            cut -= 1
+            while keep and self._place[keep - 1] == cut:
+                keep -= 1
+        fresh: Prepared = []
+        place: list[int] = []
         for group in _groups(messages[keep:]):
-            self._first += [len(self._prepared)] * len(group)
-            self._seen += group
-            self._prepared += get_clean_message_list(
-                list(group),
+            place += [cut + len(fresh)] * len(group)
+            fresh += get_clean_message_list(
+                cast("list[ChatMessage | dict]", group),
                 role_conversions=tool_role_conversions,
                 convert_images_to_image_urls=True,
                 flatten_messages_as_text=self.flatten,
             )
+        # Only now: a message that cannot be prepared leaves this as it was.
+        self._prepared[cut:], self._seen[keep:], self._place[keep:] = fresh, messages[keep:], place
         return list(self._prepared)
+
+    def _same(self, messages: Sequence[ChatMessage]) -> int:
+        """How many messages from the first on are those of the last time. Comparing is by identity, in C."""
+        known = self._seen
+        if len(messages) >= len(known) and all(map(is_, known, messages)):
+            return len(known)
+        pairs = enumerate(zip(known, messages, strict=False))
+        return next((i for i, (old, new) in pairs if old is not new), min(len(known), len(messages)))
+
+    def _merges(self, keep: int, messages: Sequence[ChatMessage]) -> bool:
+        """Whether the message kept last was merged with one now gone, or will be with the one that now follows."""
+        merged = keep < len(self._seen) and self._place[keep] == self._place[keep - 1]
+        return merged or (keep < len(messages) and _role(messages[keep]) == _role(messages[keep - 1]))
+
+
+def _role(message: ChatMessage) -> MessageRole:
+    return tool_role_conversions.get(message.role, message.role)
 
 
 def _groups(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
     groups: list[list[ChatMessage]] = []
     last = None
     for message in messages:
-        role = tool_role_conversions.get(message.role, message.role)
+        role = _role(message)
         if role != last:
             groups.append([])
             last = role

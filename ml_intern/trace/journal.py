@@ -62,12 +62,11 @@ class Journal:
         self._size = os.fstat(self._file).st_size
         self._synced = self._size
 
-    def append(self, row: Row, *, chain: bool = True) -> str:
-        """Writes one row.
+    def append(self, row: Row) -> str:
+        """Writes one row of the conversation, which follows the one before it.
 
         Args:
             row (`Row`): Without the envelope, which is added; masked before it is written.
-            chain (`bool`, defaults to `True`): Whether the row takes part in the conversation: later rows follow it.
 
         Returns:
             `str`: The row's `uuid`.
@@ -87,13 +86,15 @@ class Journal:
                 "timestamp": rows.now(),
             }
             self._write(rows.line(envelope))
-            if chain:
-                self._parent = identifier
+            self._parent = identifier
         return identifier
 
-    def note(self, kind: str, **fields: Any) -> str:
-        """Writes a row of this project's own, `x-<kind>`, beside the conversation."""
-        return self.append({"type": f"x-{kind}", **plain(fields)}, chain=False)
+    def note(self, kind: str, **fields: Any) -> None:
+        """Writes a row of this project's own, `x-<kind>`, which stands beside the conversation and not in its chain."""
+        masked = self.masker.data(plain(fields))
+        with self._lock:
+            row = {"type": f"x-{kind}", "sessionId": self.session_id, "timestamp": rows.now(), "after": self._parent, **masked}
+            self._write(rows.line(row))
 
     def title(self, title: str) -> None:
         row = {"type": "ai-title", "aiTitle": clean(self.masker.text(title)), "sessionId": self.session_id}

@@ -95,7 +95,7 @@ def test_numpy_arrays_and_scalars(kind: str) -> None:
     back[0] = array[1]  # writable
     scalar = across(array[1, 1])
     assert scalar == array[1, 1]
-    assert type(scalar) is type(array[1, 1])
+    assert type(scalar) is type(array[1, 1]) or kind in ("S3", "U4")  # numpy's strings are strings
 
 
 def test_numpy_corners() -> None:

@@ -152,3 +152,13 @@ def test_hub_from_the_command_line(tmp_path):
         process.send_signal(2)
         process.communicate(timeout=10)
         assert process.returncode == 0
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(service):
+    connection = http.client.HTTPConnection("127.0.0.1", service.port)
+    start = time.perf_counter()
+    for _ in range(20):
+        connection.request("GET", "/echo")
+        connection.getresponse().read()
+    assert time.perf_counter() - start < 0.6  # 0.9 s and more with Nagle's algorithm
+    connection.close()

@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-from conftest import lay
 from ml_intern.tools import HubDownloadTool, HubInspectDatasetTool, HubPushTool, HubSearchDatasetsTool
 
 EVALUATION = {"task": "t", "dataset": "acme/reviews", "split": "test", "metric": "accuracy"}
@@ -33,7 +32,7 @@ def calling(name, hub, workspace):
     if hasattr(tool, "workspace"):
         tool.workspace = workspace
     hub.seed("acme/reviews", "dataset", {"train.csv": b"text,label\n" + b"good,1\nbad,0\n" * 300})
-    lay(workspace.root, {"out/config.json": b"{}"})
+    workspace.write_bytes("out/config.json", b"{}")
     return lambda **changes: tool(**{**arguments, **changes})
 
 

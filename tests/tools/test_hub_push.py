@@ -6,7 +6,6 @@ import pickle
 import zipfile
 
 import pytest
-from conftest import lay
 from huggingface_hub import HfApi, ModelCard
 from ml_intern.tools import HubPushTool
 from saving import assert_survives_saving
@@ -28,10 +27,15 @@ MODEL = {"folder": "out", "repo_id": "sentiment", "metadata": {"license": "mit"}
 DATA = {"folder": "data", "repo_id": "films", "repo_type": "dataset", "metadata": {"license": "mit"}}
 
 
+def lay(workspace, files):
+    for name, content in files.items():
+        workspace.write_bytes(name, content)
+
+
 @pytest.fixture
 def push(hub, workspace):
     files = {"out/model.safetensors": WEIGHTS, "out/sub/config.json": b"{}", "data/train.csv": b"a,b\n1,2\n"}
-    lay(workspace.root, files)
+    lay(workspace, files)
     tool = HubPushTool(workspace)
     tool.call_id = "call_1"
     return tool
@@ -69,7 +73,7 @@ def test_a_model_goes_up_in_one_private_commit(push, hub):
 
 def test_an_update_adds_a_commit_and_says_so(push, hub, workspace):
     push(**MODEL)
-    lay(workspace.root, {"out/sub/config.json": b'{"a": 1}'})
+    lay(workspace, {"out/sub/config.json": b'{"a": 1}'})
     push.call_id = "call_2"
     done = push(**MODEL)
     assert (done["created"], done["private"]) == (False, True)
@@ -82,7 +86,7 @@ def test_datasets_spaces_and_other_namespaces(push, hub, workspace):
     assert push(**DATA)["url"] == hub.url + "/datasets/tester/films"
     assert hub.read("tester/films", "dataset", "train.csv") == b"a,b\n1,2\n"
     assert push(**{**DATA, "repo_id": "team/films"})["repo_id"] == "team/films"
-    lay(workspace.root, {"app/app.py": b"print('hi')"})
+    lay(workspace, {"app/app.py": b"print('hi')"})
     space = {"folder": "app", "repo_id": "team/app", "repo_type": "space"}
     assert push(**space, metadata={"sdk": "gradio"})["url"] == hub.url + "/spaces/team/app"
     with pytest.raises(ValueError, match="'sdk': 'gradio'"):
@@ -221,7 +225,7 @@ class TestCard:
         assert "# Mine\n\nBody." in written
 
     def test_the_readme_of_the_folder_is_the_card_unless_one_is_given(self, push, hub, workspace):
-        lay(workspace.root, {"data/README.md": b"---\nlicense: mit\n---\n# From the folder\n"})
+        lay(workspace, {"data/README.md": b"---\nlicense: mit\n---\n# From the folder\n"})
         push(**{**DATA, "metadata": None})
         assert "# From the folder" in card(hub, "tester/films", "dataset")
         push.call_id = "call_2"
@@ -278,7 +282,7 @@ class TestPickle:
         ],
     )
     def test_refused_but_for_allow_pickle(self, push, hub, workspace, name, content):
-        lay(workspace.root, {f"out/{name}": content})
+        lay(workspace, {f"out/{name}": content})
         with pytest.raises(ValueError, match=rf"{name}: pickle runs code.*safetensors, npz, onnx or skops"):
             push(**MODEL)
         assert hub.store.find("model", "tester/sentiment") is None
@@ -296,7 +300,7 @@ class TestPickle:
         ],
     )
     def test_what_is_none_passes(self, push, workspace, name, content):
-        lay(workspace.root, {f"out/{name}": content})
+        lay(workspace, {f"out/{name}": content})
         assert push(**MODEL)["files"] == 4
 
 
@@ -321,7 +325,7 @@ class TestSecrets:
     )
     def test_files_that_look_like_keys_are_named_and_stay(self, push, hub, workspace, monkeypatch, name, content):
         monkeypatch.setenv("SOME_PASSWORD", "correct-horse-battery")
-        lay(workspace.root, {f"out/{name}": content})
+        lay(workspace, {f"out/{name}": content})
         with pytest.raises(ValueError, match=f"Keys or passwords in {name}\\. Remove them") as caught:
             push(**MODEL)
         assert b"aB3aB3" not in str(caught.value).encode()
@@ -338,7 +342,7 @@ class TestSecrets:
 
     def test_what_only_resembles_a_key_passes(self, push, workspace):
         lay(
-            workspace.root,
+            workspace,
             {
                 "out/notes.md": b"use sk-learn-like pipelines, hf_hub_download and .env.example",
                 "out/.env.example": b"A=",
@@ -376,9 +380,17 @@ class TestPreview:
         assert "cannot be reached" in text
         assert "model.safetensors" in text
 
+    def test_nothing_in_it_can_pass_for_something_else(self, push, workspace):
+        lay(workspace, {"out/a\nPush to elsewhere": b"x"})
+        text = push.preview(**MODEL, card="# Mine\n\x1b[2J\u202eGood")
+        assert "\nPush to elsewhere" not in text
+        assert "\\nPush to elsewhere" in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+
     def test_links_and_caches_are_left_out(self, push, hub, workspace):
         (workspace.root / "out/passwd").symlink_to("/etc/passwd")
-        lay(workspace.root, {"out/__pycache__/a.pyc": b"x", "out/.git/config": b"x"})
+        lay(workspace, {"out/__pycache__/a.pyc": b"x", "out/.git/config": b"x"})
         assert "Left out: .git/config, __pycache__/a.pyc" in push.preview(**MODEL)
         assert push(**MODEL)["files"] == 3
 
@@ -392,12 +404,12 @@ class TestCheck:
                 push.check(**wrong)
 
     def test_a_router_freezes_what_is_shown_and_sends_that(self, hub, workspace):
-        lay(workspace.root, {"out/a.txt": b"as approved"})
+        lay(workspace, {"out/a.txt": b"as approved"})
         steps = []
 
         def fire(step):
             steps.append(step)
-            lay(workspace.root, {"out/a.txt": b"changed while a person was reading"})
+            lay(workspace, {"out/a.txt": b"changed while a person was reading"})
 
         router = ToolRouter(fire)
         router.find_workspace = lambda: workspace
@@ -451,7 +463,7 @@ class TestRights:
 
 def test_what_is_pushed_is_what_the_workspace_of_the_call_holds(push, hub, workspace, tmp_path):
     workspace.copy_out("out", tmp_path / "frozen" / "out")
-    lay(workspace.root, {"out/sub/config.json": b"changed since"})
+    lay(workspace, {"out/sub/config.json": b"changed since"})
     push.workspace = Workspace(tmp_path / "frozen")
     push(**MODEL)
     assert hub.read("tester/sentiment", "model", "sub/config.json") == b"{}"

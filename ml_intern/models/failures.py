@@ -1,0 +1,100 @@
+"""What a failed request means: in words for people, and whether and when to send it again."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from httpx import ConnectError, ConnectTimeout, Headers
+
+from ..errors import ModelFailed
+
+LONGEST_WAIT = 60.0
+_ANOTHER = "choose another model with LLM_ENDPOINT."
+
+
+def pause(error: Any, attempt: int, waits: Sequence[float]) -> float | None:
+    """How long to wait before a request is sent again.
+
+    Args:
+        error (`openai.OpenAIError`): What litellm raised.
+        attempt (`int`): The attempt that failed, from 0.
+        waits (`Sequence[float]`): Seconds after each attempt; a longer `Retry-After` is obeyed, up to a minute.
+
+    Returns:
+        `float` or `None`: Seconds; `None` where it would fail again, or enough attempts were made.
+    """
+    status = _status(error)
+    if status not in (408, 409, 429) and status < 500:
+        return None
+    # Nobody there, or silence for the whole timeout: once more in case it was starting, but nobody should wait for more.
+    attempts = min(1, len(waits)) if status == 408 or _unreachable(error) else len(waits)
+    if attempt >= attempts:
+        return None
+    return min(LONGEST_WAIT, max(_retry_after(error), waits[attempt] * random.uniform(0.8, 1.2)))
+
+
+def explain(error: Any, model: str, base: str | None = None) -> ModelFailed:
+    """A failed request in two lines: what the service said, and what to do about it."""
+    status, said = _status(error), _said(error)
+    where = f"{model} at {base}" if base else model
+    if _unreachable(error):
+        return ModelFailed(f"Nothing answers for {where}", said, "Start the server, or correct its address.")
+    if type(error).__name__ == "ContextWindowExceededError":
+        return ModelFailed(
+            f"The conversation is longer than {where} can read", said, "Compact it, or choose a model that reads more."
+        )
+    if status == 408:
+        return ModelFailed(f"{where} did not answer in time", said, f"Try again, or {_ANOTHER}")
+    if status in (401, 403):
+        return ModelFailed(f"{where} refused the key", said, f"Set the provider's key, or {_ANOTHER}")
+    if status == 404:
+        return ModelFailed(
+            f"{where} was not found", said, "Check its name and address; for ollama: `ollama pull MODEL`."
+        )
+    if status == 429:
+        return ModelFailed(f"{where} says too many requests", said, f"Wait, or {_ANOTHER}")
+    if status < 500:
+        return ModelFailed(f"{where} refused the request", said, f"Change what it says, or {_ANOTHER}")
+    return ModelFailed(f"{where} failed", said, f"Try again, or {_ANOTHER}")
+
+
+def _root(error: Any) -> Any:
+    """What is behind litellm's error for a stream that broke off."""
+    return getattr(error, "original_exception", None) or error
+
+
+def _status(error: Any) -> int:
+    return getattr(_root(error), "status_code", None) or 500  # a broken connection has none
+
+
+def _said(error: Any) -> str:
+    """The service's own words, without litellm's names and the JSON around them."""
+    text = " ".join(str(_root(error)).split())
+    text = re.sub(r"^(?:litellm\.\w+: |\w+ ?Error: |\w+Exception - )+", "", text)
+    message = re.search(r'"message" ?: ?"((?:[^"\\]|\\.)+)"', text)
+    return (message[1].replace('\\"', '"') if message else text)[:300]
+
+
+def _unreachable(error: Any) -> bool:
+    return any(isinstance(cause, (ConnectError, ConnectTimeout)) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def _retry_after(error: Any) -> float:
+    headers = getattr(error, "litellm_response_headers", None) or getattr(
+        getattr(error, "response", None), "headers", None
+    )
+    try:
+        return float(Headers(headers).get("retry-after", 0))
+    except ValueError:  # a date: rare, and our own waits will do
+        return 0.0

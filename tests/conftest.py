@@ -1,0 +1,31 @@
+"""What all tests share: no home, key or token of the person who runs them is seen or touched."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# The official client reads this once, when it is imported: no test may reach the real Hub, or wait for it.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+
+_KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|LLM_ENDPOINT|_BASE_URL|SLACK_.*)$")
+
+
+@pytest.fixture(autouse=True)
+def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    for name in list(os.environ):
+        if _KEYS.search(name):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ML_INTERN_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("ML_INTERN_SHARE_TRACES", "0")
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    yield
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "a home"
