@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ from .models import call_usage
 from .router import ToolRouter
 from .secrets import Masker
 from .steps import ModelStep, Observer, Observers, ToolCallStep, ToolResultStep, TrackedActionStep
+
+
+USEFUL_PACKAGES = (
+    "numpy", "scipy", "pandas", "pyarrow", "sklearn", "skops", "xgboost", "lightgbm", "torch", "torchvision", "transformers",
+    "datasets", "accelerate", "peft", "trl", "sentence_transformers", "safetensors", "evaluate", "matplotlib", "seaborn", "PIL",
+)  # fmt: skip
+"""Those of them that are installed are named in the prompt: a model that has to find out loses a step."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +171,8 @@ class InternAgent(CodeAgent):
     def initialize_system_prompt(self) -> str:
         prompt = super().initialize_system_prompt()
         if self._in_jail:  # real Python: whatever is installed imports
-            listed = str(self.authorized_imports)
-            prompt = prompt.replace(listed, f"any package that is installed, such as these: {listed}")
+            listed, there = str(self.authorized_imports), [name for name in USEFUL_PACKAGES if find_spec(name)]
+            prompt = prompt.replace(listed, f"any package that is installed, such as {', '.join(there)}, and these: {listed}")
         return prompt
 
     # The loop.

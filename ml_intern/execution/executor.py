@@ -29,12 +29,12 @@ from smolagents.local_python_executor import CodeOutput, InterpreterError, Pytho
 from ml_intern.execution.jail import Jail, Limits, find_jail
 from ml_intern.execution.process import Breach, WorkerProcess
 from ml_intern.execution.stubs import describe
-from ml_intern.execution.worker import Codec, Unencodable, describe_error
+from ml_intern.execution.values import Codec, Unencodable, describe_error
 from ml_intern.execution.workspace import Workspace
 
 GRACE_SECONDS = 3.0
 START_SECONDS = 60.0
-MARK_SECONDS = 5.0
+MARK_SECONDS = 3.0
 MAX_PRINT_OUTPUTS_LENGTH = 50_000
 MAX_CALLS, MAX_THREADS = 10_000, 128
 RESTARTED = "The Python process was restarted: variables are gone, files in the workspace are still there."

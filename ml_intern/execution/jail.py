@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ml_intern.execution import landlock, seccomp, worker
+from ml_intern.execution import landlock, seccomp, values, worker
 
 INSIDE = "/workspace"
 ETC = (
@@ -40,10 +40,16 @@ ETC = (
     "mime.types",
 )
 # Python evaluates the worker with a private copy of the builtins: code that replaces `builtins.len` cannot hurt it.
-BOOT = (
-    "import builtins,sys;p=sys.argv[1];"
-    "exec(compile(open(p,encoding='utf-8').read(),p,'exec'),{'__builtins__':dict(vars(builtins)),'__name__':'__worker__'})"
-)
+BOOT = """
+import builtins, sys, types
+own = dict(vars(builtins))
+for name, path in (("ml_intern.execution.values", sys.argv[1]), ("__worker__", sys.argv[2])):
+    sys.modules[name] = module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = own
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)
+"""
+PROGRAM = tuple(Path(module.__file__ or "").resolve() for module in (values, worker))
 REMEDY = """\
 No jail works here, and code that a model wrote is not run without one. {why}
 Fix one of these:
@@ -94,7 +100,7 @@ class Jail:
             "processes": limits.processes if self.kind == "bubblewrap" else None,
             "file": limits.file_bytes,
         }
-        inner = [sys.executable, "-s", "-P", "-c", BOOT, worker_path(self.kind), json.dumps(config)]
+        inner = [sys.executable, "-s", "-P", "-c", BOOT, *program(self.kind), json.dumps(config)]
         if self.kind != "bubblewrap":
             command = self._supervised(root, scratch, limits, inner) if sys.platform == "linux" else inner
             return spawn(command, env=environment(str(scratch)), **pipes)
@@ -106,7 +112,7 @@ class Jail:
         """Without a process namespace a supervisor sees to it that nothing is left behind."""
         if self.kind == "none":
             return landlock.Rules(inner, [], [], "", limits.processes, None, os.getpid()).launch()
-        readable = [*interpreter_paths(), Path(worker_path(self.kind))]
+        readable = [*interpreter_paths(), *PROGRAM]
         readable += [Path("/etc", name) for name in ETC]
         uid = None
         if os.geteuid() == 0:
@@ -125,8 +131,9 @@ def open_to_all(path: Path) -> bool:
     return not path.exists() or all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
 
 
-def worker_path(kind: str) -> str:
-    return "/run/worker.py" if kind == "bubblewrap" else str(Path(worker.__file__).resolve())
+def program(kind: str) -> list[str]:
+    """The worker's files as the jail sees them."""
+    return [f"/run/{path.name}" if kind == "bubblewrap" else str(path) for path in PROGRAM]
 
 
 def environment(home: str) -> dict[str, str]:
@@ -194,7 +201,8 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
             arguments += [*directories(Path("/etc", name).parent), "--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     for path in interpreter_paths():
         arguments += [*directories(path), "--ro-bind", str(path), str(path)]
-    arguments += ["--ro-bind", str(Path(worker.__file__).resolve()), worker_path("bubblewrap")]
+    for path in PROGRAM:
+        arguments += ["--ro-bind", str(path), f"/run/{path.name}"]
     if font_caches():
         arguments += ["--perms", "1777", "--dir", "/tmp/matplotlib"]
         for cached in font_caches():

@@ -46,6 +46,7 @@ class Capture:
 
     def wait(self, seconds: float) -> bool:
         """Until the marker, or the end of the pipe, has come; `False` if nothing came for `seconds`."""
+        self._moved = False
         while not self._marked.wait(seconds):
             if not self._moved:
                 return False

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_intern.execution.jail import Jail, Limits
 from ml_intern.execution.output import Capture
-from ml_intern.execution.worker import LINE_LIMIT, PARTS_LIMIT, from_line, to_line
+from ml_intern.execution.values import LINE_LIMIT, PARTS_LIMIT, from_line, to_line
 
 STALLED_SECONDS = 60.0
 PIPE_BYTES = 1 << 20

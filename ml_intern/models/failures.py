@@ -29,17 +29,21 @@ def pause(error: Any, attempt: int, waits: Sequence[float]) -> float | None:
     status = _status(error)
     if status not in (408, 409, 429) and status < 500:
         return None
-    # Nobody there, or silence for the whole timeout: once more in case it was starting, but nobody should wait for more.
+    # Nobody there, or silence for the whole timeout: once more in case it was starting, but not for minutes.
     attempts = min(1, len(waits)) if status == 408 or _unreachable(error) else len(waits)
     if attempt >= attempts:
         return None
     return min(LONGEST_WAIT, max(_retry_after(error), waits[attempt] * random.uniform(0.8, 1.2)))
 
 
-def explain(error: Any, model: str, base: str | None = None) -> ModelFailed:
-    """A failed request in two lines: what the service said, and what to do about it."""
+def explain(error: Any, where: str) -> ModelFailed:
+    """A failed request in two lines: what the service said, and what to do about it.
+
+    Args:
+        error (`openai.OpenAIError`): What litellm raised.
+        where (`str`): The model and its address.
+    """
     status, said = _status(error), _said(error)
-    where = f"{model} at {base}" if base else model
     if _unreachable(error):
         return ModelFailed(f"Nothing answers for {where}", said, "Start the server, or correct its address.")
     if type(error).__name__ == "ContextWindowExceededError":
@@ -51,9 +55,7 @@ def explain(error: Any, model: str, base: str | None = None) -> ModelFailed:
     if status in (401, 403):
         return ModelFailed(f"{where} refused the key", said, f"Set the provider's key, or {_ANOTHER}")
     if status == 404:
-        return ModelFailed(
-            f"{where} was not found", said, "Check its name and address; for ollama: `ollama pull MODEL`."
-        )
+        return ModelFailed(f"{where} was not found", said, "Check name and address; for ollama: `ollama pull MODEL`.")
     if status == 429:
         return ModelFailed(f"{where} says too many requests", said, f"Wait, or {_ANOTHER}")
     if status < 500:
@@ -91,9 +93,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _retry_after(error: Any) -> float:
-    headers = getattr(error, "litellm_response_headers", None) or getattr(
-        getattr(error, "response", None), "headers", None
-    )
+    response = getattr(error, "response", None)  # for some providers litellm leaves its headers empty
+    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None)
     try:
         return float(Headers(headers).get("retry-after", 0))
     except ValueError:  # a date: rare, and our own waits will do

@@ -9,6 +9,7 @@ import logging
 import os
 import queue
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -49,8 +50,11 @@ class LazyLitellm:
                 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
                 cls._module = importlib.import_module("litellm")
                 cls._module.suppress_debug_info = True
+                # It starts an event loop for each chunk, some 2 ms; whole answers are still logged.
+                cls._module.disable_streaming_logging = True
                 if "LITELLM_LOG" not in os.environ:  # it writes to the terminal what it raises as well
                     logging.getLogger("LiteLLM").handlers = [logging.NullHandler()]
+                warnings.filterwarnings("ignore", ".*`ReadOnly` qualifier", UserWarning)  # of its types, by pydantic
             return cls._module
 
     @classmethod
@@ -71,20 +75,18 @@ class EndpointModel(LiteLLMModel):
         api_base (`str`, *optional*): The server's address, where it is not the provider's own.
         api_key (`str`, *optional*): Defaults to the provider's variable in the environment.
         on_delta (`Callable[[str], None]`, *optional*): Gets the answer's text as it streams.
-        on_retry (`Callable[[str], None]`, *optional*): Told why a request is sent again; what was streamed of the answer
-            until then is void.
+        on_retry (`Callable[[str], None]`, *optional*): Told why a request is sent again; what was streamed of the
+            answer until then is void.
         timeout (`float`, defaults to 600): Seconds without a byte before a request is given up.
         retry_seconds (`Sequence[float]`, defaults to 1, 2, 4, 8): Waits before a failed request is sent again.
         kwargs: As for smolagents' `LiteLLMModel`; the rest goes with every request (`temperature`, `max_tokens`...).
 
     Attributes:
-        cancelled (`threading.Event`): Setting it ends running requests at once and lets none start until it is cleared.
+        cancelled (`threading.Event`): Set, it ends running requests at once and lets none start until it is cleared.
 
     Raises:
         ModelFailed: (when called) the service refused, failed or could not be reached; says what to do.
     """
-
-    model_id: str
 
     def __init__(
         self,
@@ -162,8 +164,8 @@ class EndpointModel(LiteLLMModel):
         )
 
     def price(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float | None:
-        """US dollars for a call by litellm's table, `None` where it has no price for this model or it runs on a local server."""
-        if self.model_id.partition("/")[0] in {server.litellm for server in LOCAL_SERVERS}:
+        """US dollars for a call by litellm's table; `None` for a local server's or a model that it does not know."""
+        if str(self.model_id).partition("/")[0] in {server.litellm for server in LOCAL_SERVERS}:
             return None
         try:
             prompt, answer = self.client.cost_per_token(
@@ -186,7 +188,7 @@ class EndpointModel(LiteLLMModel):
         return {**request, "messages": self._prepared(cast("list[ChatMessage]", messages))}
 
     def _prepared(self, messages: list[ChatMessage]) -> list[dict[str, Any]]:
-        """The messages for the API. Conversations are told apart by their first message, a very object that each keeps."""
+        """The messages for the API. What tells conversations apart is their first message, which each holds on to."""
         with self._preparing:
             found = next((preparer for preparer in self._preparers if preparer.first is messages[0]), None)
             if found:
@@ -195,6 +197,10 @@ class EndpointModel(LiteLLMModel):
             self._preparers.append(preparer)  # the newest: the one unused for longest makes room
             return preparer.prepare(messages)
 
+    @property
+    def _where(self) -> str:
+        return f"{self.model_id} at {self.api_base}" if self.api_base else str(self.model_id)
+
     def _with_retries(self, request: dict[str, Any]) -> Any:
         from openai import OpenAIError  # what litellm's own errors derive from
 
@@ -202,7 +208,7 @@ class EndpointModel(LiteLLMModel):
             try:
                 return self._once(request)
             except OpenAIError as error:
-                failure = explain(error, self.model_id, self.api_base)
+                failure = explain(error, self._where)
                 seconds = pause(error, attempt, self.retry_seconds)
                 if seconds is None:
                     raise failure from error
@@ -225,14 +231,13 @@ class EndpointModel(LiteLLMModel):
         response = self.client.stream_chunk_builder(chunks, messages=request["messages"])
         # For a web page instead of a stream litellm makes up an empty answer.
         if response is None or not response.choices or not (heard or response.usage.completion_tokens):
-            where = f"{self.model_id} at {self.api_base}" if self.api_base else self.model_id
             raise ModelFailed(
-                f"{where} answered nothing", "its stream was empty", "Check that the address is that of the API."
+                f"{self._where} answered nothing", "its stream was empty", "Check that this is an API's address."
             )
         return response
 
     def _stream(self, request: dict[str, Any]) -> Iterator[Any]:
-        """The chunks of one attempt, read on a thread of its own: a cancel must not wait for the server's next byte."""
+        """The chunks of one attempt, read on a thread: a cancel must not wait for the server's next byte."""
         arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         unwanted = threading.Event()
         target = contextvars.copy_context().run

@@ -37,8 +37,8 @@ class MessagePreparer:
         """The messages for the API; equal to what smolagents' own function returns for them.
 
         Args:
-            messages (`Sequence[ChatMessage]`): The conversation so far. A message seen before must not have changed; one
-                that was replaced, dropped or put in is noticed.
+            messages (`Sequence[ChatMessage]`): The conversation so far. A message seen before must not have changed;
+                one that was replaced, dropped or put in is noticed.
 
         Returns:
             `list[dict]`: A new list. Its dictionaries belong to the preparer, which never changes them.

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from smolagents.agent_types import AgentImage, AgentText
 
-from ml_intern.execution.worker import TAG, Codec, Handle, Unencodable, from_line, to_line
+from ml_intern.execution.values import TAG, Codec, Handle, Unencodable, from_line, to_line
 
 
 def across(value: Any) -> Any:
