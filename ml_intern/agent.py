@@ -37,7 +37,6 @@ from .router import ToolRouter
 from .secrets import Masker
 from .steps import ModelStep, Observer, Observers, ToolCallStep, ToolResultStep, TrackedActionStep
 
-
 USEFUL_PACKAGES = (
     "numpy", "scipy", "pandas", "pyarrow", "sklearn", "skops", "xgboost", "lightgbm", "torch", "torchvision", "transformers",
     "datasets", "accelerate", "peft", "trl", "sentence_transformers", "safetensors", "evaluate", "matplotlib", "seaborn", "PIL",
@@ -172,7 +171,9 @@ class InternAgent(CodeAgent):
         prompt = super().initialize_system_prompt()
         if self._in_jail:  # real Python: whatever is installed imports
             listed, there = str(self.authorized_imports), [name for name in USEFUL_PACKAGES if find_spec(name)]
-            prompt = prompt.replace(listed, f"any package that is installed, such as {', '.join(there)}, and these: {listed}")
+            prompt = prompt.replace(
+                listed, f"any package that is installed, such as {', '.join(there)}, and these: {listed}"
+            )
         return prompt
 
     # The loop.
@@ -186,7 +187,11 @@ class InternAgent(CodeAgent):
                 self.ending = Ending(State.INTERRUPTED)
                 raise AgentError("Agent interrupted.", self.logger)
             if self.step_number > max_steps or (spent := self.ledger.exceeded()):
-                self.ending = Ending(State.MAX_STEPS, f"{max_steps} steps") if self.step_number > max_steps else Ending(State.BUDGET, spent)
+                self.ending = (
+                    Ending(State.MAX_STEPS, f"{max_steps} steps")
+                    if self.step_number > max_steps
+                    else Ending(State.BUDGET, spent)
+                )
                 answer = self._wrap_up(task)
                 yield self.memory.steps[-1]
                 break
@@ -224,7 +229,9 @@ class InternAgent(CodeAgent):
 
     def _planning(self, task: str) -> Generator[Any]:
         started, step = time.time(), None
-        for element in self._generate_planning_step(task, is_first_step=len(self.memory.steps) == 1, step=self.step_number):
+        for element in self._generate_planning_step(
+            task, is_first_step=len(self.memory.steps) == 1, step=self.step_number
+        ):
             yield element
             step = element
         assert isinstance(step, PlanningStep)
@@ -260,7 +267,14 @@ class InternAgent(CodeAgent):
         thought = words.split(self.code_block_tags[0])[0].strip() if step.code_action is not None else words
         self._fire(
             ModelStep(
-                step, thought, step.code_action, used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd, spent
+                step,
+                thought,
+                step.code_action,
+                used.input_tokens,
+                used.output_tokens,
+                used.cached_tokens,
+                used.cost_usd,
+                spent,
             )
         )
 
@@ -275,7 +289,9 @@ class InternAgent(CodeAgent):
         assert self.ending is not None
         started = time.time()
         message: ChatMessage = self.provide_final_answer(task)
-        said = "Reached max steps." if self.ending.state is State.MAX_STEPS else f"Budget used up: {self.ending.reason}."
+        said = (
+            "Reached max steps." if self.ending.state is State.MAX_STEPS else f"Budget used up: {self.ending.reason}."
+        )
         step = TrackedActionStep(
             step_number=self.step_number,
             error=(AgentMaxStepsError if self.ending.state is State.MAX_STEPS else AgentError)(said, self.logger),
@@ -288,7 +304,9 @@ class InternAgent(CodeAgent):
         return message.content
 
     def write_memory_to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
-        return super().write_memory_to_messages(summary_mode=True) if summary_mode else self._renderer.render(self.memory)
+        return (
+            super().write_memory_to_messages(summary_mode=True) if summary_mode else self._renderer.render(self.memory)
+        )
 
     # Stopping.
 
@@ -311,7 +329,10 @@ class InternAgent(CodeAgent):
     def save(self, output_dir: str | Path, relative_path: str | None = None) -> None:
         super().save(output_dir, relative_path)
         app = Path(output_dir) / "app.py"  # smolagents' template imports the agent's class from smolagents
-        text = app.read_text(encoding="utf-8").replace("from smolagents import GradioUI, InternAgent, ", "from ml_intern import InternAgent\nfrom smolagents import GradioUI, ")
+        text = app.read_text(encoding="utf-8").replace(
+            "from smolagents import GradioUI, InternAgent, ",
+            "from ml_intern import InternAgent\nfrom smolagents import GradioUI, ",
+        )
         app.write_text(text, encoding="utf-8")
 
 

@@ -48,7 +48,9 @@ class ApprovalPolicy:
             return Verdict("ask", "it publishes or changes something" if effects == "write" else "it spends money")
         if vouched and self.trust_vouched:
             return Verdict("allow", "the caller passed this tool in")
-        return Verdict("ask", "it runs code outside the jail" if effects == "execute" else "it does not say what it does")
+        return Verdict(
+            "ask", "it runs code outside the jail" if effects == "execute" else "it does not say what it does"
+        )
 
 
 class ApprovalGate:
@@ -102,6 +104,8 @@ class ApprovalGate:
             files=step.files,
         )
         with self._one_at_a_time:
+            if step.ended.is_set():
+                raise Denied(f"`{step.tool}` was not called", "the code that asked for it has ended")
             self.observer.approval_asked(request, digest)
             answer = self.ask(request) if self.ask else _nobody(step.tool)
             if answer.decision == "approve" and binding(step) != digest:
@@ -124,14 +128,20 @@ def binding(step: ToolCallStep) -> str:
 
 
 def _nobody(tool: str) -> ApprovalAnswer:
-    return ApprovalAnswer("reject", f"nobody can be asked here; pass `on_approval=` or run it in a terminal to allow `{tool}`", "policy")
+    return ApprovalAnswer(
+        "reject", f"nobody can be asked here; pass `on_approval=` or run it in a terminal to allow `{tool}`", "policy"
+    )
 
 
 def ask_at_terminal(request: ApprovalRequest) -> ApprovalAnswer:
     """The plainest asker, for scripts run in a terminal: one question on standard error, one line as the answer."""
     if not (sys.stdin and sys.stdin.isatty()):
         return _nobody(request.tool)
-    lines = [f"\n{request.tool} wants to run ({request.reason}).", json.dumps(request.arguments, indent=2), request.preview]
+    lines = [
+        f"\n{request.tool} wants to run ({request.reason}).",
+        json.dumps(request.arguments, indent=2),
+        request.preview,
+    ]
     lines += [f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256[:12]}" for file in request.files]
     print("\n".join(filter(None, lines)), file=sys.stderr)
     print("Allow it? [y]es, [n]o, [s]top, or a reason to say no: ", end="", file=sys.stderr, flush=True)

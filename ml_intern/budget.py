@@ -14,7 +14,8 @@ class SpendLedger:
     """One ledger for a session and all its sub-agents.
 
     Args:
-        budget_usd (`float`, *optional*): In US dollars. A model whose price is unknown cannot be held to it: its calls are counted in `unpriced_calls`.
+        budget_usd (`float`, *optional*): In US dollars. Calls of a model whose price is unknown cannot be held to it: they are
+            counted in `unpriced_calls`.
         max_hours (`float`, *optional*): Wall-clock hours from the first use.
     """
 
@@ -27,7 +28,9 @@ class SpendLedger:
     unpriced_calls: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def record(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0, cost_usd: float | None = None) -> Usage:
+    def record(
+        self, input_tokens: int, output_tokens: int, cached_tokens: int = 0, cost_usd: float | None = None
+    ) -> Usage:
         """Adds one model call. `cost_usd` is `None` where the price is unknown: the sum is unknown from then on."""
         with self._lock:
             known = self.usage.cost_usd is not None and cost_usd is not None

@@ -180,7 +180,9 @@ class MLIntern:
         handed = [*(self._hand_over(session, Path(path)) for path in (*files, *images))]
         for dataset in datasets:
             handed.append(
-                self._hand_over(session, Path(dataset)) if Path(dataset).exists() else f"the dataset `{dataset}` on the Hub"
+                self._hand_over(session, Path(dataset))
+                if Path(dataset).exists()
+                else f"the dataset `{dataset}` on the Hub"
             )
         if handed:
             task += "\n\nHanded over with this task:\n" + "\n".join(f"- {item}" for item in handed)
@@ -237,5 +239,3 @@ def _has_hub_token() -> bool:
     from huggingface_hub import get_token
 
     return get_token() is not None
-
-

@@ -27,7 +27,9 @@ class Narrator(Observer):
 
     def planned(self, step: PlanningStep) -> None:
         lines = [line.strip(" -*#") for line in step.plan.splitlines() if line.strip()]
-        self.events.emit(told.PlanChanged(items=tuple({"text": self.masker.text(line), "status": "pending"} for line in lines[:40])))
+        self.events.emit(
+            told.PlanChanged(items=tuple({"text": self.masker.text(line), "status": "pending"} for line in lines[:40]))
+        )
 
     def started(self, step: ActionStep) -> None:
         self._step, self._streaming = step.step_number, False
@@ -66,7 +68,12 @@ class Narrator(Observer):
         summary = self.masker.text(str(step.error) if failed else as_text(step.result))[:SUMMARY]
         self.events.emit(
             told.ToolReturned(
-                step=step.action, call_id=step.call_id, tool=step.tool, ok=not failed, summary=summary, seconds=step.seconds
+                step=step.action,
+                call_id=step.call_id,
+                tool=step.tool,
+                ok=not failed,
+                summary=summary,
+                seconds=step.seconds,
             )
         )
 

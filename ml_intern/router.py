@@ -13,8 +13,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,10 @@ SMOLAGENTS_EFFECTS = {
 """What smolagents' own tools do to the world; they do not say so themselves."""
 
 
+SETTLE_SECONDS = 1.0
+"""How long an action that has ended waits for its calls that are out."""
+
+
 def effects_of(tool: Any, arguments: dict[str, Any]) -> str:
     """What a call does to the world: `read`, `write`, `spend`, `execute`, or `unknown` where the tool does not say."""
     declared = getattr(type(tool), "effects", None)  # optional by design: tools this project has never seen lack it
@@ -53,10 +57,11 @@ def effects_of(tool: Any, arguments: dict[str, Any]) -> str:
 
 @dataclass
 class Action:
-    """The code action that is running: the number of its step, and whether it still lives."""
+    """The code action that is running: the number of its step, whether it has ended, the calls that are out."""
 
     number: int = 0
-    alive: bool = True
+    ended: threading.Event = field(default_factory=threading.Event)
+    out: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ class ToolRouter(MutableMapping[str, Any]):
         self.masker = masker or Masker()
         self.find_workspace: Callable[[], Any] | None = None
         self.action = Action()
+        self._back = threading.Condition()
         self._tools: dict[str, RoutedTool] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -143,13 +149,18 @@ class ToolRouter(MutableMapping[str, Any]):
         return RoutedTool(self, agent, True)
 
     @contextlib.contextmanager
-    def acting(self, number: int) -> Iterator[Action]:
-        """Calls made meanwhile belong to this action; those that arrive after it has ended are refused."""
+    def acting(self, number: int) -> Generator[Action]:
+        """Calls made meanwhile belong to this action; those that are not yet allowed when it ends are refused.
+
+        Those that are out get a moment to come back, so that their results stand in the record before the action's own.
+        """
         action = self.action = Action(number)
         try:
             yield action
         finally:
-            action.alive = False
+            action.ended.set()
+            with self._back:
+                self._back.wait_for(lambda: not action.out, timeout=SETTLE_SECONDS)
 
     def call(self, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any], vouched: bool) -> Any:
         """Calls `tool`: on record first, then allowed, then done, then on record again.
@@ -158,6 +169,16 @@ class ToolRouter(MutableMapping[str, Any]):
             Denied: a person or a rule refused; the tool did not run.
         """
         action = self.action
+        with self._back:
+            action.out += 1
+        try:
+            return self._call(action, tool, args, kwargs, vouched)
+        finally:
+            with self._back:
+                action.out -= 1
+                self._back.notify_all()
+
+    def _call(self, action: Action, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any], vouched: bool) -> Any:
         call_id = f"call_{uuid.uuid4().hex[:20]}"
         arguments = bind(tool, args, kwargs)
         with contextlib.ExitStack() as stack:
@@ -172,6 +193,7 @@ class ToolRouter(MutableMapping[str, Any]):
                 preview=prepared.preview,
                 vouched=vouched,
                 problem=prepared.problem,
+                ended=action.ended,
             )
             result = ToolResultStep(call_id=call_id, tool=tool.name, action=action.number)
             started = time.monotonic()
@@ -179,7 +201,7 @@ class ToolRouter(MutableMapping[str, Any]):
                 self._fire(step)
                 if prepared.problem is not None:
                     raise prepared.problem
-                if not action.alive:
+                if action.ended.is_set():
                     raise Denied(f"`{tool.name}` was not called", "the code that asked for it has ended")
                 result.result = self.masker.data(prepared.runner(*args, **kwargs))
             except BaseException as error:
@@ -199,7 +221,11 @@ class ToolRouter(MutableMapping[str, Any]):
         tool's own `check` refuses is never asked about.
         """
         parameters = inspect.signature(type(tool).__init__).parameters
-        if "workspace" not in parameters or getattr(tool, "workspace", None) is not None or self.find_workspace is None:
+        if (
+            "workspace" not in parameters
+            or getattr(tool, "workspace", None) is not None
+            or self.find_workspace is None
+        ):
             return Prepared(tool)
         runner, workspace = copy.copy(tool), self.find_workspace()
         runner.workspace, runner.call_id = workspace, call_id

@@ -18,7 +18,9 @@ from urllib.parse import quote
 SHORTEST = 8
 """Values shorter than this are not masked: they would turn up in ordinary text."""
 
-_NAMED = re.compile(r"(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|PRIVATE_KEY|_KEY$|_PAT$|WEBHOOK)", re.I)
+_NAMED = re.compile(
+    r"(TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|PRIVATE_KEY|_KEY$|_PAT$|WEBHOOK)", re.I
+)
 _NOT_SECRET = re.compile(r"^(SSH_AUTH_SOCK|.*_(FILE|PATH|DIR|URL|BASE|ENDPOINT|ID|TTL|LIMIT|COUNT|NAME))$", re.I)
 
 # Each shape with the literal that must be there first: looking for literals is some fifty times as fast as the patterns.
@@ -31,7 +33,11 @@ _SHAPES = [
     ("slack-token", ("xox", "xapp-"), r"\bx(?:ox[abeoprs]|app)-[A-Za-z0-9-]{10,}"),
     ("google-key", ("AIza",), r"\bAIza[0-9A-Za-z_-]{35}"),
     ("e2b-key", ("e2b_",), r"\be2b_[0-9a-f]{40}\b"),
-    ("pem", ("PRIVATE KEY-----",), r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
+    (
+        "pem",
+        ("PRIVATE KEY-----",),
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    ),
     ("bearer", ("earer ",), r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{20,}=*"),
     ("url-password", ("://",), r"(?<=://)[^\s/:@\[]{1,64}:(?!\[secret:)[^\s/@]{3,}(?=@)"),
 ]
@@ -51,7 +57,10 @@ def known_secrets(environment: Mapping[str, str] | None = None) -> dict[str, str
     found = {
         value.strip(): name
         for name, value in environment.items()
-        if _NAMED.search(name) and not _NOT_SECRET.match(name) and len(value.strip()) >= SHORTEST and not value.startswith("/")
+        if _NAMED.search(name)
+        and not _NOT_SECRET.match(name)
+        and len(value.strip()) >= SHORTEST
+        and not value.startswith("/")
     }
     stored = Path(environment.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "token"
     try:

@@ -25,6 +25,7 @@ from .secrets import Masker
 from .session_tools import PlanTool
 from .trace import Journal, TraceRecorder, share
 
+
 @dataclass(frozen=True)
 class SessionConfig:
     """What a session is made of, besides its model and its tools."""
@@ -82,7 +83,11 @@ class Session:
         narrator = Narrator(self.events, self.masker)
         workspace = Workspace(self.workspace)
         self.agent = InternAgent(
-            [PlanTool(self._planned), *tools, *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()])],
+            [
+                PlanTool(self._planned),
+                *tools,
+                *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()]),
+            ],
             model,
             prompt_templates=config.prompt_templates,
             instructions=config.instructions,
@@ -121,7 +126,9 @@ class Session:
         self._interrupted.clear()
         if isinstance(self.model, EndpointModel):
             self.model.cancelled.clear()
-        self._thread = threading.Thread(target=self._turn, args=(task, list(images)), name=f"session-{self.id[:8]}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._turn, args=(task, list(images)), name=f"session-{self.id[:8]}", daemon=True
+        )
         self._thread.start()
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
@@ -194,7 +201,7 @@ class Session:
         jail = executor.jail if isinstance(executor, JailExecutor) else ""
         model, workspace, trace = self.recorder.model, str(self.workspace), str(self.trace)
         self.events.emit(told.SessionStarted(task=task, model=model, workspace=workspace, trace=trace, jail=jail))
-        self.journal.note("worker", jail=jail)
+        self.recorder.jail = jail
         loading = None
         if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
             loading = threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True)
@@ -211,7 +218,9 @@ class Session:
 
     def _end(self, state: State, reason: str, answer: Any, seconds: float) -> None:
         reason = self.masker.text(reason)
-        outcome = Outcome(state, self.masker.data(answer), reason, self.agent.step_number - 1, seconds, self.ledger.usage)
+        outcome = Outcome(
+            state, self.masker.data(answer), reason, self.agent.step_number - 1, seconds, self.ledger.usage
+        )
         try:
             self.recorder.ended(outcome)
             if not self.journal.titled:
@@ -242,8 +251,12 @@ class Session:
 
     def _wait_for_answer(self, request: ApprovalRequest) -> ApprovalAnswer:
         pending = self._waiting[request.call_id] = Pending(request)
+        ended = self.agent.router.action.ended
         try:
-            return pending.wait()
+            while (answer := pending.wait(0.2)) is None:
+                if ended.is_set():
+                    pending.give(ApprovalAnswer("reject", "the code that asked for it has ended", "session"))
+            return answer
         finally:
             self._waiting.pop(request.call_id, None)
 
@@ -265,14 +278,15 @@ class Pending:
             self._given.set()
             return True
 
-    def wait(self) -> ApprovalAnswer:
-        self._given.wait()
-        assert self._answer is not None
+    def wait(self, timeout: float) -> ApprovalAnswer | None:
+        self._given.wait(timeout)
         return self._answer
 
 
 def _refuse(request: ApprovalRequest) -> ApprovalAnswer:
-    return ApprovalAnswer("reject", f"nobody can be asked here; pass `on_approval=` to allow `{request.tool}`", "policy")
+    return ApprovalAnswer(
+        "reject", f"nobody can be asked here; pass `on_approval=` to allow `{request.tool}`", "policy"
+    )
 
 
 def title_of(task: str) -> str:

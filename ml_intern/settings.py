@@ -15,7 +15,9 @@ from .errors import SettingsError
 class Settings(BaseSettings):
     """Settings of this user on this machine. Environment variables have the names given in brackets."""
 
-    model_config = SettingsConfigDict(env_prefix="ML_INTERN_", populate_by_name=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ML_INTERN_", populate_by_name=True, extra="ignore", env_ignore_empty=True
+    )
 
     home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("ml-intern", appauthor=False)))
     """Where sessions, their workspaces and artifacts lie (`ML_INTERN_HOME`)."""
@@ -47,7 +49,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             raise SettingsError(
-                f"{'.'.join(map(str, first['loc']))} cannot be {first.get('input')!r}", first["msg"], "Correct or unset it."
+                f"{'.'.join(map(str, first['loc']))} cannot be {first.get('input')!r}",
+                first["msg"],
+                "Correct or unset it.",
             ) from None
         return settings.model_copy(update={"home": Path(home).expanduser()}) if home is not None else settings
 
@@ -64,6 +68,8 @@ class Settings(BaseSettings):
                 raise PermissionError(13, "Permission denied")
         except OSError as error:
             raise SettingsError(
-                f"Cannot write to {folder}", error.strerror or str(error), "Choose another place: --home DIR or ML_INTERN_HOME=DIR."
+                f"Cannot write to {folder}",
+                error.strerror or str(error),
+                "Choose another place: --home DIR or ML_INTERN_HOME=DIR.",
             ) from None
         return folder

@@ -6,6 +6,7 @@ prompt: what the model sees of a call is what its code printed.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class ToolCallStep(MemoryStep):
         preview (`str`): What a person should read before saying yes.
         vouched (`bool`): Whether the caller who passed the tool in vouches for it.
         problem (`Exception`, *optional*): Why the call cannot be made; it is raised instead, and nobody is asked.
+        ended (`threading.Event`): Set once the code that made the call has ended: then nobody needs to be asked any more.
     """
 
     call_id: str
@@ -42,6 +44,7 @@ class ToolCallStep(MemoryStep):
     preview: str = ""
     vouched: bool = False
     problem: Exception | None = None
+    ended: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
     started: float = field(default_factory=time.time)
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:

@@ -75,4 +75,6 @@ class SubmissionLoop:
             except InternError as error:
                 self._refused(operation, error)
             except Exception as error:  # noqa: BLE001 - one operation that fails must not end all sessions
-                self._refused(operation, InternError(f"{type(operation).__name__} failed", f"{type(error).__name__}: {error}"))
+                self._refused(
+                    operation, InternError(f"{type(operation).__name__} failed", f"{type(error).__name__}: {error}")
+                )

@@ -29,7 +29,11 @@ def make():
     made: list[InternAgent] = []
 
     def build(script: list[Any], tools: list[Any] | None = None, **options: Any) -> InternAgent:
-        options = {"verbosity_level": LogLevel.OFF, "on_approval": lambda request: ApprovalAnswer("reject", "not asked for"), **options}
+        options = {
+            "verbosity_level": LogLevel.OFF,
+            "on_approval": lambda request: ApprovalAnswer("reject", "not asked for"),
+            **options,
+        }
         agent = InternAgent(tools or [], ScriptedModel(script), **options)
         made.append(agent)
         return agent
@@ -55,7 +59,14 @@ def add(a: int, b: int) -> int:
 
 
 def test_state_lasts_and_the_last_value_and_prints_are_seen(make) -> None:
-    agent = make([code("import math\nx = 20\nprint('hello')"), code("y = x + 1"), code("final_answer(add(x, y) + math.floor(1.5))")], [add])
+    agent = make(
+        [
+            code("import math\nx = 20\nprint('hello')"),
+            code("y = x + 1"),
+            code("final_answer(add(x, y) + math.floor(1.5))"),
+        ],
+        [add],
+    )
     assert agent.run("Go.") == 42
     first, second, _ = steps_of(agent)
     assert "hello" in first.observations
@@ -98,7 +109,11 @@ def test_a_callback_that_raises_stops_the_call_and_the_code_sees_why(make) -> No
         if step.tool == "add":
             raise PermissionError("adding is not allowed today")
 
-    agent = make([code("try:\n    add(1, 2)\nexcept PermissionError as e:\n    final_answer(str(e))")], [add], step_callbacks={ToolCallStep: refuse})
+    agent = make(
+        [code("try:\n    add(1, 2)\nexcept PermissionError as e:\n    final_answer(str(e))")],
+        [add],
+        step_callbacks={ToolCallStep: refuse},
+    )
     assert "not allowed today" in agent.run("Go.")
 
 
@@ -131,7 +146,9 @@ def test_a_writing_tool_asks_first(make, decision: str, published: list) -> None
 def test_a_tool_that_says_nothing_of_itself_is_vouched_for_by_who_passed_it_in(make) -> None:
     assert make([code("final_answer(add(1, 1))")], [add]).run("Go.") == 2
     strict = make(
-        [code("final_answer(add(1, 1))"), code("final_answer('refused')")], [add], policy=ApprovalPolicy(trust_vouched=False)
+        [code("final_answer(add(1, 1))"), code("final_answer('refused')")],
+        [add],
+        policy=ApprovalPolicy(trust_vouched=False),
     )
     assert strict.run("Go.") == "refused"
 
@@ -148,7 +165,12 @@ def test_money_that_is_used_up_ends_the_run_with_a_last_word(make) -> None:
         def price(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
             return 0.6
 
-    agent = InternAgent([], Priced([code("1"), code("2"), "the last word"]), verbosity_level=LogLevel.OFF, ledger=SpendLedger(budget_usd=1.0))
+    agent = InternAgent(
+        [],
+        Priced([code("1"), code("2"), "the last word"]),
+        verbosity_level=LogLevel.OFF,
+        ledger=SpendLedger(budget_usd=1.0),
+    )
     assert agent.run("Go.") == "the last word"
     assert agent.ending.state is State.BUDGET and "$1.20 of $1.00" in agent.ending.reason
     assert len(steps_of(agent)) == 3
@@ -228,21 +250,38 @@ def test_a_final_answer_that_came_from_the_host_stays_the_same_object(make) -> N
 def test_as_a_managed_agent_and_with_managed_agents_of_any_kind(make) -> None:
     inner = make([code("final_answer(add(20, 1))")], [add], name="adder", description="Adds things.")
     other = ToolCallingAgent([add], ScriptedModel([]), name="idle", description="Does nothing.")
-    outer = CodeAgent([], ScriptedModel([code("print(adder('add 20 and 1'))\nfinal_answer('done')")]), managed_agents=[inner], verbosity_level=LogLevel.OFF)
+    outer = CodeAgent(
+        [],
+        ScriptedModel([code("print(adder('add 20 and 1'))\nfinal_answer('done')")]),
+        managed_agents=[inner],
+        verbosity_level=LogLevel.OFF,
+    )
     assert outer.run("Go.") == "done"
     assert "21" in steps_of(outer)[0].observations
 
     inner = make([code("final_answer(add(20, 2))")], [add], name="adder", description="Adds things.")
     heard: list[str] = []
-    outer = make([code("final_answer(adder('add 20 and 2'))")], managed_agents=[inner, other], step_callbacks={ToolCallStep: lambda step: heard.append(step.tool)})
+    outer = make(
+        [code("final_answer(adder('add 20 and 2'))")],
+        managed_agents=[inner, other],
+        step_callbacks={ToolCallStep: lambda step: heard.append(step.tool)},
+    )
     assert "22" in outer.run("Go.")
-    assert heard == ["adder", "add", "final_answer", "final_answer"], "a managed agent's calls go through the same gate"
+    assert heard == ["adder", "add", "final_answer", "final_answer"], (
+        "a managed agent's calls go through the same gate"
+    )
 
 
 def test_a_managed_plain_code_agent_cannot_publish_behind_the_gate(make) -> None:
     publish = Publish()
     publish.published = []
-    inner = CodeAgent([publish], ScriptedModel([code("publish('x')"), code("final_answer('gave up')")]), name="helper", description="Helps.", verbosity_level=LogLevel.OFF)
+    inner = CodeAgent(
+        [publish],
+        ScriptedModel([code("publish('x')"), code("final_answer('gave up')")]),
+        name="helper",
+        description="Helps.",
+        verbosity_level=LogLevel.OFF,
+    )
     outer = make([code("final_answer(helper('publish it'))")], managed_agents=[inner])
     outer.run("Go.")
     assert publish.published == []
@@ -263,7 +302,9 @@ def test_saved_and_loaded_again(make, tmp_path: Path) -> None:
             return {"script": [code("final_answer(shout('hi'))")]}
 
     MODEL_REGISTRY["Kept"] = Kept
-    agent = InternAgent([Shout()], Kept([]), max_steps=7, name="shouter", description="Shouts.", verbosity_level=LogLevel.OFF)
+    agent = InternAgent(
+        [Shout()], Kept([]), max_steps=7, name="shouter", description="Shouts.", verbosity_level=LogLevel.OFF
+    )
     agent.save(tmp_path)
     app = (tmp_path / "app.py").read_text()
     assert "from ml_intern import InternAgent" in app
@@ -295,30 +336,57 @@ def test_no_secret_reaches_the_model_by_way_of_output_errors_or_results(make) ->
         """Peeks."""
         return "it is very-secret-value"
 
-    script = [code("s = peek()\nprint(s)"), code("print('very-' + 'secret-value')"), code("raise ValueError('very-secret' + '-value')"), code("final_answer(s)")]
+    script = [
+        code("s = peek()\nprint(s)"),
+        code("print('very-' + 'secret-value')"),
+        code("raise ValueError('very-secret' + '-value')"),
+        code("final_answer(s)"),
+    ]
     agent = make(script, [peek], masker=masker)
     assert agent.run("Go.") == "it is [secret:MY_TOKEN]"
-    assert "very-secret-value" not in str([[message.content for message in request] for request in agent.model.requests])
+    assert "very-secret-value" not in str(
+        [[message.content for message in request] for request in agent.model.requests]
+    )
 
 
 def test_observers_are_told_of_a_whole_step_in_order(make) -> None:
     told: list[str] = []
 
     class Ear(Observer):
-        def task(self, step, variables): told.append(f"task {variables}")
-        def started(self, step): told.append("started")
-        def answered(self, step): told.append("answered")
-        def calling(self, step): told.append(f"calling {step.tool}")
-        def called(self, step): told.append("called")
-        def finished(self, step): told.append("finished")
+        def task(self, step, variables):
+            told.append(f"task {variables}")
 
-    make([code("final_answer(add(n, 1))")], [add, FinalAnswerTool()], observers=[Ear()]).run("Go.", additional_args={"n": 1})
-    assert told == ["task ['n']", "started", "answered", "calling add", "called", "calling final_answer", "called", "finished"]
+        def started(self, step):
+            told.append("started")
+
+        def answered(self, step):
+            told.append("answered")
+
+        def calling(self, step):
+            told.append(f"calling {step.tool}")
+
+        def called(self, step):
+            told.append("called")
+
+        def finished(self, step):
+            told.append("finished")
+
+    make([code("final_answer(add(n, 1))")], [add, FinalAnswerTool()], observers=[Ear()]).run(
+        "Go.", additional_args={"n": 1}
+    )
+    assert told == [
+        "task ['n']",
+        "started",
+        "answered",
+        "calling add",
+        "called",
+        "calling final_answer",
+        "called",
+        "finished",
+    ]
 
 
 def test_memory_keeps_no_copies_of_the_prompt(make) -> None:
     agent = make([code("1"), code("final_answer(1)")])
     agent.run("Go.")
     assert [step.model_input_messages for step in steps_of(agent)] == [None, None]
-
-

@@ -30,7 +30,13 @@ def test_the_policy_is_this_table(effects: str, vouched: bool, trust: bool) -> N
 
 
 def step(**changes) -> ToolCallStep:
-    values = {"call_id": "call_1", "tool": "hub_push", "arguments": {"repo_id": "me/x"}, "effects": "write", "action": 1}
+    values = {
+        "call_id": "call_1",
+        "tool": "hub_push",
+        "arguments": {"repo_id": "me/x"},
+        "effects": "write",
+        "action": 1,
+    }
     return ToolCallStep(**{**values, **changes})
 
 
@@ -121,3 +127,14 @@ def test_what_a_person_sees_is_masked() -> None:
         step(arguments={"card": "key very-secret-value"})
     )
     assert seen[0].arguments == {"card": "key [secret:MY_TOKEN]"}
+
+
+def test_nobody_is_asked_for_code_that_has_ended() -> None:
+    call = step()
+    call.ended.set()
+
+    def ask(request: ApprovalRequest) -> ApprovalAnswer:
+        raise AssertionError("asked in vain")
+
+    with pytest.raises(Denied, match="has ended"):
+        ApprovalGate(ApprovalPolicy(), ask)(call)

@@ -108,7 +108,7 @@ def test_an_empty_task(intern, task: str) -> None:
 def test_an_unreachable_endpoint(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_BASE_URL", "http://127.0.0.1:9")
     with MLIntern("vllm/some-model", home=home, tools=[]) as intern:
-        with pytest.raises(InternError, match="Nothing answers for .*127.0.0.1:9"):
+        with pytest.raises(InternError, match=r"Nothing answers for .*127\.0\.0\.1:9"):
             intern.run("Go.")
         assert last_end(intern.session.trace).state == "error"
 
@@ -124,7 +124,7 @@ def test_no_model_at_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="Cannot write to .*--home"):
+    with pytest.raises(SettingsError, match=r"Cannot write to .*--home"):
         try:
             MLIntern(ScriptedModel([]), home=tmp_path / "file")
         except SettingsError as error:
@@ -168,7 +168,11 @@ except InternError as error:
     (trace,) = (home / "sessions").glob("*.jsonl")
     data = trace.read_bytes()
     assert data.endswith(b"\n") and len(data) <= 40_000
-    asked = [row for row in read_rows(trace) if row["type"] == "assistant" and row["message"]["content"][-1].get("name") == "act"]
+    asked = [
+        row
+        for row in read_rows(trace)
+        if row["type"] == "assistant" and row["message"]["content"][-1].get("name") == "act"
+    ]
     assert 0 < int(count) <= len(asked), "each call that was made is on record"
 
 
@@ -177,5 +181,3 @@ def test_an_endpoint_that_answers_nonsense(home: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv("VLLM_BASE_URL", llm.url)
         with MLIntern("vllm/some-model", home=home, tools=[]) as intern:
             assert intern.run("Go.") == "went on"
-
-

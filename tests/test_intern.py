@@ -28,7 +28,7 @@ from ml_intern.events import (
 )
 from ml_intern.session import title_of
 from ml_intern.testing import ScriptedModel
-from ml_intern.trace import last_end, read_rows
+from ml_intern.trace import last_end, note_of, read_rows
 
 
 def code(text: str, thought: str = "Go on.") -> str:
@@ -52,8 +52,16 @@ def make(home: Path):
 def kinds(path: Path) -> list[str]:
     found = []
     for row in read_rows(path):
+        note = note_of(row)
+        if note is not None:
+            found.append(note["kind"])
+            continue
         content = row["message"]["content"] if "message" in row else ""
-        blocks = [block.get("name") or block["type"] for block in content] if isinstance(content, list) else ["prompt"] * bool(content)
+        blocks = (
+            [block.get("name") or block["type"] for block in content]
+            if isinstance(content, list)
+            else ["prompt"] * bool(content)
+        )
         found.append(f"{row['type']}:{'+'.join(blocks)}".removesuffix(":"))
     return found
 
@@ -92,7 +100,11 @@ class Look(Tool):
 
 def test_a_task_ends_in_an_answer_an_outcome_events_and_a_trace(make) -> None:
     events: list[Event] = []
-    intern = make([code("r = look(where='here')\nprint(r)"), code("final_answer(r['seen'] + '!')")], tools=[Look()], on_event=events.append)
+    intern = make(
+        [code("r = look(where='here')\nprint(r)"), code("final_answer(r['seen'] + '!')")],
+        tools=[Look()],
+        on_event=events.append,
+    )
     assert intern.run("Look around.") == "here!"
     session = intern.session
     assert session.outcome.state is State.SUCCESS and session.outcome.steps == 2
@@ -101,10 +113,10 @@ def test_a_task_ends_in_an_answer_an_outcome_events_and_a_trace(make) -> None:
     assert [event.tool for event in events if isinstance(event, ToolCalled)] == ["look", "final_answer"]
     assert sum(isinstance(event, ModelAnswered) for event in events) == 2
     assert kinds(session.trace) == [
-        "x-worker", "user:prompt",
+        "user:prompt", "worker",
         "assistant:text+python_interpreter", "assistant:look", "user:tool_result", "user:tool_result",
         "assistant:text+python_interpreter", "assistant:final_answer", "user:tool_result", "user:tool_result",
-        "assistant:text", "x-end", "ai-title",
+        "assistant:text", "end", "ai-title",
     ]  # fmt: skip
     assert last_end(session.trace).state == "success"
 
@@ -112,14 +124,21 @@ def test_a_task_ends_in_an_answer_an_outcome_events_and_a_trace(make) -> None:
 def test_calls_are_recorded_with_their_real_arguments_inside_the_step_that_made_them(make) -> None:
     intern = make([code("for i in range(3):\n    look(where=f'place {i}')"), code("final_answer(1)")], tools=[Look()])
     intern.run("Look thrice.")
-    rows = [row for row in read_rows(intern.session.trace) if "message" in row]
+    rows = [row for row in read_rows(intern.session.trace) if "message" in row or "data" in row]
     calls = [row for row in rows if row["type"] == "assistant" and row["message"]["content"][-1].get("name") == "look"]
     assert [row["message"]["content"][0]["input"] for row in calls] == [{"where": f"place {i}"} for i in range(3)]
     assert all("usage" not in row["message"] and row["step"] == 1 for row in calls)
     parents = {row["uuid"]: row["parentUuid"] for row in rows}
     assert [parents[row["uuid"]] for row in rows[1:]] == [row["uuid"] for row in rows[:-1]], "one chain"
-    asked = {b["id"] for r in rows if r["type"] == "assistant" for b in r["message"]["content"] if b["type"] == "tool_use"}
-    answered = [b["tool_use_id"] for r in rows if r["type"] == "user" and isinstance(r["message"]["content"], list) for b in r["message"]["content"]]
+    asked = {
+        b["id"] for r in rows if r["type"] == "assistant" for b in r["message"]["content"] if b["type"] == "tool_use"
+    }
+    answered = [
+        b["tool_use_id"]
+        for r in rows
+        if r["type"] == "user" and isinstance(r["message"]["content"], list)
+        for b in r["message"]["content"]
+    ]
     assert sorted(asked) == sorted(answered)
 
 
@@ -136,9 +155,18 @@ def test_the_answer_is_on_record_before_its_code_runs_and_a_call_before_it_is_ma
             seen["at the call"] = kinds(trace)
             return "ok"
 
-    intern = make([code("watch()"), code("final_answer(1)")], tools=[Watch()], on_approval=lambda request: ApprovalAnswer("approve", by="test"))
+    intern = make(
+        [code("watch()"), code("final_answer(1)")],
+        tools=[Watch()],
+        on_approval=lambda request: ApprovalAnswer("approve", by="test"),
+    )
     intern.run("Watch.")
-    assert seen["at the call"][-4:] == ["assistant:text+python_interpreter", "assistant:watch", "x-approval-asked", "x-approval-answered"]
+    assert seen["at the call"][-4:] == [
+        "assistant:text+python_interpreter",
+        "assistant:watch",
+        "approval-asked",
+        "approval-answered",
+    ]
 
 
 def test_a_session_can_be_answered_from_elsewhere_and_another_runs_meanwhile(make) -> None:
@@ -215,6 +243,25 @@ def test_an_interrupt_while_a_person_is_asked_ends_the_turn(make) -> None:
     assert publish.published == []
 
 
+def test_a_question_is_withdrawn_when_the_code_that_asked_has_ended(make) -> None:
+    publish = Publish()
+    script = [
+        code("import threading\nthreading.Thread(target=publish, args=('x',)).start()\nimport time\ntime.sleep(0.5)"),
+        code("final_answer(1)"),
+    ]
+    intern = make(script, tools=[publish])
+    session = intern.submit("Publish in the background.")
+    outcome = session.wait(20)
+    assert outcome.answer == 1 and outcome.state is State.DENIED and "has ended" in outcome.reason
+    assert session.pending() == [] and publish.published == []
+    rows = kinds(session.trace)
+    assert (
+        rows.index("approval-answered")
+        < rows.index("user:tool_result")
+        < rows.index("assistant:text+python_interpreter", 3)
+    )
+
+
 def test_a_second_turn_goes_on_where_the_first_ended(make) -> None:
     intern = make([code("kept = 5\nfinal_answer(kept)"), code("final_answer(kept + 1)")])
     intern.run("First.")
@@ -253,7 +300,10 @@ def test_the_plan_is_told_as_it_changes_and_mistakes_in_it_are_explained(make) -
     intern.run("Plan.")
     (plan,) = [event for event in events if isinstance(event, PlanChanged)]
     assert plan.items == ({"text": "a", "status": "in_progress"}, {"text": "b", "status": "pending"})
-    assert "`status` is one of" in [event for event in events if isinstance(event, ToolReturned) and not event.ok][0].summary
+    assert (
+        "`status` is one of"
+        in next(event for event in events if isinstance(event, ToolReturned) and not event.ok).summary
+    )
 
 
 def test_missing_slack_tokens_are_one_line_of_warning(make) -> None:
@@ -276,7 +326,10 @@ def test_a_secret_of_the_environment_is_nowhere(make, monkeypatch: pytest.Monkey
         def forward(self, where: str) -> dict:
             return {"env": f"key={secret}", where: [secret]}
 
-    script = [code(f"r = look(where='{secret}')\nprint(r, '{secret}')\nraise ValueError('{secret}')"), code(f"final_answer('{secret}')")]
+    script = [
+        code(f"r = look(where='{secret}')\nprint(r, '{secret}')\nraise ValueError('{secret}')"),
+        code(f"final_answer('{secret}')"),
+    ]
     intern = make(script, tools=[Leak()], on_event=events.append)
     intern.run(f"Use {secret}.")
     intern.close()

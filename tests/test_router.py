@@ -141,7 +141,7 @@ def test_a_call_for_code_that_has_ended_is_refused_even_when_it_was_allowed() ->
     made: ToolRouter
 
     def meanwhile(step: ToolCallStep) -> None:
-        made.action.alive = False
+        made.action.ended.set()
 
     fired = Fired(meanwhile)
     made = router(fired, double)
@@ -295,3 +295,21 @@ def test_an_agent_is_called_by_one_at_a_time() -> None:
     for thread in threads:
         thread.join()
     assert max(most) == 1 and len(most) == 4
+
+
+def test_an_action_that_ends_waits_a_moment_for_its_calls_that_are_out() -> None:
+    """Else their results would stand in the record after the action's own."""
+
+    @tool
+    def slow() -> int:
+        """Takes a while."""
+        threading.Event().wait(0.2)
+        return 1
+
+    fired = Fired()
+    made = router(fired, slow)
+    with made.acting(1):
+        threading.Thread(target=made["slow"]).start()
+        while not fired.steps:
+            threading.Event().wait(0.01)
+    assert isinstance(fired.steps[-1], ToolResultStep) and fired.steps[-1].result == 1

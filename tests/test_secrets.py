@@ -79,4 +79,8 @@ def test_secrets_of_the_environment_are_known_by_their_names(tmp_path) -> None:
             "HF_HOME": str(tmp_path),
         }
     )
-    assert found == {"value-one-long": "OPENAI_API_KEY", "value-two-long": "DB_PASSWORD", "hf_storedtokenvalue": "HF_TOKEN"}
+    assert found == {
+        "value-one-long": "OPENAI_API_KEY",
+        "value-two-long": "DB_PASSWORD",
+        "hf_storedtokenvalue": "HF_TOKEN",
+    }

@@ -8,15 +8,18 @@ from smolagents import Tool
 class HubInspectDatasetTool(Tool):
     """Shows a dataset's make-up and rows, and judges them: gaps, duplicates, leaks, balance, lengths, columns' roles.
 
-    Rows come from the dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co), spread evenly over the
-    split. Where it has none, or a revision is asked for, the beginning of the CSV, JSON or Parquet files is read.
+    The dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co) says what there is. All rows are looked
+    at, from CSV, JSON or Parquet files of up to 20 MB or page by page, of splits of up to 20,000 rows; of larger ones a
+    sample. Where there is no viewer, or a revision is asked for, the files alone are read.
     """
 
     name = "hub_inspect_dataset"
     description = (
         "Shows what a dataset on the Hugging Face Hub holds (configs, splits, features, sample rows, files) and what "
         "decides whether one may train on it: licence, missing values, duplicates within and across splits, label "
-        "balance, text lengths, columns' roles. Judged on the rows counted in rows_examined. Read `warnings`."
+        "balance, text lengths, columns' roles. Judged on the rows counted in rows_examined: all of them where a split is "
+        "small. In tables of more than 30 columns neighbours that are alike are shown as one, such as 'pixel_00..pixel_63'. "
+        "Read `warnings` and `notes`."
     )
     inputs = {
         "dataset": {"type": "string", "description": "Such as 'stanfordnlp/imdb'."},
@@ -40,17 +43,22 @@ class HubInspectDatasetTool(Tool):
             "config": {"type": "string"},
             "split": {"type": "string"},
             "splits": {"type": "array", "description": "{split, rows, bytes} of the config; null: not known."},
-            "features": {"type": "object", "description": "Column to type."},
-            "sample": {"type": "array", "description": "Rows of the split; long cells are cut and say so."},
+            "features": {"type": "object", "description": "Column, or run of columns, to type."},
+            "sample": {
+                "type": "array",
+                "description": "Rows of the split; a run of columns is one list; long cells are cut.",
+            },
             "rows_examined": {"type": "object", "description": "Split to number of rows judged."},
             "all_rows_examined": {"type": "boolean"},
             "columns": {
                 "type": "object",
-                "description": "Column to {role, missing, distinct, characters?, labels?}, over the split.",
+                "description": "Column to {role, missing, distinct, characters?, labels?}, over the rows examined of the "
+                "split; a run of columns to {role, columns, missing in all, distinct: [least, most]}.",
             },
             "duplicates": {
                 "type": "object",
-                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows}, conflicting_labels}.",
+                "description": "{compared_on: which columns, within: {split: rows}, across: {'a & b': rows of b in a} for each "
+                "pair, conflicting_labels: rows that are alike but for the label}, over the rows examined.",
             },
             "warnings": {"type": "array", "items": {"type": "string"}},
             "notes": {"type": "array", "items": {"type": "string"}, "description": "How this was found out."},
@@ -70,9 +78,9 @@ class HubInspectDatasetTool(Tool):
     ) -> dict:
         from huggingface_hub import HfApi
 
-        rows = 5 if rows is None else rows
-        if not 0 <= rows <= 100:
-            raise ValueError(f"`rows` is 0 to 100, not {rows}. For more, use hub_download.")
+        count = 5 if rows is None else rows
+        if not 0 <= count <= 100:
+            raise ValueError(f"`rows` is 0 to 100, not {count}. For more, use hub_download.")
         subject = f"dataset {dataset}" + (f" at {revision}" if revision else "")
         options = {"repo_id": dataset, "revision": revision, "files_metadata": True, "timeout": 20}
         info = self._ask(subject, 30, HfApi(endpoint=self._hub()).dataset_info, **options)
@@ -81,14 +89,29 @@ class HubInspectDatasetTool(Tool):
             notes.append("The viewer knows only the main branch: computed from the files of the revision.")
         else:
             try:
-                look = self._from_viewer(info.id, config, split)
+                look = self._from_viewer(info, config, split)
             except ConnectionError as error:
                 notes.append(f"{error} Computed from the files instead.")
             except (KeyError, TypeError, AttributeError) as error:
                 why = f"The dataset viewer's answer has another shape than its API says ({error!r})."
                 notes.append(f"{why} Computed from the files instead.")
         look = look or self._from_files(info, config, split, notes)
-        columns, duplicates, warnings = self._judge(look)
+        notes += look["notes"]
+        for part in look["splits"]:
+            seen = len(look["rows"].get(part["split"], []))
+            if seen != part["rows"]:
+                notes.append(
+                    f"Of {part['split']} {seen:,} of {part['rows'] or 'more'} rows were examined{look['how']}."
+                )
+        rows = look["rows"][look["split"]]
+        columns, warnings = self._columns(rows, look["features"], notes)
+        duplicates = self._duplicates(look, columns, warnings)
+        shown = self._runs({name: column["role"] for name, column in columns.items()})
+        hidden = len(columns) - sum([len(run) for run in shown.values()])
+        if hidden:
+            notes.append(f"{hidden:,} of {len(columns):,} columns are not shown: use hub_download to see them.")
+        if len(warnings) > 20:
+            warnings[20:] = [f"And {len(warnings) - 20} more warnings of this kind."]
         files = [{"path": s.rfilename, "size": s.size} for s in info.siblings or []]
         licences = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
         stated = (info.card_data.to_dict() if info.card_data else {}).get("license")
@@ -110,53 +133,73 @@ class HubInspectDatasetTool(Tool):
             "config": look["config"],
             "split": look["split"],
             "splits": look["splits"],
-            "features": {name: self._type(kind) for name, kind in look["features"].items()},
-            "sample": [self._short(row) for row in look["rows"][look["split"]][:rows]],
+            "features": {
+                name: " or ".join(dict.fromkeys([self._type(look["features"][column]) for column in run]))[:300]
+                for name, run in shown.items()
+            },
+            "sample": [self._short(row, shown) for row in rows[:count]],
             "rows_examined": {name: len(some) for name, some in look["rows"].items()},
             "all_rows_examined": look["all"],
-            "columns": columns,
+            "columns": {name: self._summed([columns[column] for column in run]) for name, run in shown.items()},
             "duplicates": duplicates,
             "warnings": warnings,
-            "notes": notes + look["notes"],
+            "notes": notes,
             "files": files[:200],
             "files_total": {"count": len(files), "bytes": sum([file["size"] or 0 for file in files])},
         }
 
-    def _from_viewer(self, dataset: str, config: str | None, split: str | None) -> dict:
-        """Up to 1,000 rows of the split and 300 of each of four others, in pages spread evenly over it."""
-        import math
+    def _from_viewer(self, info: Any, config: str | None, split: str | None) -> dict:
+        """The split and up to four others: all rows of small ones, else pages of 100 that are spread evenly."""
+        import random
         import time
 
         until = time.monotonic() + 45
-        listed = [(item["config"], item["split"]) for item in self._view("splits", {"dataset": dataset})["splits"]]
+        listed = [(item["config"], item["split"]) for item in self._view("splits", {"dataset": info.id})["splits"]]
         configs, config, split, names = self._choose(listed, config, split)
-        sizes = self._view("info", {"dataset": dataset, "config": config})["dataset_info"].get("splits") or {}
-        look: dict[str, Any] = {"source": "viewer", "configs": configs, "config": config, "split": split, "all": True}
-        look.update({"rows": {}, "notes": []})
+        sizes = self._view("info", {"dataset": info.id, "config": config})["dataset_info"].get("splits") or {}
+        pages, rows, notes = {}, {}, []
         for name in [split, *[other for other in names if other != split][:4]]:
-            where = {"dataset": dataset, "config": config, "split": name}
-            page = self._view("rows", {**where, "offset": 0, "length": 100})
-            total = page["num_rows_total"]
-            if name == split:
-                look["features"] = {feature["name"]: feature["type"] for feature in page["features"]}
-            pages = min(math.ceil(total / 100), 10 if name == split else 3)
-            found = {item["row_idx"]: item for item in page["rows"]}
-            for number in range(1, pages):
-                if time.monotonic() > until:
-                    look["notes"].append("The viewer is slow: fewer rows than usual were judged.")
+            where = {"dataset": info.id, "config": config, "split": name, "length": 100}
+            pages[name] = self._view("rows", {**where, "offset": 0})
+            sizes.setdefault(name, {})["num_examples"] = pages[name]["num_rows_total"]
+            if pages[name].get("partial"):
+                notes.append(f"The viewer holds only the beginning of {name}.")
+        features = {feature["name"]: feature["type"] for feature in pages[split]["features"]}
+        look = {"source": "viewer", "configs": configs, "config": config, "split": split, "features": features}
+        totals = {name: page["num_rows_total"] for name, page in pages.items()}
+        media = [kind for kind in features.values() if self._type(kind) in ("Image", "Audio", "Video")]
+        if max(totals.values()) > 100 and not media and sum([file.size or 0 for file in info.siblings]) <= 20_000_000:
+            try:
+                found = self._from_files(info, config, split, [])
+                alike = found["features"].keys() == features.keys()
+                if alike and {name: len(some) for name, some in found["rows"].items()} == totals:
+                    rows = found["rows"]
+            except (ValueError, OSError):
+                rows = {}  # the files are laid out in a way that only the viewer understands
+        for name, page in pages.items():
+            if name in rows:
+                continue
+            total, found, answers = totals[name], {}, [page]
+            offsets = list(range(100, total, 100))
+            if total > 20_000:
+                more = 9 if name == split else 2
+                offsets = [round(number * (total - 100) / more) for number in range(1, more + 1)]
+            random.Random(0).shuffle(offsets)  # so that what there is no time for is not the end
+            while offsets and time.monotonic() < until:
+                where = {"dataset": info.id, "config": config, "split": name, "length": 100}
+                try:
+                    answers.append(self._view("rows", {**where, "offset": offsets.pop()}))
+                except ConnectionError as error:
+                    notes.append(f"{error} Fewer rows than usual were examined.")
                     break
-                offset = number * 100 if pages * 100 >= total else round(number * (total - 100) / (pages - 1))
-                for item in self._view("rows", {**where, "offset": offset, "length": 100})["rows"]:
-                    found[item["row_idx"]] = item
-            look["rows"][name] = [found[index]["row"] for index in sorted(found)]
+            for item in [item for answer in answers for item in answer["rows"]]:
+                found[item["row_idx"]] = item
+            rows[name] = [found[index]["row"] for index in sorted(found)]
             if [item for item in found.values() if item.get("truncated_cells")]:
-                look["notes"].append(f"The viewer cut long cells of {name}: lengths are lower bounds.")
-            if page.get("partial"):
-                look["notes"].append(f"The viewer holds only the beginning of {name}.")
-            look["all"] = look["all"] and len(found) >= total and not page.get("partial")
-            sizes.setdefault(name, {})["num_examples"] = total
-        look["all"] = look["all"] and len(names) == len(look["rows"])
-        look["splits"] = []
+                notes.append(f"The viewer cut long cells of {name}: lengths are lower bounds.")
+        whole = {name: len(some) for name, some in rows.items()} == totals and len(rows) == len(names)
+        look.update({"rows": rows, "notes": notes, "how": ", spread evenly over it", "splits": []})
+        look["all"] = whole and not [page for page in pages.values() if page.get("partial")]
         for name in names:
             size = sizes.get(name) or {}
             look["splits"].append({"split": name, "rows": size.get("num_examples"), "bytes": size.get("num_bytes")})
@@ -207,11 +250,12 @@ class HubInspectDatasetTool(Tool):
         return configs, config, split or ("train" if "train" in names else names[0]), names
 
     def _from_files(self, info: Any, config: str | None, split: str | None, notes: list) -> dict:
-        """The beginning of the data files: of up to five splits 10,000 rows; in all 60 MB and two minutes."""
+        """Data files of up to five splits: all rows of 20 MB, else the first 20,000; in all 60 MB and two minutes."""
         import time
 
         until, budget = time.monotonic() + 120, 60_000_000
         sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+        most = 200_000 if sum([size or 0 for size in sizes.values()]) <= 20_000_000 else 20_000
         layout = self._layout(sizes, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
         if not layout:
             raise ValueError(
@@ -220,7 +264,7 @@ class HubInspectDatasetTool(Tool):
             )
         configs, config, split, names = self._choose(list(layout), config, split)
         look: dict[str, Any] = {"source": "files", "configs": configs, "config": config, "split": split, "notes": []}
-        look.update({"rows": {}, "features": {}, "all": len(names) <= 5})
+        look.update({"rows": {}, "features": {}, "all": len(names) <= 5, "how": ", the first"})
         parts = {}
         for name in [split, *[other for other in names if other != split]]:
             paths = layout[(config, name)]
@@ -231,26 +275,24 @@ class HubInspectDatasetTool(Tool):
                 continue
             found, whole = [], True
             for number, path in enumerate(paths):
-                if len(found) >= 10_000 or number == 20 or budget < 0 or time.monotonic() > until:
+                if len(found) >= most or number == 20 or budget < 0 or time.monotonic() > until:
                     whole = False
                     break
                 where = {"dataset": info.id, "revision": info.sha, "path": path}
                 content, complete = self._ask(f"{path} of dataset {info.id}", 90, self._read, **where)
                 budget -= len(content)
-                some, complete = self._parse(path, content, complete)
+                some, complete = self._parse(path, content, complete, most - len(found))
                 found += some
                 whole = whole and complete
-            if not whole:
-                found = found[:10_000]
-                look["notes"].append(f"Of {name} only the first {len(found):,} rows were read.")
             look["rows"][name] = found
             look["all"] = look["all"] and whole
             size["rows"] = len(found) if whole else None
         look["splits"] = [parts[name] for name in names]
         for row in look["rows"][split]:
             for column, value in row.items():
-                if look["features"].get(column) in (None, "null"):
-                    look["features"][column] = "null" if value is None else type(value).__name__
+                kind = "null" if value is None else type(value).__name__
+                if look["features"].get(column) in (None, "null") or (kind == "float" != look["features"][column]):
+                    look["features"][column] = kind
         if not look["rows"][split]:
             raise ValueError(f"Split {split!r} of {info.id} holds no rows in {', '.join(layout[(config, split)])}.")
         return look
@@ -302,8 +344,8 @@ class HubInspectDatasetTool(Tool):
                     return bytes(content), False
         return bytes(content), True
 
-    def _parse(self, path: str, content: bytes, whole: bool) -> tuple:
-        """Rows of the beginning of a file, and whether that is all of them."""
+    def _parse(self, path: str, content: bytes, whole: bool, most: int) -> tuple:
+        """Rows of the beginning of a file, `most` at most and five million cells, and whether that is all of them."""
         import csv
         import importlib
         import io
@@ -318,103 +360,137 @@ class HubInspectDatasetTool(Tool):
             except ImportError:
                 raise ValueError(f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`.") from None
             table = parquet.read_table(io.BytesIO(content))
-            return table.slice(0, 10_000).to_pylist(), table.num_rows <= 10_000
+            most = min(most, 5_000_000 // max(1, table.num_columns))
+            return table.slice(0, most).to_pylist(), table.num_rows <= most
         text = content.decode("utf-8-sig", errors="replace")
         if not whole:
             text = text[: text.rfind("\n") + 1]
+        rows, cells, known = [], 5_000_000, {"": None}
         try:
             if path.endswith((".csv", ".tsv")):
                 header = text.split("\n", 1)[0]
                 comma = "\t" if path.endswith(".tsv") else max(",;\t", key=header.count)
                 csv.field_size_limit(20_000_000)
-                rows = [self._typed(row) for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)]
+                table = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
             elif path.endswith(".json") and whole and text.lstrip().startswith("["):
-                rows = json.loads(text)
+                table = json.loads(text)
             else:
-                rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+                table = [line for line in text.split("\n") if line.strip()]
+            for row in table:
+                if len(rows) >= most or cells < 0:
+                    return rows, False
+                row = json.loads(row) if isinstance(table, list) and isinstance(row, str) else row
+                row = row if isinstance(row, dict) else {"value": row}
+                rows.append(row if isinstance(table, list) else self._typed(row, known))
+                cells -= len(row)
         except (csv.Error, ValueError) as error:
             raise ValueError(f"{path} cannot be read as what its name says: {error}. Use hub_download.") from error
-        rows = [row if isinstance(row, dict) else {"value": row} for row in rows]
-        return rows[:10_000], whole and len(rows) <= 10_000
+        return rows, whole
 
-    def _typed(self, row: dict) -> dict:
+    def _typed(self, row: dict, known: dict) -> dict:
+        """A row of CSV with numbers for what looks like one; `known` keeps what texts were taken for."""
         import re
 
-        typed = {}
-        for key, value in row.items():
-            if value is None or value == "":
-                typed[key] = None
-            elif isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})", value):
-                typed[key] = int(value)
-            elif isinstance(value, str) and re.fullmatch(r"-?\d+\.\d+([eE][+-]?\d+)?", value):
-                typed[key] = float(value)
-            else:
-                typed[key] = value
-        return typed
+        for value in row.values():
+            if isinstance(value, str) and value not in known:
+                known[value] = value
+                if re.fullmatch(r"-?(0|[1-9]\d{0,17})", value):
+                    known[value] = int(value)
+                elif re.fullmatch(r"-?\d+\.\d+([eE][+-]?\d+)?", value):
+                    known[value] = float(value)
+        return {key: known[value] if isinstance(value, str) else value for key, value in row.items()}
 
-    def _judge(self, look: dict) -> tuple:
-        """(columns, duplicates, warnings) from the rows: no request is made here."""
+    def _columns(self, rows: list, features: dict, notes: list) -> tuple:
+        """Each column's role and numbers, and warnings about them."""
         import json
+        import re
         import statistics
         from collections import Counter
 
-        rows, split = look["rows"][look["split"]], look["split"]
-        columns, warnings = {}, []
-        for name, kind in look["features"].items():
+        columns, tallies, stems = {}, {}, Counter([re.sub(r"\d+", "#", name) for name in features])
+        for name, kind in features.items():
             values = [row.get(name) for row in rows]
-            present = [value for value in values if value is not None and value == value and value not in ("", [], {})]
-            texts = [value for value in present if isinstance(value, str)]
-            counts = Counter([json.dumps(value, default=str, ensure_ascii=False) for value in present])
-            column = {"role": self._role(name, kind, present, len(counts)), "missing": len(values) - len(present)}
-            column["distinct"] = len(counts)
-            columns[name] = column
-            if texts and column["role"] not in ("label", "id"):
-                sizes = sorted([len(text) for text in texts])
-                column["characters"] = {"min": sizes[0], "median": statistics.median(sizes), "max": sizes[-1]}
-                column["characters"]["p95"] = sizes[int(0.95 * (len(sizes) - 1))]
-            if column["missing"]:
-                warnings.append(f"{column['missing']} of {len(rows)} rows lack `{name}`.")
-            if column["role"] == "label" and counts:
-                names = kind.get("names") if isinstance(kind, dict) else None
-                labels = {}
-                for value, count in counts.most_common(50):
-                    number = json.loads(value)
-                    known = names and isinstance(number, int) and 0 <= number < len(names)
-                    labels[names[number] if known else str(number)] = count
-                column["labels"] = labels
-                top, most = next(iter(labels.items()))
-                if len(counts) == 1:
-                    warnings.append(f"Every row seen has the same `{name}`: {top} (hidden, or sorted by it?).")
-                elif most > 0.8 * len(present):
-                    warnings.append(f"`{name}` is out of balance: {100 * most // len(present)} % are {top}.")
-        roles = {name: column["role"] for name, column in columns.items()}
+            present = [value for value in values if value == value and (value or value == 0)]
+            plain = [
+                value if isinstance(value, str | int | float) else json.dumps(value, default=str) for value in present
+            ]
+            counts = tallies[name] = Counter(plain)
+            role = self._role(name, kind, present, len(counts))
+            columns[name] = {"role": role, "missing": len(values) - len(present), "distinct": len(counts)}
+            if present and isinstance(present[0], str) and role not in ("label", "id"):
+                sizes = sorted([len(str(value)) for value in present])
+                edges = {"min": sizes[0], "median": statistics.median(sizes), "max": sizes[-1]}
+                columns[name]["characters"] = {**edges, "p95": sizes[int(0.95 * (len(sizes) - 1))]}
+        if "label" not in [column["role"] for column in columns.values()]:
+            few = []
+            for name, counts in tallies.items():
+                whole = not [value for value in list(counts)[:20] if isinstance(value, float)]
+                kept = columns[name]["role"] in ("number", "category") and whole
+                if kept and 2 <= len(counts) <= 20 and len(counts) * 10 <= sum(counts.values()):
+                    few.append(name)
+            # One of many that are numbered alike is one of many features, though the others have more values.
+            if len(few) == 1 and stems[re.sub(r"\d+", "#", few[0])] == 1:
+                columns[few[0]]["role"] = "label"
+                notes.append(f"`{few[0]}` is taken for the label: no column is named or typed as one.")
+        warnings, lacking = [], [name for name, column in columns.items() if column["missing"]]
+        for name in lacking if len(lacking) <= 5 else []:
+            warnings.append(f"{columns[name]['missing']} of {len(rows)} rows lack `{name}`.")
+        if len(lacking) > 5:
+            warnings.append(f"{len(lacking)} columns lack values in some rows: {self._listed(lacking)}.")
+        for name, column in columns.items():
+            if column["role"] != "label" or not column["distinct"]:
+                continue
+            names = features[name].get("names") if isinstance(features[name], dict) else None
+            column["labels"] = {}
+            for value, count in tallies[name].most_common(50):
+                known = names and isinstance(value, int) and 0 <= value < len(names)
+                column["labels"][names[value] if known else str(value)] = count
+            top, most = next(iter(column["labels"].items()))
+            if column["distinct"] == 1:
+                warnings.append(f"Every row seen has the same `{name}`: {top} (hidden, or sorted by it?).")
+            elif most > 0.8 * (len(rows) - column["missing"]):
+                share = 100 * most // (len(rows) - column["missing"])
+                warnings.append(f"`{name}` is out of balance: {share} % are {top}.")
+        same = [name for name, column in columns.items() if column["distinct"] == 1 and column["role"] != "label"]
+        if same and len(rows) > 1:
+            notes.append(f"{len(same)} columns hold the same value in all rows examined: {self._listed(same)}.")
+        return columns, warnings
+
+    def _listed(self, names: list) -> str:
+        shown = ", ".join([f"`{name}`" for name in names[:5]])
+        return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown
+
+    def _duplicates(self, look: dict, columns: dict, warnings: list) -> dict:
+        """Rows that occur more than once, judged by what a model would see of them; adds warnings."""
+        from collections import Counter
+
+        roles, split = {name: column["role"] for name, column in columns.items()}, look["split"]
+        labels = [name for name, role in roles.items() if role in ("label", "target")]
         compared = [name for name, role in roles.items() if role in ("text", "input text", "conversation")]
-        compared = compared or [name for name, role in roles.items() if role not in ("id", "label")] or list(roles)
-        labels = [name for name, role in roles.items() if role == "label"]
-        seen = {}
-        for part, some in look["rows"].items():
-            seen[part] = Counter([self._key(row, compared) for row in some])
-        within = {part: sum(counts.values()) - len(counts) for part, counts in seen.items()}
+        compared = compared or [name for name, role in roles.items() if role not in ("id", "label", "target")]
+        compared = compared or list(roles)
+        keys = {part: [self._key(row, compared) for row in rows] for part, rows in look["rows"].items()}
+        seen = {part: Counter(some) for part, some in keys.items()}
+        within = {part: len(keys[part]) - len(counts) for part, counts in seen.items()}
         across, parts = {}, list(seen)
         for index, first in enumerate(parts):
             for second in parts[index + 1 :]:
                 both = sum([seen[second][key] for key in seen[first].keys() & seen[second].keys()])
+                across[f"{first} & {second}"] = both
                 if both:
-                    across[f"{first} & {second}"] = both
                     warnings.append(f"{both} rows of {second} are also in {first}: a leak if one tests the other.")
         if within[split]:
-            warnings.append(f"{within[split]} of {len(rows)} rows of {split} repeat an earlier one.")
+            warnings.append(f"{within[split]} of {len(keys[split])} rows of {split} repeat an earlier one.")
         said = {}
-        for row in rows:
-            said.setdefault(self._key(row, compared), set()).add(self._key(row, labels))
-        conflicts = len([key for key in said if len(said[key]) > 1])
+        for key, row in zip(keys[split], look["rows"][split], strict=True):
+            said.setdefault(key, set()).add(self._key(row, [name for name in labels if name not in compared]))
+        conflicts = len([key for key, answers in said.items() if len(answers) > 1])
         if conflicts:
             warnings.append(f"{conflicts} rows appear with different labels.")
-        return (
-            columns,
-            {"compared_on": compared, "within": within, "across": across, "conflicting_labels": conflicts},
-            warnings,
-        )
+        on = self._listed(compared) if len(compared) <= 5 else f"{len(compared):,} columns"
+        left = [name for name in labels if name not in compared]
+        on += f", without {self._listed(left)}" if left else ""
+        return {"compared_on": on, "within": within, "across": across, "conflicting_labels": conflicts}
 
     def _key(self, row: dict, columns: list) -> str:
         import json
@@ -426,16 +502,15 @@ class HubInspectDatasetTool(Tool):
     def _role(self, name: str, kind: Any, present: list, distinct: int) -> str:
         import re
 
-        word = name.lower()
-        form = self._type(kind).lower()
+        word, form = name.lower(), self._type(kind).lower()
         first = present[0] if present else None
         if form in ("image", "audio", "video"):
             return form
         if isinstance(first, list) and first and isinstance(first[0], dict):
             return "conversation" if {"role", "from"} & set(first[0]) else "list"
-        scalar = isinstance(first, str | int | bool)
-        named = re.search(r"(^|_)(labels?|targets?|class|category|sentiment|intent|topic|is_\w+)$", word)
-        if form.startswith("classlabel") or isinstance(first, bool) or (named and scalar and distinct <= 200):
+        named = re.search(r"(^|_)(labels?|targets?|class|category|sentiment|intent|topic|is_\w+)$|^(y|species)$", word)
+        short = isinstance(first, int) or (isinstance(first, str) and len(max(present, key=len)) <= 60)
+        if form.startswith("classlabel") or (named and short and distinct <= 200):
             return "label"
         if re.search(r"(^|_)(id|idx|index|uuid|guid)$", word):
             return "id"
@@ -445,11 +520,35 @@ class HubInspectDatasetTool(Tool):
             if re.fullmatch(r"completion|response|answer|output|target|summary|translation|chosen|rejected", word):
                 return "target text"
             return "category" if distinct <= 50 and distinct * 10 <= len(present) else "text"
-        if isinstance(first, int) and distinct <= 20 and distinct * 10 <= len(present):
-            return "label"
+        if isinstance(first, bool):
+            return "category"
         if isinstance(first, int | float):
-            return "number"
+            return "target" if named else "number"
         return "unknown" if first is None else "other"
+
+    def _runs(self, roles: dict) -> dict:
+        """Columns by what they are shown as: in a wide table neighbours that are numbered alike, else alike in role."""
+        import re
+
+        runs = [("", [name]) for name in roles]
+        for by_name in [True, False] if len(roles) > 30 else []:
+            if by_name or len(runs) > 60:
+                runs = []
+                for name, role in roles.items():
+                    kind = (role, re.sub(r"\d+", "#", name) if by_name else "", by_name and role == "label" and name)
+                    if runs and runs[-1][0] == kind:
+                        runs[-1][1].append(name)
+                    else:
+                        runs.append((kind, [name]))
+        return {run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}": run for _, run in runs[:60]}
+
+    def _summed(self, columns: list) -> dict:
+        if len(columns) == 1:
+            return columns[0]
+        distinct = [column["distinct"] for column in columns]
+        missing = sum([column["missing"] for column in columns])
+        many = {"role": columns[0]["role"], "columns": len(columns), "missing": missing}
+        return {**many, "distinct": [min(distinct), max(distinct)]}
 
     def _type(self, kind: Any) -> str:
         """A feature's type in a few characters, from the viewer's JSON or from Python's name for it."""
@@ -466,15 +565,15 @@ class HubInspectDatasetTool(Tool):
             return kind.get("dtype") or name
         return "{" + ", ".join([f"{key}: {self._type(value)}" for key, value in kind.items()]) + "}"
 
-    def _short(self, row: dict) -> dict:
+    def _short(self, row: dict, runs: dict) -> dict:
         import json
 
         short = {}
-        for name, value in row.items():
+        for name, run in runs.items():
+            value = row.get(run[0]) if len(run) == 1 else [row.get(column) for column in run]
             text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
             cut = f"{text[:400]}… ({len(text):,} characters in all)"
-            plain = value if isinstance(value, str) else json.loads(text)
-            short[name] = cut if len(text) > 500 else plain
+            short[name] = cut if len(text) > 500 else value if isinstance(value, str) else json.loads(text)
         return short
 
     def _hub(self) -> str:

@@ -100,7 +100,9 @@ def run(*, live: bool, yes: bool, shuffle_labels: bool, folder: Path | None, as_
     say: Callable[[str], None] = (lambda text: None) if as_json else (lambda text: print(text, flush=True))
     if not as_json:
         print("ML Intern demo. Hub and arXiv are services on this machine; the data set and the training are real.")
-        print("The model's turns are " + ("live." if live else "RECORDED (from a live run); all they cause happens now."))
+        print(
+            "The model's turns are " + ("live." if live else "RECORDED (from a live run); all they cause happens now.")
+        )
         if not yes and not sys.stdin.isatty():
             print("No terminal to ask at: the demo answers its own question before publishing with yes.")
     yes = yes or not sys.stdin.isatty()
@@ -113,7 +115,9 @@ def run(*, live: bool, yes: bool, shuffle_labels: bool, folder: Path | None, as_
     try:
         where.mkdir(parents=True)
     except OSError as error:
-        raise InternError(f"Cannot write to {where}", error.strerror or "", "Choose another place: --data DIR.") from None
+        raise InternError(
+            f"Cannot write to {where}", error.strerror or "", "Choose another place: --data DIR."
+        ) from None
     differs: list[str] = []
     with _services(where, live, shuffle_labels, differs, say) as (hub, tell):
         order = Order(task=TASK, model=None if live else "vllm/recorded", home=where / "home", yes=yes, json=as_json)
@@ -194,7 +198,10 @@ def datasets(shuffle_labels: bool = False) -> dict[str, dict[str, bytes]]:
             "test.csv": _csv(names, test_x, test_y),
         }
     }
-    for name, title, table in (("wine", "Wine recognition", load_wine()), ("breast-cancer", "Breast cancer", load_breast_cancer())):
+    for name, title, table in (
+        ("wine", "Wine recognition", load_wine()),
+        ("breast-cancer", "Breast cancer", load_breast_cancer()),
+    ):
         columns = [str(column).replace(" ", "_") for column in table.feature_names]
         card = TABLE_CARD.format(title=title, rows=len(table.data), columns=len(columns))
         found[name] = {"README.md": card.encode(), "train.csv": _csv(columns, table.data, table.target)}
@@ -205,7 +212,9 @@ def _csv(columns: list[str], rows: Any, labels: Any) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, "label"])
-    writer.writerows([*map(lambda value: value.item(), row), int(label)] for row, label in zip(rows, labels, strict=True))
+    writer.writerows(
+        [*(value.item() for value in row), int(label)] for row, label in zip(rows, labels, strict=True)
+    )
     return text.getvalue().encode()
 
 
@@ -224,7 +233,9 @@ def _report(hub: Any, where: Path, code: int, differs: tuple[str, ...], seconds:
         for block in row["message"]["content"]
         if block["type"] == "tool_use" and block["name"] == "hub_push"
     ]
-    evaluation = next((push["evaluation"] for push in reversed(pushes) if isinstance(push.get("evaluation"), dict)), {})
+    evaluation = next(
+        (push["evaluation"] for push in reversed(pushes) if isinstance(push.get("evaluation"), dict)), {}
+    )
     from huggingface_hub import HfApi, snapshot_download
 
     api = HfApi(endpoint=hub.url, token=TOKEN)
@@ -252,7 +263,9 @@ def _report(hub: Any, where: Path, code: int, differs: tuple[str, ...], seconds:
 
 
 def _print(report: Report) -> None:
-    rows = [("Run", f"{report.state} in {report.seconds:.0f} s" + (", model turns recorded" if report.recorded else ""))]
+    rows = [
+        ("Run", f"{report.state} in {report.seconds:.0f} s" + (", model turns recorded" if report.recorded else ""))
+    ]
     if isinstance(report.baseline, int | float) and isinstance(report.candidate, int | float):
         on = f" on {report.held_out} held-out examples" if report.held_out else ""
         rows.append(("Baseline", f"{report.metric} {report.baseline:.4f}{on}, computed just now"))
@@ -268,7 +281,12 @@ def _print(report: Report) -> None:
     rows.append(("Trace", report.trace))
     if report.trace_dataset:
         rows.append(("Shared as", f"{report.trace_dataset}, a private dataset on the local Hub"))
-    rows.append(("Recording", "results as recorded" if not report.differs else f"{len(report.differs)} results differ, see above"))
+    rows.append(
+        (
+            "Recording",
+            "results as recorded" if not report.differs else f"{len(report.differs)} results differ, see above",
+        )
+    )
     print("\nDemo report")
     for name, text in rows if report.recorded else rows[:-1]:
         print(f"  {name:<10} {text}")

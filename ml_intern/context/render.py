@@ -52,10 +52,15 @@ class Renderer:
         if len(steps) >= len(known) and all(map(is_, known, steps)):
             keep = len(known)
         else:
-            keep = next((i for i, (old, new) in enumerate(zip(known, steps, strict=False)) if old is not new), min(len(known), len(steps)))
+            keep = next(
+                (i for i, (old, new) in enumerate(zip(known, steps, strict=False)) if old is not new),
+                min(len(known), len(steps)),
+            )
         if self._dirty:
             self._dirty = False
-            keep = min([keep, *(i for i, step in enumerate(known) if isinstance(step, TrackedActionStep) and step.changed)])
+            keep = min(
+                [keep, *(i for i, step in enumerate(known) if isinstance(step, TrackedActionStep) and step.changed)]
+            )
         return keep
 
     def _changed(self) -> None:

@@ -8,11 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import io
-import os
-import queue
 import select
-import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -20,14 +16,15 @@ import weakref
 from binascii import a2b_base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import PIL.Image
 from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
 
+from ml_intern.execution.action import RUNNING, Action, Pool
 from ml_intern.execution.jail import Jail, Limits, find_jail
 from ml_intern.execution.process import Breach, WorkerProcess
+from ml_intern.execution.shelter import Shelter
 from ml_intern.execution.stubs import describe
 from ml_intern.execution.values import Codec, Unencodable, describe_error
 from ml_intern.execution.workspace import Workspace
@@ -36,7 +33,6 @@ GRACE_SECONDS = 3.0
 START_SECONDS = 60.0
 MARK_SECONDS = 3.0
 MAX_PRINT_OUTPUTS_LENGTH = 50_000
-MAX_CALLS, MAX_THREADS = 10_000, 128
 RESTARTED = "The Python process was restarted: variables are gone, files in the workspace are still there."
 # Objects of these come back from tools as themselves; others may hold what the code must not see, and stay here.
 DATA_PACKAGES = {
@@ -51,7 +47,6 @@ DATA_PACKAGES = {
     "xgboost",
     "lightgbm",
 }
-RUNNING: contextvars.ContextVar[_Action | None] = contextvars.ContextVar("ml_intern_action", default=None)
 
 
 @dataclass
@@ -71,81 +66,6 @@ class CodeInterrupted(InterpreterError):
     def __init__(self, message: str, *, state_lost: bool = False) -> None:
         super().__init__(message)
         self.state_lost = state_lost
-
-
-class _Action:
-    """One run of code: its clock stands still while host calls are out."""
-
-    worker: WorkerProcess
-
-    def __init__(self, owner: JailExecutor, number: int) -> None:
-        self.owner, self.number = owner, number
-        self.cancelled = threading.Event()
-        self.interrupted = self.timed_out = False
-        self.over = False
-        self.answered = False
-        self.answer: Any = None
-        self.lock = threading.Lock()
-        self._out = 0
-        self._used, self._since = 0.0, time.monotonic()
-
-    def call_begins(self) -> None:
-        with self.lock:
-            if self._out >= MAX_CALLS:
-                raise Breach(f"it made more than {MAX_CALLS:,} calls at once")
-            if self._out == 0:
-                self._used += time.monotonic() - self._since
-            self._out += 1
-
-    def call_ends(self) -> None:
-        with self.lock:
-            self._out -= 1
-            if self._out == 0:
-                self._since = time.monotonic()
-
-    def used(self) -> float:
-        with self.lock:
-            return self._used + (time.monotonic() - self._since if self._out == 0 else 0.0)
-
-    def end(self) -> None:
-        with self.lock:
-            self.over = True
-            if self._out:
-                self.cancelled.set()
-
-
-class _Pool:
-    """Threads for host calls: as many as are needed, daemons, so that a call that never ends holds up no exit."""
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._idle = self._threads = 0
-        self._lock = threading.Lock()
-
-    def submit(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            if self._idle:
-                self._idle -= 1
-            elif self._threads < MAX_THREADS:
-                self._threads += 1
-                threading.Thread(target=self._work, name="ml-intern-call", daemon=True).start()
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        while True:
-            try:
-                job = self._jobs.get(timeout=10)
-            except queue.Empty:
-                with self._lock:
-                    if self._idle == 0:  # a job is on its way for this thread
-                        continue
-                    self._idle -= 1
-                    self._threads -= 1
-                return
-            job()
-            del job
-            with self._lock:
-                self._idle += 1
 
 
 class JailExecutor(PythonExecutor):
@@ -187,7 +107,7 @@ class JailExecutor(PythonExecutor):
         self.images: list[PIL.Image.Image] = []
         """What the last action showed; smolagents' loop has no other way to hand it on."""
         self._workspace, self._temporary = workspace, False
-        self._shelter = _Shelter()
+        self._shelter = Shelter()
         self._finalizer = weakref.finalize(self, self._shelter.close)
         self._realm = uuid.uuid4().hex
         self._results = Codec(self._realm, _is_data)
@@ -196,10 +116,11 @@ class JailExecutor(PythonExecutor):
         self._tools_unsent = True
         self._number = 0
         self._lost = ""
-        self._pool = _Pool()
+        self._pool = Pool()
         self._starting, self._running = threading.RLock(), threading.Lock()
-        self._action: _Action | None = None
+        self._action: Action | None = None
         self._cancelled = threading.Event()
+        self.images: list[PIL.Image.Image] = []  # what the last action showed
 
     # What others use
 
@@ -330,7 +251,7 @@ class JailExecutor(PythonExecutor):
     def _run(self, code: str) -> JailOutput:
         self.state["_print_outputs"] = ""
         self._number += 1
-        action = self._action = _Action(self, self._number)
+        action = self._action = Action(self, self._number)
         self._cancelled = action.cancelled
         worker = None
         try:
@@ -358,16 +279,13 @@ class JailExecutor(PythonExecutor):
             action.end()
             self._action = None
             if worker is not None:
-                self.state["_print_outputs"] = self._notice() + worker.capture.text()
+                self.state["_print_outputs"] = self._lost + worker.capture.text()
                 if not worker.alive:
                     worker.close()
                     self._shelter.worker = None
             self._lost = ""
 
-    def _notice(self) -> str:
-        return self._lost
-
-    def _await(self, action: _Action) -> dict[str, Any]:
+    def _await(self, action: Action) -> dict[str, Any]:
         """Serves the worker until its action is done."""
         worker, limit = action.worker, self.timeout_seconds
         poll = select.poll()
@@ -400,8 +318,8 @@ class JailExecutor(PythonExecutor):
                 else:
                     raise Breach(f"it sent {message['op'][:40]!r} out of turn")
 
-    def _output(self, action: _Action, done: dict[str, Any]) -> JailOutput:
-        logs = self._notice() + action.worker.capture.text()
+    def _output(self, action: Action, done: dict[str, Any]) -> JailOutput:
+        logs = self._lost + action.worker.capture.text()
         error = done.get("error")
         if isinstance(error, dict):
             if action.interrupted or (action.timed_out and error.get("interrupted") is True):
@@ -417,7 +335,7 @@ class JailExecutor(PythonExecutor):
         except (ValueError, TypeError, OSError) as error:
             raise Breach(f"its result does not read: {error}") from error
 
-    def _stopped(self, action: _Action, what: str, *, state_lost: bool = False) -> InterpreterError:
+    def _stopped(self, action: Action, what: str, *, state_lost: bool = False) -> InterpreterError:
         if action.interrupted:
             return CodeInterrupted(f"The action was interrupted. {what}", state_lost=state_lost)
         why = f"Code execution exceeded the maximum execution time of {self.timeout_seconds:g} seconds."
@@ -439,7 +357,7 @@ class JailExecutor(PythonExecutor):
 
     # Host calls
 
-    def _dispatch(self, action: _Action, message: dict[str, Any]) -> None:
+    def _dispatch(self, action: Action, message: dict[str, Any]) -> None:
         if type(message.get("id")) is not int or type(message.get("name")) is not str:
             raise Breach("it sent a call without an id or a name")
         if message.get("n") != action.number:
@@ -448,7 +366,7 @@ class JailExecutor(PythonExecutor):
         context = contextvars.copy_context()
         self._pool.submit(lambda: context.run(self._serve, action, message))
 
-    def _serve(self, action: _Action, message: dict[str, Any]) -> None:
+    def _serve(self, action: Action, message: dict[str, Any]) -> None:
         """A host call, on a thread of the pool. Its reply goes to the worker that asked, if its action still lives."""
         RUNNING.set(action)
         reply: dict[str, Any] = {"op": "reply", "id": message["id"]}
@@ -460,7 +378,7 @@ class JailExecutor(PythonExecutor):
                 raise NameError(f"there is no tool named {name!r}") from None
             args, kwargs = self._results.decode(message.get("args")), self._results.decode(message.get("kwargs"))
             if not isinstance(args, list) or not isinstance(kwargs, dict):
-                raise ValueError("a call has a list of arguments and a dict of named ones")
+                raise TypeError("a call has a list of arguments and a dict of named ones")
             value = tool(*args, **kwargs)
             if name == "final_answer":
                 with action.lock:
@@ -483,54 +401,6 @@ class JailExecutor(PythonExecutor):
             pass
         except Breach as breach:
             action.worker.kill(f"time: {breach}")
-
-
-class _Shelter:
-    """What must not outlive the executor: worker, temporary workspace, wake-up pipe. Knows nothing of the executor."""
-
-    def __init__(self) -> None:
-        self.worker: WorkerProcess | None = None
-        self.folder: Path | None = None
-        self.waker = self._wake = -1
-        self._process = os.getpid()
-
-    def make_folder(self) -> Path:
-        self.folder = Path(tempfile.mkdtemp(prefix="ml-intern-")).resolve()
-        return self.folder
-
-    def keep(self, worker: WorkerProcess) -> None:
-        self.worker = worker
-        if self.waker < 0:
-            self.waker, self._wake = os.pipe()
-            os.set_blocking(self.waker, False)
-            os.set_blocking(self._wake, False)
-
-    def wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake, b"!")
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.waker, 4096)
-
-    def end_worker(self) -> None:
-        if self.worker is not None:
-            self.worker.kill()
-
-    def close(self) -> None:
-        if os.getpid() != self._process:  # a forked copy of the host owns nothing
-            return
-        self.end_worker()
-        if self.worker is not None:
-            self.worker.close()
-            self.worker = None
-        for handle in (self.waker, self._wake):
-            if handle >= 0:
-                os.close(handle)
-        self.waker = self._wake = -1
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder = None
 
 
 def _is_data(value: Any) -> bool:

@@ -1,44 +1,35 @@
 """Where the agent's code is locked in: bubblewrap where it works, else Landlock; never nothing, unless told so.
 
-A jail sees the interpreter, its packages, `/usr` and the workspace; it has no network, no secret and no process but its
-own. Which kind works here is found out once a process, by trying.
+A jail sees the interpreter, its packages, `/usr` and the workspace; it has no network, no secret and no process but
+its own. Which kind works here is found out once a process, by trying.
 
-As root one bubblewrap is enough: namespaces are made with root's rights, then the worker becomes a throw-away user that
-owns nothing but the workspace. (A user namespace would map it to root again, for whom the limit on processes does not
-count.) As a normal user bubblewrap makes a user namespace.
+As root one bubblewrap is enough: namespaces are made with root's rights, then the worker becomes a throw-away user
+that owns nothing but the workspace. (A user namespace would map it to root again, for whom the limit on processes does
+not count.) As a normal user bubblewrap makes a user namespace. `/tmp` (512 MB) and `/dev/shm` (64 MB) are memory.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import random
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ml_intern.execution import landlock, seccomp, values, worker
+from ml_intern.execution.spawn import spawn
 
 INSIDE = "/workspace"
-ETC = (
-    "ld.so.cache",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "fonts",
-    "alternatives",
-    "localtime",
-    "nsswitch.conf",
-    "mime.types",
-)
+SYSTEM_FOLDERS = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "media", "mnt", "opt", "proc", "root",
+                  "run", "sbin", "srv", "sys", "tmp", "usr", "var")  # fmt: skip
+ETC = ("ld.so.cache", "ssl/certs", "ssl/openssl.cnf", "fonts", "alternatives", "localtime", "nsswitch.conf",
+       "mime.types")  # fmt: skip
 # Python evaluates the worker with a private copy of the builtins: code that replaces `builtins.len` cannot hurt it.
 BOOT = """
 import builtins, sys, types
@@ -53,11 +44,12 @@ PROGRAM = tuple(Path(module.__file__ or "").resolve() for module in (values, wor
 REMEDY = """\
 No jail works here, and code that a model wrote is not run without one. {why}
 Fix one of these:
-- Debian, Ubuntu: sudo apt install bubblewrap      Fedora: sudo dnf install bubblewrap      Arch: sudo pacman -S bubblewrap
+- Debian, Ubuntu: sudo apt install bubblewrap   (Fedora: sudo dnf install bubblewrap; Arch: sudo pacman -S bubblewrap)
 - Ubuntu 24.04 blocks it until its AppArmor profile is loaded: sudo apt install apparmor-profiles && sudo cp \
 /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ && sudo apparmor_parser -r \
 /etc/apparmor.d/bwrap-userns-restrict
-- in a container: Linux 6.12 or newer needs nothing (Landlock); else docker run --security-opt seccomp=unconfined ...
+- in a container: on Linux 6.12 or newer Landlock works as it is, unless a filter hides it; else start the container
+  with: docker run --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined ...
 - macOS, Windows: use E2B (export E2B_API_KEY=...), or run in a Linux container.
 Last resort, only in a machine that you can throw away: unsafe_local=True."""
 
@@ -94,6 +86,7 @@ class Jail:
             limits (`Limits`): What the code may use.
             pipes (`int`): `stdin`, `stdout` and `stderr`: requests, replies, and what the code prints.
         """
+        refuse_unfit(root, self.kind)
         config = {
             "cwd": self.inside(root),
             "memory": limits.memory_bytes,
@@ -124,6 +117,20 @@ class Jail:
         bpf = seccomp.program(namespaces=False).hex()
         rules = landlock.Rules(inner, [str(p) for p in readable], writable, bpf, limits.processes, uid, os.getpid())
         return rules.launch()
+
+
+def host_code_in(root: Path) -> list[Path]:
+    """What of the host's own Python lies in a workspace, such as a project's `.venv`. Whoever can write it is out."""
+    return [path for path in (*interpreter_paths(), PROGRAM[0].parents[1]) if path.is_relative_to(root)]
+
+
+def refuse_unfit(root: Path, kind: str) -> None:
+    """A workspace is open to the code, and belongs to it where root starts the jail: no place for what others need."""
+    if kind == "landlock" and (code := host_code_in(root)):
+        why = f"{code[0]} is in it, and code could change it. Use another folder, or install bubblewrap."
+        raise ValueError(f"{root} cannot be a workspace: {why}")
+    if root in (Path("/"), Path.home()) or (root.parent == Path("/") and root.name in SYSTEM_FOLDERS):
+        raise ValueError(f"{root} cannot be a workspace: code could read all that is in it. Use a folder of its own.")
 
 
 def open_to_all(path: Path) -> bool:
@@ -220,6 +227,8 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
         "/dev/shm",
     ]
     arguments += ["--perms", "0755", "--dir", INSIDE, "--bind", str(root), INSIDE]
+    for path in host_code_in(root):
+        arguments += ["--ro-bind", str(path), str(INSIDE / path.relative_to(root))]
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
     for name, value in environment("/tmp").items():
         arguments += ["--setenv", name, value]
@@ -239,9 +248,9 @@ def seccomp_file() -> Iterator[int]:
 
 
 def hand_over(root: Path, uid: int | None = None) -> int:
-    """Gives a workspace to a throw-away user and says which; a workspace that has one keeps it.
+    """Gives a workspace to a throw-away user and says which; a workspace that has one, or a person's, keeps its owner.
 
-    Only what root itself or such a user owns changes hands, and links are not followed.
+    Only what root itself or such a user owns changes hands; links are not followed, the host's own code stays root's.
 
     Args:
         root (`Path`): The workspace.
@@ -249,10 +258,12 @@ def hand_over(root: Path, uid: int | None = None) -> int:
     """
     choices = throwaway_users()
     owner = root.stat().st_uid
-    if owner == uid or (uid is None and owner in choices):
+    if owner == uid or (uid is None and owner != 0):
         return owner
     uid = random.SystemRandom().choice(choices) if uid is None else uid
-    for folder, _, files in os.walk(root, topdown=False):
+    kept = {str(path) for path in host_code_in(root)}
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in kept]  # noqa: PTH118 - hot
         for path in (*(os.path.join(folder, name) for name in files), folder):  # noqa: PTH118 - hot
             if (now := os.lstat(path).st_uid) == 0 or now in choices:
                 os.chown(path, uid, uid, follow_symlinks=False)
@@ -310,11 +321,19 @@ def try_bubblewrap() -> str:
     try:
         uid = throwaway_users()[0] if os.geteuid() == 0 else None
         with seccomp_file() as bpf:
-            command = bubblewrap(Path("/usr"), ["/usr/bin/env", "true"], bpf, uid)
-            tried = subprocess.run(command, env={"PATH": os.environ.get("PATH", "")}, pass_fds=(bpf,), timeout=20,
-                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired, JailUnavailable) as error:
+            return failure(bubblewrap(Path("/usr"), ["/usr/bin/env", "true"], bpf, uid), bpf)
+    except JailUnavailable as error:
         return str(error).splitlines()[0]
+
+
+def failure(command: list[str], *handles: int) -> str:
+    """Why a command does not work; empty if it does."""
+    environment = {"PATH": os.environ.get("PATH", "")}
+    try:
+        tried = subprocess.run(command, env=environment, pass_fds=handles, timeout=20, stdin=subprocess.DEVNULL,
+                               capture_output=True, text=True, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     return "" if tried.returncode == 0 else (tried.stderr.strip().splitlines() or [f"exit {tried.returncode}"])[-1]
 
 
@@ -325,43 +344,6 @@ def try_landlock() -> str:
         return "this is not Linux on x86-64 or arm64"
     if (version := landlock.abi()) < landlock.NEEDED_ABI:
         return f"the kernel offers version {version} of it, {landlock.NEEDED_ABI} (Linux 6.12) is needed"
-    return ""
-
-
-_orders: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-_spawner: threading.Thread | None = None
-_spawner_lock = threading.Lock()
-
-
-def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts a process from the one thread that lives as long as this process.
-
-    `--die-with-parent` follows the *thread* that spawned: a jail started from a session's thread would die with it.
-    """
-    global _spawner
-    with _spawner_lock:
-        if _spawner is None or not _spawner.is_alive():
-            _spawner = threading.Thread(target=_spawn_forever, name="ml-intern-spawner", daemon=True)
-            _spawner.start()
-    started: Future[subprocess.Popen[bytes]] = Future()
-    _orders.put((started, lambda: subprocess.Popen(command, start_new_session=True, **options)))
-    return started.result()
-
-
-def _spawn_forever() -> None:
-    while True:
-        started, order = _orders.get()
-        try:
-            started.set_result(order())
-        except OSError as error:
-            started.set_exception(error)
-
-
-def _forget_spawner() -> None:
-    """A forked child has no spawner thread, and its copy of the lock may be held for ever."""
-    global _orders, _spawner, _spawner_lock
-    _orders, _spawner, _spawner_lock = queue.SimpleQueue(), None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_spawner)
+    bpf = seccomp.program(namespaces=False).hex()
+    rules = landlock.Rules(["/usr/bin/env", "true"], [], [], bpf, 256, 0 if os.geteuid() == 0 else None, os.getpid())
+    return failure(rules.launch())

@@ -1,10 +1,10 @@
-"""The second jail: Landlock, seccomp and resource limits, which need no rights and no namespaces (Linux 6.12 or newer).
+"""The second jail: Landlock, seccomp and resource limits, without namespaces or rights (Linux 6.12 or newer).
 
-This file is also a program, run with the standard library only: a supervisor that starts the worker locked in, and whose
-end is the end of everything the worker started, daemons too. It stays outside, where the worker cannot signal it.
+This file is also a program, run with the standard library only: a supervisor that starts the worker locked in, and
+whose end is the end of everything the worker started, daemons too. It stays outside, where the worker cannot signal it.
 
-What is weaker than with bubblewrap: no `/tmp` of its own (a private folder instead), no `/dev/shm` (so `multiprocessing`
-has no locks), no sockets at all, and the names of the host's processes can be guessed from their numbers.
+What is weaker than with bubblewrap: no `/tmp` of its own (a private folder instead), no `/dev/shm` (so that
+`multiprocessing` has no locks), no sockets at all; and that a process of some number exists can be found out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import resource
 import signal
 import stat
 import struct
@@ -34,7 +33,6 @@ SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc/cpuinfo", 
           "/dev/zero", "/dev/random", "/dev/urandom")  # fmt: skip
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
 CAPSET = {"x86_64": 126, "aarch64": 91}
-CHILDREN = "/proc/{}/task/{}/children"
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,11 @@ def drop_rights(uid: int) -> None:
 def threads_of(uid: int) -> int:
     """How many threads a user has now: the kernel's limit counts them all."""
     count = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
             try:
-                if os.stat(f"/proc/{name}").st_uid == uid:
-                    count += len(os.listdir(f"/proc/{name}/task"))
+                if entry.stat().st_uid == uid:
+                    count += len(list(os.scandir(f"/proc/{entry.name}/task")))
             except OSError:
                 continue
     return count
@@ -142,6 +140,8 @@ def start(rules: Rules) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         limit = threads_of(rules.uid if rules.uid is not None else os.getuid()) + rules.processes
+        import resource  # here, as the host imports this file where there is no such module
+
         if rules.seccomp and rules.uid != 0:  # no filter: no jail
             hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
             limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
@@ -163,8 +163,8 @@ def descendants(pid: int) -> Iterator[int]:
     while todo:
         pid = todo.pop()
         try:
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                with open(CHILDREN.format(pid, thread)) as file:  # noqa: PTH123 - no pathlib in here
+            for thread in os.scandir(f"/proc/{pid}/task"):
+                with open(f"{thread.path}/children") as file:  # noqa: PTH123 - no pathlib in here
                     found = [int(child) for child in file.read().split()]
                 yield from found
                 todo += found

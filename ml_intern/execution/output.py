@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Capture:
-    """Reads one worker's output on a thread of its own, between actions too, so that nothing ever blocks on a full pipe.
+    """Reads one worker's output on a thread of its own, between actions too: nothing ever blocks on a full pipe.
 
     Args:
         pipe (`int`): Read end; closed by the thread at its end.
@@ -39,7 +39,7 @@ class Capture:
         self._dropped = False
 
     def begin(self, mark: str) -> None:
-        """A new action begins. What came since the last one's end (from a thread, a child) is the start of its output."""
+        """A new action begins. What came since the last one's end, from a thread or a child, begins its output."""
         with self._lock:
             self._mark = b"\0" + mark.encode() + b"\0"
             self._marked.clear()

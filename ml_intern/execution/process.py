@@ -49,9 +49,7 @@ class WorkerProcess:
         ours, theirs = [], []
         for reads in (False, True, True):
             reader, writer = os.pipe()
-            with contextlib.suppress(
-                OSError, AttributeError
-            ):  # Linux only; and a user may have used up what he may have in pipes
+            with contextlib.suppress(OSError, AttributeError):  # a user may have only so much; Linux only
                 fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             ours.append(reader if reads else writer)
             theirs.append(writer if reads else reader)
@@ -63,6 +61,8 @@ class WorkerProcess:
         except BaseException:
             for pipe in ours:
                 os.close(pipe)
+            if self.scratch:
+                self.scratch.rmdir()
             raise
         finally:
             for pipe in theirs:
@@ -80,7 +80,7 @@ class WorkerProcess:
         _watch()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Raises `BrokenPipeError` when the worker is gone, `Breach` when it stops reading, `ValueError` if too long."""
+        """Raises `BrokenPipeError` if the worker is gone, `Breach` if it stops reading, `ValueError` if too long."""
         line = to_line(message)
         if len(line) > LINE_LIMIT:
             raise ValueError(f"more than {LINE_LIMIT >> 20} MB cannot cross: use a file in the workspace")
@@ -101,7 +101,7 @@ class WorkerProcess:
                         raise Breach("it did not read what was sent to it") from None
 
     def receive(self) -> Iterator[dict[str, Any]]:
-        """The messages that are there. Raises `EOFError` at the end, `Breach` for anything but a bounded JSON object."""
+        """The messages that are there. Raises `EOFError` at the end, `Breach` for all but a bounded JSON object."""
         try:
             data = os.read(self.replies, PIPE_BYTES)
         except BlockingIOError:
@@ -215,7 +215,7 @@ def resident(pid: int) -> int:
 
 
 def shared(pids: list[int]) -> int:
-    """Proportional memory: pages that forks share are counted once. Slower, so looked at only when `resident` is high."""
+    """Proportional memory: pages that forks share count once. Slow, so looked at only where `resident` is high."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -65,6 +65,9 @@ class Handle:
         raise AttributeError(f"this {self.kind} is only a handle: the object is on the other side, pass it to a tool")
 
 
+_UNREADABLE = (LookupError, TypeError, AttributeError, ArithmeticError, ImportError, RecursionError, MemoryError)
+
+
 class Codec:
     """Values as typed JSON: plain ones as they are, others as `{"$": kind, ...}`, the rest as handles.
 
@@ -115,15 +118,7 @@ class Codec:
             return self.read(data)
         except ValueError:
             raise
-        except (
-            LookupError,
-            TypeError,
-            AttributeError,
-            ArithmeticError,
-            ImportError,
-            RecursionError,
-            MemoryError,
-        ) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"not an encoded value: {type(error).__name__}: {error}") from error
 
     def read(self, data: Any) -> Any:

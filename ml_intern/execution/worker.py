@@ -20,6 +20,7 @@ import os
 import sys
 from _queue import SimpleQueue
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -105,10 +106,8 @@ class Worker:
         _thread.start_new_thread(self.listen, ())
         self.send({"op": "hello", "pid": self.pid, "realm": self.codec.realm})
         while True:
-            try:
+            with suppress(KeyboardInterrupt):  # one that came just after its action had ended
                 self.handle(self.jobs.get())
-            except KeyboardInterrupt:  # came just after its action had ended
-                pass
 
     def handle(self, message: dict[str, Any]) -> None:
         if message["op"] == "run":
@@ -248,10 +247,8 @@ class Worker:
         except BaseException:
             if not task.done():  # interrupted: the coroutine must not go on at the next action
                 task.cancel()
-                try:
+                with suppress(BaseException):  # how it took the news does not matter
                     self.loop.run_until_complete(task)
-                except BaseException:  # noqa: BLE001 - how it took the news does not matter
-                    pass
             raise
 
     def on_interrupt(self, *_: object) -> None:
@@ -270,10 +267,8 @@ class Worker:
     def finish(self, done: dict[str, Any], mark: str) -> None:
         """Ends the action: output first, then the marker, then the result; descriptors are put right again."""
         for stream in (sys.stdout, sys.stderr, _stdout, _stderr):
-            try:
+            with suppress(Exception):  # the code may have closed or replaced it
                 stream.flush()
-            except Exception:  # noqa: BLE001 - the code may have closed or replaced it
-                pass
         os_dup2(self.no_input, 0)
         os_dup2(self.capture, 1)
         os_dup2(self.capture, 2)
@@ -335,8 +330,8 @@ class Worker:
     def failure(self, error: BaseException, number: int) -> dict[str, Any]:
         try:
             return self.explain(error, number)
-        except BaseException as second:  # noqa: BLE001 - an exception is an object of the code's, with surprises in it
-            text = f"Code execution failed due to: {type(error).__name__} (and it does not print: {type(second).__name__})"
+        except BaseException as second:  # noqa: BLE001 - an exception is an object of the code's, full of surprises
+            text = f"Code execution failed due to: {type(error).__name__} (its text failed: {type(second).__name__})"
             return {"text": text, "interrupted": False}
 
     def explain(self, error: BaseException, number: int) -> dict[str, Any]:

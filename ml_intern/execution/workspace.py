@@ -1,7 +1,7 @@
 """The host's way into the workspace. Code in the jail owns what is there, so every path is a trap until proven none.
 
-A link to `/etc/passwd` made in the jail must not make the host read that file: paths are resolved by the kernel below the
-root without following any link (`openat2`), or component by component where the kernel cannot.
+A link to `/etc/passwd` made in the jail must not make the host read that file: paths are resolved by the kernel below
+the root without following any link (`openat2`), or component by component where the kernel cannot.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Workspace:
 
     def listdir(self, path: str | Path = ".") -> list[str]:
         with self._open(path, os.O_RDONLY | os.O_DIRECTORY) as handle:
-            return sorted(os.listdir(handle))
+            return sorted(os.listdir(handle))  # noqa: PTH208 - by descriptor
 
     def walk(self, path: str | Path = ".") -> list[str]:
         """All regular files below `path`, relative to the workspace, sorted. Links and devices are left out."""

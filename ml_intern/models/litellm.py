@@ -52,6 +52,8 @@ class LazyLitellm:
                 cls._module.suppress_debug_info = True
                 # It starts an event loop for each chunk, some 2 ms; whole answers are still logged.
                 cls._module.disable_streaming_logging = True
+                # Where a server does not say how many tokens it took, an estimate without a download will do.
+                cls._module.disable_hf_tokenizer_download = True
                 if "LITELLM_LOG" not in os.environ:  # it writes to the terminal what it raises as well
                     logging.getLogger("LiteLLM").handlers = [logging.NullHandler()]
                 warnings.filterwarnings("ignore", ".*`ReadOnly` qualifier", UserWarning)  # of its types, by pydantic
@@ -114,9 +116,9 @@ class EndpointModel(LiteLLMModel):
         return cls(endpoint.model_id, endpoint.api_base, endpoint.api_key, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` needs to make this model again, less its key."""
+        """What `from_dict` needs to make this model again, less its keys."""
         return {
-            **self.kwargs,
+            **{name: value for name, value in self.kwargs.items() if not name.endswith(("key", "token", "secret"))},
             "model_id": self.model_id,
             "api_base": self.api_base,
             "timeout": self.request_timeout,

@@ -1,8 +1,8 @@
 """The trace is the state: rows, appending them, reading them back, sharing them."""
 
 from .journal import Journal
-from .read import last_end, read_rows
+from .read import last_end, note_of, read_rows
 from .recorder import TraceRecorder
 from .share import share
 
-__all__ = ["Journal", "TraceRecorder", "last_end", "read_rows", "share"]
+__all__ = ["Journal", "TraceRecorder", "last_end", "note_of", "read_rows", "share"]

@@ -56,9 +56,13 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise InternError(f"Session {self.session_id} is open in another process", "", "Close it there first.") from None
+            raise InternError(
+                f"Session {self.session_id} is open in another process", "", "Close it there first."
+            ) from None
         except OSError as error:
-            raise JournalFailed(f"Cannot write {path}", error.strerror or str(error), "Free space or choose another --home.") from None
+            raise JournalFailed(
+                f"Cannot write {path}", error.strerror or str(error), "Free space or choose another --home."
+            ) from None
         self._size = os.fstat(self._file).st_size
         self._synced = self._size
 
@@ -89,12 +93,9 @@ class Journal:
             self._parent = identifier
         return identifier
 
-    def note(self, kind: str, **fields: Any) -> None:
-        """Writes a row of this project's own, `x-<kind>`, which stands beside the conversation and not in its chain."""
-        masked = self.masker.data(plain(fields))
-        with self._lock:
-            row = {"type": f"x-{kind}", "sessionId": self.session_id, "timestamp": rows.now(), "after": self._parent, **masked}
-            self._write(rows.line(row))
+    def note(self, kind: str, **fields: Any) -> str:
+        """Writes a row of this project's own, as the format's `progress` row: in the chain, passed over in display."""
+        return self.append({"type": "progress", "data": {"type": "ml_intern", "kind": kind, **plain(fields)}})
 
     def title(self, title: str) -> None:
         row = {"type": "ai-title", "aiTitle": clean(self.masker.text(title)), "sessionId": self.session_id}
@@ -151,7 +152,9 @@ class Journal:
 
     def _failed(self, error: OSError) -> JournalFailed:
         return JournalFailed(
-            f"Cannot write the journal {self.path}", error.strerror or str(error), "Free space, then run it again; all up to here is on record."
+            f"Cannot write the journal {self.path}",
+            error.strerror or str(error),
+            "Free space, then run it again; all up to here is on record.",
         )
 
     def _offload(self, text: str) -> str:

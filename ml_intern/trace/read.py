@@ -22,6 +22,12 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield row
 
 
+def note_of(row: Row) -> Row | None:
+    """What this project noted in a row (its `kind` says what of), `None` for rows of any other sort."""
+    data = row.get("data")
+    return data if row["type"] == "progress" and isinstance(data, dict) and data.get("type") == "ml_intern" else None
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a session last ended, as its trace says."""
@@ -34,8 +40,9 @@ def last_end(path: Path) -> Ended | None:
     """The last end on record, `None` while a turn is open (or was cut off)."""
     end = None
     for row in read_rows(path):
-        if row["type"] == "x-end":
-            end = Ended(str(row.get("state", "")), str(row.get("reason", "")))
+        note = note_of(row)
+        if note is not None and note.get("kind") == "end":
+            end = Ended(str(note.get("state", "")), str(note.get("reason", "")))
         elif row["type"] in ("user", "assistant"):
             end = None
     return end

@@ -25,7 +25,7 @@ class TraceRecorder(Observer):
     """
 
     def __init__(self, journal: Journal, model: str) -> None:
-        self.journal, self.model = journal, model
+        self.journal, self.model, self.jail = journal, model, ""
         self._action: str | None = None
 
     def task(self, step: TaskStep, variables: list[str]) -> None:
@@ -33,6 +33,7 @@ class TraceRecorder(Observer):
         if step.task_images:
             content = [rows.text_block(step.task), *map(rows.image_block, step.task_images)]
         self.journal.user(content, stepKind="task", variables=variables)
+        self.journal.note("worker", jail=self.jail)
         self.journal.sync()
 
     def planned(self, step: PlanningStep) -> None:
@@ -114,7 +115,9 @@ class TraceRecorder(Observer):
             tokens = step.token_usage  # the last word when steps or money are used up
             usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
             said = as_text(step.action_output)
-            self.journal.answer([rows.text_block(said)], self.model, usage, stepKind="wrap-up", modelOutput=said, **extra)
+            self.journal.answer(
+                [rows.text_block(said)], self.model, usage, stepKind="wrap-up", modelOutput=said, **extra
+            )
         elif text:
             self.journal.user(text, **extra)
         self._action = None

@@ -1,7 +1,7 @@
 """Rows of a trace: Claude Code's JSON lines, as its readers take them.
 
-Every row is one JSON object on one line, ASCII only. What this project adds are extra fields and extra row types
-(`x-...`), which readers of the format pass over. Nothing in here writes: see [`Journal`].
+Every row is one JSON object on one line, ASCII only. What this project adds are extra fields, and notes in the format's
+`progress` rows, which readers keep in the chain and pass over in display. Nothing in here writes: see [`Journal`].
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def image_block(image: Image) -> Row:
 
 def result_block(call_id: str, text: str, images: Iterable[Image] = (), error: bool = False) -> Row:
     blocks = [text_block(text), *map(image_block, images)]
-    block: Row = {"type": "tool_result", "tool_use_id": call_id, "content": clean(text) if len(blocks) == 1 else blocks}
+    block: Row = {
+        "type": "tool_result",
+        "tool_use_id": call_id,
+        "content": clean(text) if len(blocks) == 1 else blocks,
+    }
     return {**block, "is_error": True} if error else block
 
 

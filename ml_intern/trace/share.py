@@ -75,21 +75,31 @@ def share(trace: Path, api: HfApi | None = None, dataset: str = DATASET) -> Shar
         repo_id = f"{api.whoami()['name']}/{dataset}"
         api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
         if not api.dataset_info(repo_id).private:
-            raise InternError(f"{repo_id} is public: the trace was not uploaded", "", "Make that dataset private to share traces there.")
+            raise InternError(
+                f"{repo_id} is public: the trace was not uploaded",
+                "",
+                "Make that dataset private to share traces there.",
+            )
         if not api.file_exists(repo_id, "README.md", repo_type="dataset") or b"sessions/*" not in _card(api, repo_id):
-            api.upload_file(path_or_fileobj=CARD.encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset")
+            api.upload_file(
+                path_or_fileobj=CARD.encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
+            )
         path = f"sessions/{datetime.now(UTC):%Y-%m-%d}/{trace.name}"
         with tempfile.TemporaryDirectory() as folder:
             snapshot = Path(folder) / trace.name
             snapshot.write_bytes(whole_lines(trace.read_bytes()))
             api.upload_file(path_or_fileobj=snapshot, path_in_repo=path, repo_id=repo_id, repo_type="dataset")
     except LocalTokenNotFoundError:
-        raise InternError("The trace was not uploaded: there is no Hub token", "", "Set HF_TOKEN or run `hf auth login`.") from None
+        raise InternError(
+            "The trace was not uploaded: there is no Hub token", "", "Set HF_TOKEN or run `hf auth login`."
+        ) from None
     except InternError:
         raise
     except Exception as error:  # noqa: BLE001 - the client's HTTP library differs between its releases; the trace stays here
         detail = " ".join(str(error).split())[:200]
-        raise InternError("The trace was not uploaded; it stays on this machine", detail, f"It lies at {trace}.") from None
+        raise InternError(
+            "The trace was not uploaded; it stays on this machine", detail, f"It lies at {trace}."
+        ) from None
     return Shared(repo_id, path, f"{api.endpoint}/datasets/{repo_id}/blob/main/{path}")
 
 

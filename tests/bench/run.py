@@ -57,7 +57,14 @@ def tree(pid: int) -> list[int]:
 
 def model(steps: int, prepare: bool) -> Any:
     """Answers at once with code that prints 4 kB; what the model layer does to messages is done and counted."""
-    from smolagents.models import ChatMessage, MessageRole, Model, TokenUsage, get_clean_message_list, tool_role_conversions
+    from smolagents.models import (
+        ChatMessage,
+        MessageRole,
+        Model,
+        TokenUsage,
+        get_clean_message_list,
+        tool_role_conversions,
+    )
 
     from ml_intern.models import MessagePreparer
 
@@ -134,7 +141,9 @@ def measure_smolagents() -> dict[str, Any]:
         clock[0] = time.perf_counter()
 
     steps = 300
-    agent = CodeAgent([], model(steps, prepare=False), max_steps=steps + 1, verbosity_level=LogLevel.OFF, step_callbacks=[tick])
+    agent = CodeAgent(
+        [], model(steps, prepare=False), max_steps=steps + 1, verbosity_level=LogLevel.OFF, step_callbacks=[tick]
+    )
     agent.run("Go.")
     return {"first": median_ms(durations[5:25]), "end": median_ms(durations[-20:-1])}
 
@@ -152,7 +161,9 @@ def measure_prefix() -> dict[str, Any]:
     def generate(messages: Any, **kwargs: Any) -> Any:
         answer = plain(messages, **kwargs)
         sent = json.dumps(scripted.sent).encode()[:-1]  # less the closing bracket
-        same = next((i for i, (a, b) in enumerate(zip(last[0], sent, strict=False)) if a != b), min(len(last[0]), len(sent)))
+        same = next(
+            (i for i, (a, b) in enumerate(zip(last[0], sent, strict=False)) if a != b), min(len(last[0]), len(sent))
+        )
         if last[0]:
             kept.append((same, len(last[0])))
         last[0] = sent
@@ -185,7 +196,9 @@ def measure_jail() -> dict[str, Any]:
     pss = pss_mb([pid for pid in tree(own) if pid != own])
     times = 2_000 if FULL else 500
     actions = timed(lambda: executor("x"), times)
-    calls = executor(f"import time\ns=[]\nfor _ in range({times}):\n  t=time.perf_counter(); ping(); s.append(time.perf_counter()-t)\ns").output
+    calls = executor(
+        f"import time\ns=[]\nfor _ in range({times}):\n  t=time.perf_counter(); ping(); s.append(time.perf_counter()-t)\ns"
+    ).output
     loop = "import time\nt=time.perf_counter()\nn=0\nfor i in range(3_000_000): n+=i*i\ntime.perf_counter()-t"
     inside = [executor(loop).output for _ in range(7)]
     executor.cleanup()
@@ -222,14 +235,21 @@ def measure_journal() -> dict[str, Any]:
             os.fdatasync(handle)
 
         alone = timed(disk, 100)
-    return {"row": median_ms(early), "ratio": median_ms(late) / median_ms(early), "beyond": median_ms(both) - median_ms(alone), "disk": median_ms(alone)}
+    return {
+        "row": median_ms(early),
+        "ratio": median_ms(late) / median_ms(early),
+        "beyond": median_ms(both) - median_ms(alone),
+        "disk": median_ms(alone),
+    }
 
 
 def measure_start() -> dict[str, Any]:
     times = 15 if FULL else 9
 
     def shell(*words: str) -> float:
-        return median_ms(timed(lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True), times))
+        return median_ms(
+            timed(lambda: subprocess.run([sys.executable, *words], check=True, capture_output=True), times)
+        )
 
     bare = shell("-c", "pass")
     return {"help": shell("-m", "ml_intern", "--help"), "import": shell("-c", "import ml_intern") - bare, "bare": bare}
@@ -237,7 +257,9 @@ def measure_start() -> dict[str, Any]:
 
 def apart(name: str) -> dict[str, Any]:
     """A measurement in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "--only", name, *(["--full"] if FULL else [])], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--only", name, *(["--full"] if FULL else [])], capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -247,11 +269,19 @@ def main() -> int:
     if "--only" in sys.argv:
         print(json.dumps(globals()[f"measure_{sys.argv[sys.argv.index('--only') + 1]}"]()))
         return 0
-    loop, theirs, jail, journal, start, prefix = map(apart, ("loop", "smolagents", "jail", "journal", "start", "prefix"))
+    loop, theirs, jail, journal, start, prefix = map(
+        apart, ("loop", "smolagents", "jail", "journal", "start", "prefix")
+    )
     rows = [
         ("framework time a step, first steps", loop["first"], "ms", 2.0, f"smolagents {theirs['first']:.2f}"),
         (f"the same at step {STEPS:,}", loop["end"], "ms", 2.0, f"smolagents at step 300: {theirs['end']:.2f}"),
-        ("end over beginning", loop["end"] / loop["first"], "x", 1.2, f"smolagents {theirs['end'] / theirs['first']:.1f} by step 300"),
+        (
+            "end over beginning",
+            loop["end"] / loop["first"],
+            "x",
+            1.2,
+            f"smolagents {theirs['end'] / theirs['first']:.1f} by step 300",
+        ),
         ("memory after 1,000 steps, host and worker", loop["pss"], "MB PSS", 150, ""),
         ("pure Python in a code action, over CPython", jail["python"], "x", 1.1, ""),
         ("jail start", jail["start"], "ms", 150, ""),
@@ -262,7 +292,13 @@ def main() -> int:
         ("import ml_intern", start["import"], "ms", 100, ""),
         ("bytes of a request that begin the next", prefix["share"] * 100, "%", 99, ""),
         ("journal row", journal["row"], "ms", 0.5, ""),
-        ("the same, flushed, beyond the disk's own time", journal["beyond"], "ms", 0.5, f"the disk: {journal['disk']:.2f}"),
+        (
+            "the same, flushed, beyond the disk's own time",
+            journal["beyond"],
+            "ms",
+            0.5,
+            f"the disk: {journal['disk']:.2f}",
+        ),
         ("journal row, late over early", journal["ratio"], "x", 1.25, ""),
     ]
     missed = []

@@ -37,13 +37,13 @@ smolagents.agents.AGENT_REGISTRY["CodeAgent"] = CodeAgent
 '''
 
 # The source distribution leaves out its tests' helpers: two markers, four fixtures and an image. These are ours.
-MARKERS = '''
+MARKERS = """
 import importlib.util, os, pytest
 require_run_all = pytest.mark.skipif(not os.getenv("RUN_ALL"), reason="needs RUN_ALL")
 require_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
-'''
+"""
 
-FIXTURES = '''
+FIXTURES = """
 import PIL.Image, pytest
 import smolagents.agents
 from smolagents import EMPTY_PROMPT_TEMPLATES, LogLevel, Tool
@@ -88,7 +88,7 @@ def get_agent_dict():
             "executor_type": "local", "executor_kwargs": {}, "max_print_outputs_length": None,
         }
     return build
-'''
+"""
 
 
 def fetch(folder: Path) -> Path:
@@ -120,7 +120,13 @@ def run(root: Path, *plugins: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"}
     log = root / f"{'-'.join(plugins) or 'plain'}.log"
     with log.open("w") as out:
-        subprocess.run([sys.executable, "-m", "pytest", *loaded, *options, *files], cwd=root, env=environment, stdout=out, stderr=out)
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *loaded, *options, *files],
+            cwd=root,
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
     if not report.exists():
         sys.exit(f"The tests did not run; see {log}.")
     outcomes = {}

@@ -90,7 +90,9 @@ def test_errors_name_the_line_and_show_only_own_frames(shared: JailExecutor) -> 
     with pytest.raises(InterpreterError) as caught:
         shared("import json\nx = 1\n\nvalue = ratio(x, 0)")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "Code execution failed at line 'value = ratio(x, 0)' due to: ZeroDivisionError: division by zero"
+    assert (
+        lines[0] == "Code execution failed at line 'value = ratio(x, 0)' due to: ZeroDivisionError: division by zero"
+    )
     assert lines[2] == "  line 4: value = ratio(x, 0)"
     assert lines[3].endswith(", in ratio: return a / b")
     assert " of action " in lines[3]
@@ -117,11 +119,15 @@ def test_causes_contexts_notes_and_groups_are_told(shared: JailExecutor) -> None
         shared("try:\n    int('x')\nexcept ValueError as e:\n    raise RuntimeError('outer') from e")
     assert "Caused by: ValueError: invalid literal" in str(caught.value)
     with pytest.raises(InterpreterError) as caught:
-        shared("e = ExceptionGroup('many', [ValueError('first'), KeyError('second')])\ne.add_note('look here')\nraise e")
+        shared(
+            "e = ExceptionGroup('many', [ValueError('first'), KeyError('second')])\ne.add_note('look here')\nraise e"
+        )
     assert all(text in str(caught.value) for text in ("Sub-error 1: ValueError: first", "Note: look here"))
 
 
-@pytest.mark.parametrize("code", ["a = 2\n    print('unexpected indent')", "x = (1,\n", "return 5 +", "a = 1\0", "\ud800"])
+@pytest.mark.parametrize(
+    "code", ["a = 2\n    print('unexpected indent')", "x = (1,\n", "return 5 +", "a = 1\0", "\ud800"]
+)
 def test_code_that_does_not_parse_says_where(shared: JailExecutor, code: str) -> None:
     with pytest.raises(InterpreterError, match="Code parsing failed"):
         shared(code)
@@ -179,11 +185,15 @@ def test_a_value_that_is_large_or_strange_becomes_text(shared: JailExecutor) -> 
     assert len(value) < 1_100_000
     assert shared("list(range(5_000_000))").output.startswith("list of 5000000, begins with [0, 1, 2")
     assert shared("object()").output.startswith("<object object at")
-    assert shared("class Odd:\n    def __str__(self): raise ValueError\nOdd()").output.startswith("<Odd whose text failed")
+    assert shared("class Odd:\n    def __str__(self): raise ValueError\nOdd()").output.startswith(
+        "<Odd whose text failed"
+    )
 
 
 def test_pickling_multiprocessing_and_inspection_see_a_main_module(shared: JailExecutor) -> None:
-    shared("import inspect, pickle, dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\ndef f(n):\n    return n * n")
+    shared(
+        "import inspect, pickle, dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\ndef f(n):\n    return n * n"
+    )
     assert shared("pickle.loads(pickle.dumps(P(3))).x").output == 3
     assert shared("inspect.getsource(f)").output == "def f(n):\n    return n * n\n"
 

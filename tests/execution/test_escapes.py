@@ -49,7 +49,10 @@ def attempt(executor: JailExecutor, code: str) -> tuple[str, str]:
     return executor(f"attempt(lambda: ({code}))").output
 
 
-@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/passwd", "/root/.bashrc", "/var/log", "/run/docker.sock", "/sys/kernel", "/home", "/boot"])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/shadow", "/etc/passwd", "/root/.bashrc", "/var/log", "/run/docker.sock", "/sys/kernel", "/home", "/boot"],
+)
 def test_files_of_the_host_cannot_be_read(inside: JailExecutor, path: str) -> None:
     code = f"open({path!r}).read() if Path({path!r}).is_file() else os.listdir({path!r})"
     assert attempt(inside, code)[0] in ("FileNotFoundError", "PermissionError")
@@ -76,7 +79,9 @@ def test_no_secret_is_in_any_environment(inside: JailExecutor) -> None:
     code = "import glob\nseen = [dict(os.environ)]\nfor p in glob.glob('/proc/[0-9]*/environ'):\n    try:\n"
     inside(code + "        seen.append(open(p, 'rb').read())\n    except OSError: pass\nNone")
     assert "hf_not_for_you" not in str(inside("str(seen)").output)
-    assert sorted(inside("dict(os.environ)").output) == sorted([*jails.environment("x"), "PWD"] if inside.jail == "bubblewrap" else jails.environment("x"))
+    assert sorted(inside("dict(os.environ)").output) == sorted(
+        [*jails.environment("x"), "PWD"] if inside.jail == "bubblewrap" else jails.environment("x")
+    )
 
 
 def test_processes_of_the_host_are_out_of_reach(inside: JailExecutor) -> None:
@@ -88,7 +93,9 @@ def test_processes_of_the_host_are_out_of_reach(inside: JailExecutor) -> None:
     assert attempt(inside, f"os.kill({os.getppid()}, 0)")[0] in ("ProcessLookupError", "PermissionError")
     assert attempt(inside, "os.kill(1, 9)")[0] == "PermissionError"
     bystander = subprocess.Popen(["sleep", "60"])
-    inside("import signal\nold = signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntry:\n    os.kill(-1, signal.SIGTERM)\nexcept OSError: pass")
+    inside(
+        "import signal\nold = signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntry:\n    os.kill(-1, signal.SIGTERM)\nexcept OSError: pass"
+    )
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
@@ -113,7 +120,9 @@ def test_no_network(inside: JailExecutor, way: str) -> None:
 def test_sockets_of_the_host_are_out_of_reach(inside: JailExecutor, secret: Path) -> None:
     tcp = socket.create_server(("127.0.0.1", 0))
     path = str(secret.parent / f"{inside.jail}.sock")
-    unix, abstract, datagram = (socket.socket(socket.AF_UNIX, k) for k in (socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM))
+    unix, abstract, datagram = (
+        socket.socket(socket.AF_UNIX, k) for k in (socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    )
     unix.bind(path)
     abstract.bind("\0ml-intern-test")
     datagram.bind(path + ".dgram")
@@ -145,7 +154,9 @@ SYSCALLS = {
 @pytest.mark.parametrize("name", SYSCALLS)
 def test_dangerous_system_calls_are_refused(inside: JailExecutor, name: str) -> None:
     number, arguments = SYSCALLS[name]
-    inside(f"libc = ctypes.CDLL(None, use_errno=True)\nresult = libc.syscall({number}{', ' if arguments else ''}{arguments})")
+    inside(
+        f"libc = ctypes.CDLL(None, use_errno=True)\nresult = libc.syscall({number}{', ' if arguments else ''}{arguments})"
+    )
     result, error = inside("result, os.strerror(ctypes.get_errno())").output
     assert (result, error) in ((-1, "Operation not permitted"), (-1, "Function not implemented"))
 
@@ -157,7 +168,9 @@ def test_no_way_to_more_rights(inside: JailExecutor) -> None:
     assert fields["NoNewPrivs"] == "1"
     assert fields["Seccomp"] == "2"
     assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == int(fields["CapAmb"], 16) == 0
-    code = "subprocess.run('echo x | su -c id root; mknod dev b 8 0', shell=True, capture_output=True, text=True).stdout"
+    code = (
+        "subprocess.run('echo x | su -c id root; mknod dev b 8 0', shell=True, capture_output=True, text=True).stdout"
+    )
     assert "uid=0" not in inside(code).output
     assert attempt(inside, "os.mknod('disk', 0o60666, os.makedev(8, 0))")[0] == "PermissionError"
 
@@ -165,7 +178,9 @@ def test_no_way_to_more_rights(inside: JailExecutor) -> None:
 def test_children_are_locked_in_too(inside: JailExecutor) -> None:
     code = "subprocess.run([__import__('sys').executable, '-c', 'print(open(\"/etc/passwd\").read())'], capture_output=True, text=True).returncode"
     assert inside(code).output == 1
-    assert inside("subprocess.run('cat /etc/shadow /root/.bashrc', shell=True, capture_output=True).stdout").output == b""
+    assert (
+        inside("subprocess.run('cat /etc/shadow /root/.bashrc', shell=True, capture_output=True).stdout").output == b""
+    )
 
 
 def test_files_have_a_largest_size(make, jail: Jail) -> None:
@@ -180,7 +195,9 @@ def attempt_in(executor: JailExecutor, code: str) -> tuple[str, str]:
 
 
 def test_a_link_made_inside_does_not_make_the_host_read_its_target(inside: JailExecutor, secret: Path) -> None:
-    inside(f"for n in ('file', 'folder'):\n    os.path.lexists(n) or os.symlink({str(secret)!r} if n == 'file' else '/etc', n)")
+    inside(
+        f"for n in ('file', 'folder'):\n    os.path.lexists(n) or os.symlink({str(secret)!r} if n == 'file' else '/etc', n)"
+    )
     for path in ("file", "folder/passwd"):
         with pytest.raises(ValueError, match="link"):
             inside.workspace.read_bytes(path)
@@ -188,7 +205,9 @@ def test_a_link_made_inside_does_not_make_the_host_read_its_target(inside: JailE
 
 def test_two_jails_see_nothing_of_each_other(make, jail: Jail) -> None:
     one, two = make(jail=jail), make(jail=jail)
-    where = one("import tempfile, os\nfrom pathlib import Path\nPath('mine').write_text('x')\np = tempfile.mkdtemp()\nos.path.abspath('mine')").output
+    where = one(
+        "import tempfile, os\nfrom pathlib import Path\nPath('mine').write_text('x')\np = tempfile.mkdtemp()\nos.path.abspath('mine')"
+    ).output
     assert two("import os\nos.listdir('.')").output == []
     if jail.kind == "landlock":
         assert attempt_in(two, f"open({where!r}).read()")[0] == "PermissionError"
@@ -206,7 +225,9 @@ print(find_jail(unsafe_local=True).kind)
 """
     # No bwrap on the path, and a version of Landlock that no kernel has yet.
     script = "import ml_intern.execution.landlock as l\nl.NEEDED_ABI = 1000\n" + program
-    run = subprocess.run([sys.executable, "-c", script], env={"PATH": "/nonexistent"}, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={"PATH": "/nonexistent"}, capture_output=True, text=True, check=True
+    )
     assert "sudo apt install bubblewrap" in run.stdout
     assert "bwrap is not installed" in run.stdout
     assert "apparmor_parser -r" in run.stdout
@@ -221,6 +242,50 @@ def test_an_unsafe_executor_works_and_leaves_nothing(make) -> None:
     threads = threading.active_count()
     executor.cleanup()
     assert threading.active_count() < threads
+
+
+def test_folders_that_others_need_are_no_workspace(make, jail: Jail) -> None:
+    for folder in ("/", "/etc", str(Path.home())):
+        with pytest.raises(ValueError, match="cannot be a workspace"):
+            make(workspace=Workspace(folder), jail=jail)("1")
+
+
+def test_the_hosts_own_python_in_a_workspace_cannot_be_changed(make, jail: Jail, tmp_path: Path) -> None:
+    """A project's `.venv` lies in the project: code that writes it would run on the host at the next start."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "project" / ".venv"], check=True)
+    program = f"""
+import sys
+sys.path[:0] = {[*sys.path, str(Path(jails.__file__).parents[2])]!r}
+from ml_intern.execution import JailExecutor, Workspace
+from ml_intern.execution.jail import Jail
+executor = JailExecutor(workspace=Workspace({str(tmp_path / "project")!r}), jail=Jail({jail.kind!r}))
+try:
+    print(executor("open('fine', 'w').write('x')").output)
+    executor("open('.venv/pyvenv.cfg', 'a').write('x')")
+except Exception as error:
+    print(error)
+"""
+    python = tmp_path / "project" / ".venv" / "bin" / "python"
+    run = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    if jail.kind == "bubblewrap":
+        assert run.stdout.startswith("1\n")
+        assert "Read-only file system" in run.stdout or "Permission denied" in run.stdout
+        assert (tmp_path / "project" / ".venv" / "pyvenv.cfg").stat().st_uid == os.geteuid()
+    else:
+        assert "cannot be a workspace" in run.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
+def test_a_persons_folder_stays_that_persons(make, jail: Jail, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12345)
+    executor = make(workspace=Workspace(folder), jail=jail)
+    if jail.kind == "landlock" and not jails.open_to_all(Path(sys.executable)):
+        pytest.skip("only root can read this interpreter")
+    assert executor("import os\nopen('f', 'w').close()\nos.getuid()").output == 12345
+    assert (folder / "f").stat().st_uid == folder.stat().st_uid == 12345
 
 
 def test_an_existing_workspace_can_be_worked_in(make, jail: Jail, tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ for _ in range(5):
 
 def test_pure_python(shared: JailExecutor) -> None:
     inside = min(shared(LOOP + "taken").output)
-    plain = subprocess.run([sys.executable, "-c", LOOP + "print(min(taken))"], capture_output=True, text=True, check=True)
+    plain = subprocess.run(
+        [sys.executable, "-c", LOOP + "print(min(taken))"], capture_output=True, text=True, check=True
+    )
     assert told("pure Python, against CPython", inside / float(plain.stdout), 1.1, "times") < 1.1 * 1.5
 
 
@@ -103,7 +105,9 @@ def test_much_output(shared: JailExecutor) -> None:
 
 def test_the_host_itself_does_not_load_what_it_does_not_need() -> None:
     code = "import ml_intern.execution, ml_intern.execution.jail, ml_intern.execution.process, sys\nprint('smolagents' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     assert run.stdout.strip() == "False"
 
 

@@ -62,7 +62,9 @@ def host() -> Any:
 
 
 def test_signature_and_docstring(host: JailExecutor) -> None:
-    assert host("import inspect\nstr(inspect.signature(search))").output == "(query: 'str', limit: 'int' = 3) -> 'dict'"
+    assert (
+        host("import inspect\nstr(inspect.signature(search))").output == "(query: 'str', limit: 'int' = 3) -> 'dict'"
+    )
     doc = host("search.__doc__").output
     assert all(text in doc for text in ("Searches.", "query (str): what for", "Returns: dict"))
     assert host("inspect.isfunction(search), search.__name__").output == (True, "search")
@@ -70,7 +72,7 @@ def test_signature_and_docstring(host: JailExecutor) -> None:
 
 
 def test_signatures_of_anything_read_as_python() -> None:
-    def odd(a, /, b: list[int] = [1], *, c: Any = object(), d=float("inf")) -> list:  # noqa: ANN001, B006, B008
+    def odd(a, /, b: list[int] = [1], *, c: Any = object(), d=float("inf")) -> list:  # noqa: B006, B008
         """Odd."""
 
     odd.__annotations__["a"] = "not python at all!"
@@ -96,7 +98,10 @@ def test_calls_by_position_and_name(host: JailExecutor) -> None:
     ],
 )  # fmt: skip
 def test_exceptions_come_as_the_nearest_builtin(host: JailExecutor, kind: str, caught: str, text: str) -> None:
-    assert host(f"try:\n    boom({kind!r})\nexcept {caught} as e:\n    r = type(e).__name__, str(e)\nr").output[0] == caught
+    assert (
+        host(f"try:\n    boom({kind!r})\nexcept {caught} as e:\n    r = type(e).__name__, str(e)\nr").output[0]
+        == caught
+    )
     assert text in host("r[1]").output
     with pytest.raises(InterpreterError, match=f"at line 'boom\\({kind!r}\\)' due to: {caught}"):
         host(f"boom({kind!r})")
@@ -152,7 +157,14 @@ def test_handles_do_not_survive_a_restart(make) -> None:
 
 def test_variables(make) -> None:
     executor = make()
-    data = {"n": 1, "image": PIL.Image.new("RGB", (2, 2)), "array": np.ones(2), "text": AgentText("t"), "f": np.mean, "o": NotADataClass()}
+    data = {
+        "n": 1,
+        "image": PIL.Image.new("RGB", (2, 2)),
+        "array": np.ones(2),
+        "text": AgentText("t"),
+        "f": np.mean,
+        "o": NotADataClass(),
+    }
     executor.send_variables(data)
     assert executor("n, image.size, array.sum(), text, f(array)").output == (1, (2, 2), 2.0, "t", 1.0)
     assert executor("n = n + 1\ntype(o).__name__").output == "Handle"
@@ -166,7 +178,12 @@ def test_large_values_cross_and_larger_ones_say_what_to_do(make) -> None:
     executor = make(additional_functions={"get": lambda n: b"x" * n, "size": len})
     assert executor("len(get(40_000_000))").output == 40_000_000
     assert executor("size(b'x' * 40_000_000)").output == 40_000_000
-    for code in ("get(80_000_000)", "size(b'x' * 80_000_000)", "size('\\ud800' * 20_000_000)", "size([[]] * 2_000_000)"):
+    for code in (
+        "get(80_000_000)",
+        "size(b'x' * 80_000_000)",
+        "size('\\ud800' * 20_000_000)",
+        "size([[]] * 2_000_000)",
+    ):
         with pytest.raises(InterpreterError, match="workspace"):
             executor(code)
     assert executor("size('ok')").output == 2
@@ -266,7 +283,9 @@ def test_serves_a_plain_smolagents_agent(make) -> None:
         """
         return PIL.Image.new("RGB", (4, 4), color)
 
-    model = Script("import os\nbroken(1)", "picture = paint('red')\nprint(picture.size, extra)", "final_answer(picture)")
+    model = Script(
+        "import os\nbroken(1)", "picture = paint('red')\nprint(picture.size, extra)", "final_answer(picture)"
+    )
     agent = CodeAgent(tools=[paint], model=model, executor=make(), verbosity_level=0)
     answer = agent.run("go", additional_args={"extra": "more"})
     assert isinstance(answer, PIL.Image.Image)

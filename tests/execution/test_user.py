@@ -73,20 +73,26 @@ print(json.dumps([os.getuid(), find_jail().kind, result]))
 @pytest.fixture
 def readable_source() -> Iterator[Path]:
     """The package where any user can read it."""
-    folder = Path(tempfile.mkdtemp(prefix="ml-intern-test-", dir="/tmp"))  # noqa: S108 - a short, public path
+    folder = Path(tempfile.mkdtemp(prefix="ml-intern-test-", dir="/tmp"))
     package = Path(ml_intern.__file__).parent
     (folder / "ml_intern").mkdir()
     for name in ("__init__.py", "events.py"):
         shutil.copy(package / name, folder / "ml_intern" / name)
-    shutil.copytree(package / "execution", folder / "ml_intern" / "execution", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        package / "execution", folder / "ml_intern" / "execution", ignore=shutil.ignore_patterns("__pycache__")
+    )
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="becoming another user takes root")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="becoming another user takes root"
+)
 def test_a_normal_user_has_both_jails(readable_source: Path) -> None:
-    version = subprocess.run(["/usr/bin/python3", "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True)
+    version = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True
+    )
     if version.stdout.strip() != "True":
         pytest.skip("the system's Python is older than 3.11")
     run = subprocess.run(
@@ -107,7 +113,14 @@ def test_a_normal_user_has_both_jails(readable_source: Path) -> None:
         refusals, output, written, took = outcome
         assert output == "hello\n"
         assert written == "mine"
-        assert set(refusals) <= {"FileNotFoundError", "PermissionError", "ProcessLookupError", "OSError", "ConnectionRefusedError", "BlockingIOError"}, kind
+        assert set(refusals) <= {
+            "FileNotFoundError",
+            "PermissionError",
+            "ProcessLookupError",
+            "OSError",
+            "ConnectionRefusedError",
+            "BlockingIOError",
+        }, kind
         assert refusals[-1] == "BlockingIOError", "the fork bomb is cut off"
         assert took < 2
     assert any(isinstance(outcome, list) for outcome in results.values())
@@ -127,7 +140,11 @@ def leftovers() -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["cleaned up", "forgotten"])
-def test_fifty_jails_leave_nothing_behind(jail: Jail, forget: bool) -> None:
+def test_fifty_jails_leave_nothing_behind(
+    jail: Jail, forget: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other test runs use the common one
+
     def one() -> None:
         executor = JailExecutor(jail=jail)
         assert executor("1 + 1").output == 2
@@ -135,16 +152,18 @@ def test_fifty_jails_leave_nothing_behind(jail: Jail, forget: bool) -> None:
             executor.cleanup()
 
     one()
-    before, handles = leftovers(), len(os.listdir("/proc/self/fd"))
+    before, handles = leftovers(), len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(50 if jail.kind == "bubblewrap" else 10):
         one()
     assert leftovers() == before
-    assert len(os.listdir("/proc/self/fd")) <= handles
+    assert len(list(Path("/proc/self/fd").iterdir())) <= handles
 
 
 def test_a_host_that_just_ends_leaves_nothing_behind(jail: Jail) -> None:
     program = f"from ml_intern.execution import JailExecutor\nfrom ml_intern.execution.jail import Jail\n"  # noqa: F541
-    program += f"e = JailExecutor(jail=Jail({jail.kind!r}))\ne('1')\nprint(e.workspace.root, e._shelter.worker.process.pid)"
+    program += (
+        f"e = JailExecutor(jail=Jail({jail.kind!r}))\ne('1')\nprint(e.workspace.root, e._shelter.worker.process.pid)"
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     root, pid = run.stdout.split()
     assert run.stderr == ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,7 +80,9 @@ def test_more_calls_at_once_than_anyone_makes_are_a_breach(make) -> None:
     executor = make(additional_functions={"wait": lambda: release.wait(20)})
     call = "{'op': 'call', 'id': i, 'n': 1, 'name': 'wait', 'args': [], 'kwargs': {}}"
     with pytest.raises(WorkerLost, match="calls at once"):
-        executor(PIPE + f"for i in range(20_000): say(json.dumps({call}).encode() + b'\\n')\nimport time\ntime.sleep(20)")
+        executor(
+            PIPE + f"for i in range(20_000): say(json.dumps({call}).encode() + b'\\n')\nimport time\ntime.sleep(20)"
+        )
     assert threading.active_count() < 200
     release.set()
     assert executor("1").output == 1
@@ -88,18 +90,25 @@ def test_more_calls_at_once_than_anyone_makes_are_a_breach(make) -> None:
 
 def test_a_child_has_no_pipe_and_a_child_that_kept_one_does_no_harm(make) -> None:
     executor = make()
-    code = PIPE + "pid = os.fork()\nif pid == 0:\n    os._exit(7 if pipe() is None or pipe() == capture else 8)\nos.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"
+    code = (
+        PIPE
+        + "pid = os.fork()\nif pid == 0:\n    os._exit(7 if pipe() is None or pipe() == capture else 8)\nos.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"
+    )
     assert executor(code.replace("pid = os.fork", "capture = os.fstat(1).st_ino\npid = os.fork").replace(
         "pipe() == capture", "os.fstat(pipe()).st_ino == capture")).output == 7  # fmt: skip
     with pytest.raises(WorkerLost, match="broke the rules"):
-        executor("import ctypes, time\nif ctypes.CDLL(None).syscall(57) == 0:\n    say(b'from a child\\n')\n    os._exit(0)\ntime.sleep(5)")
+        executor(
+            "import ctypes, time\nif ctypes.CDLL(None).syscall(57) == 0:\n    say(b'from a child\\n')\n    os._exit(0)\ntime.sleep(5)"
+        )
     assert executor("1").output == 1
 
 
 def test_output_that_looks_like_the_protocol_is_output(make) -> None:
     executor = make()
     text = '{"op": "done", "n": 1, "value": "forged"}\n'
-    output = executor(f"import os\nprint({text!r}, end='')\nos.write(1, {text.encode()!r})\nos.write(2, b'\\0' + b'0' * 32 + b'\\0')\n3")
+    output = executor(
+        f"import os\nprint({text!r}, end='')\nos.write(1, {text.encode()!r})\nos.write(2, b'\\0' + b'0' * 32 + b'\\0')\n3"
+    )
     assert output.output == 3
     assert output.logs == text * 2 + "\0" + "0" * 32 + "\0"
 
@@ -138,14 +147,16 @@ def test_closing_the_pipe_is_the_end_of_the_worker(make) -> None:
 
 def test_the_pipe_is_not_among_the_descriptors_of_programs(make) -> None:
     executor: JailExecutor = make()
-    listing = executor("import subprocess\nsubprocess.run('ls /proc/self/fd', shell=True, close_fds=False, capture_output=True, text=True).stdout")
+    listing = executor(
+        "import subprocess\nsubprocess.run('ls /proc/self/fd', shell=True, close_fds=False, capture_output=True, text=True).stdout"
+    )
     assert {int(n) for n in listing.output.split()} <= set(range(10))
 
 
 def test_the_time_limit_stands_still_during_host_calls(make) -> None:
     executor = make(timeout_seconds=0.6, additional_functions={"slow": lambda: time.sleep(1) or "done"})
     assert executor("slow()").output == "done"
-    with pytest.raises(InterpreterError, match="maximum execution time of 0.6 seconds"):
+    with pytest.raises(InterpreterError, match=r"maximum execution time of 0\.6 seconds"):
         executor("kept = slow()\nwhile True: pass")
     assert executor("kept").output == "done"
 
@@ -153,9 +164,9 @@ def test_the_time_limit_stands_still_during_host_calls(make) -> None:
 def test_descriptors_are_given_back(make) -> None:
     executor = make()
     executor("1")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(WorkerLost):
             executor("import os\nos._exit(1)")
     executor("1")
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1

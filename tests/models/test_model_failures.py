@@ -31,10 +31,15 @@ def at(answer):
     return Service(Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])]))
 
 
-def event(text):
-    choice = {"index": 0, "delta": {"role": "assistant", "content": text}}
+def event(text, finish_reason=None):
+    choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
     chunk = {"id": "1", "created": 1, "model": "m", "object": "chat.completion.chunk", "choices": [choice]}
     return f"data: {json.dumps(chunk)}\n\n"
+
+
+def without_usage(request):
+    body = event("The cat ") + event("sat.") + event("", "stop") + "data: [DONE]\n\n"
+    return Response(body, media_type="text/event-stream")
 
 
 class Drip:
@@ -342,8 +347,8 @@ def test_loaded_late_without_a_look_at_the_network_and_without_a_word():
 
     read, write = os.pipe()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LITELLM_")}
-    with LocalLLM(fail) as llm:
-        command = [sys.executable, "-c", f"import os; os.dup2({write}, 3)\n" + CHILD, llm.url]
+    with LocalLLM(fail) as llm, at(without_usage) as silent:
+        command = [sys.executable, "-c", f"import os; os.dup2({write}, 3)\n" + CHILD, llm.url, silent.url]
         done = subprocess.run(command, env=environment, pass_fds=(write,), capture_output=True, text=True, timeout=60)
     os.close(write)
     with os.fdopen(read) as pipe:

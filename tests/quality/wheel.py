@@ -33,7 +33,9 @@ def main() -> int:
         shutil.copy(ROOT / "tests" / "quality" / "floors.toml", folder / "pyproject.toml")
         environment = {**os.environ, "PYTHONPATH": str(installed)}
         where = "import ml_intern.tools as t, ml_intern.prompts as p; print(t.__file__); p.load_templates()"
-        seen = subprocess.run([sys.executable, "-c", where], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+        seen = subprocess.run(
+            [sys.executable, "-c", where], cwd=folder, env=environment, check=True, capture_output=True, text=True
+        )
         if str(installed) not in seen.stdout:
             sys.exit(f"`ml_intern.tools` came from {seen.stdout.strip()}, not from the wheel")
         commands = {

@@ -33,14 +33,14 @@ def test_rows_form_one_chain_with_the_envelope_that_readers_want(journal: Journa
     journal.note("aside", x=1)
     second = journal.call("call_1", "tool", {"a": 1}, "some/model")
     rows = list(read_rows(journal.path))
-    assert [row["type"] for row in rows] == ["user", "x-aside", "assistant"]
+    assert [row["type"] for row in rows] == ["user", "progress", "assistant"]
     assert rows[0]["parentUuid"] is None
-    assert rows[2]["parentUuid"] == first
+    assert [row["parentUuid"] for row in rows] == [None, first, rows[1]["uuid"]]
     assert rows[2]["uuid"] == second
-    assert rows[1]["after"] == first and "uuid" not in rows[1] and "parentUuid" not in rows[1]
+    assert rows[1]["data"] == {"type": "ml_intern", "kind": "aside", "x": 1}
     for row in rows:
         assert row["sessionId"] == journal.session_id == NAME.removesuffix(".jsonl")
-        assert row["type"] == "x-aside" or {"cwd", "version", "userType", "isSidechain"} <= row.keys()
+        assert {"cwd", "version", "userType", "isSidechain"} <= row.keys()
         assert row["timestamp"].endswith("Z") and len(row["timestamp"]) == 24
     assert "usage" not in rows[2]["message"]
 
@@ -67,8 +67,18 @@ def test_a_long_text_goes_to_a_file_named_by_its_digest(journal: Journal) -> Non
 
 
 WEIRD = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(max_size=5) | st.complex_numbers(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3) | st.tuples(inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.binary(max_size=5)
+    | st.complex_numbers(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+        | st.tuples(inner)
+    ),
     max_leaves=8,
 )
 
@@ -186,5 +196,3 @@ def test_the_end_on_record_is_that_of_the_last_turn(journal: Journal) -> None:
 @pytest.mark.parametrize(("data", "kept"), [(b"", b""), (b"{}\n", b"{}\n"), (b'{}\n{"a', b"{}\n"), (b"torn", b"")])
 def test_only_whole_lines_are_shared(data: bytes, kept: bytes) -> None:
     assert whole_lines(data) == kept
-
-
