@@ -96,14 +96,13 @@ class HubInspectDatasetTool(Tool):
                 why = f"The dataset viewer's answer has another shape than its API says ({error!r})."
                 notes.append(f"{why} Computed from the files instead.")
         look = look or self._from_files(info, config, split, notes)
-        notes += look["notes"]
-        for part in look["splits"]:
-            seen = len(look["rows"].get(part["split"], []))
-            if seen != part["rows"]:
-                notes.append(
-                    f"Of {part['split']} {seen:,} of {part['rows'] or 'more'} rows were examined{look['how']}."
-                )
-        rows = look["rows"][look["split"]]
+        rows, notes = look["rows"][look["split"]], notes + look["notes"]
+        seen = {part["split"]: len(look["rows"].get(part["split"], [])) for part in look["splits"]}
+        short = [part for part in look["splits"] if seen[part["split"]] != part["rows"]]
+        if short:
+            which = "spread evenly over each" if look["source"] == "viewer" else "the first of each"
+            counts = [f"of {part['split']} {seen[part['split']]:,} of {part['rows'] or 'more'}" for part in short[:8]]
+            notes.append(f"Not all rows were examined, but {which}: {', '.join(counts)}.")
         columns, warnings = self._columns(rows, look["features"], notes)
         duplicates = self._duplicates(look, columns, warnings)
         shown = self._runs({name: column["role"] for name, column in columns.items()})
@@ -133,13 +132,10 @@ class HubInspectDatasetTool(Tool):
             "config": look["config"],
             "split": look["split"],
             "splits": look["splits"],
-            "features": {
-                name: " or ".join(dict.fromkeys([self._type(look["features"][column]) for column in run]))[:300]
-                for name, run in shown.items()
-            },
+            "features": {name: self._types([look["features"][one] for one in run]) for name, run in shown.items()},
             "sample": [self._short(row, shown) for row in rows[:count]],
             "rows_examined": {name: len(some) for name, some in look["rows"].items()},
-            "all_rows_examined": look["all"],
+            "all_rows_examined": not short,
             "columns": {name: self._summed([columns[column] for column in run]) for name, run in shown.items()},
             "duplicates": duplicates,
             "warnings": warnings,
@@ -157,53 +153,42 @@ class HubInspectDatasetTool(Tool):
         listed = [(item["config"], item["split"]) for item in self._view("splits", {"dataset": info.id})["splits"]]
         configs, config, split, names = self._choose(listed, config, split)
         sizes = self._view("info", {"dataset": info.id, "config": config})["dataset_info"].get("splits") or {}
-        pages, rows, notes = {}, {}, []
+        where = {"dataset": info.id, "config": config, "length": 100}
+        pages, rows, notes, splits = {}, {}, [], []
         for name in [split, *[other for other in names if other != split][:4]]:
-            where = {"dataset": info.id, "config": config, "split": name, "length": 100}
-            pages[name] = self._view("rows", {**where, "offset": 0})
-            sizes.setdefault(name, {})["num_examples"] = pages[name]["num_rows_total"]
-            if pages[name].get("partial"):
-                notes.append(f"The viewer holds only the beginning of {name}.")
+            pages[name] = self._view("rows", {**where, "split": name, "offset": 0})
+            if not pages[name].get("partial"):  # else the viewer holds only its beginning
+                sizes[name] = {**(sizes.get(name) or {}), "num_examples": pages[name]["num_rows_total"]}
+        for name in names:
+            size = sizes.get(name) or {}
+            splits.append({"split": name, "rows": size.get("num_examples"), "bytes": size.get("num_bytes")})
         features = {feature["name"]: feature["type"] for feature in pages[split]["features"]}
-        look = {"source": "viewer", "configs": configs, "config": config, "split": split, "features": features}
         totals = {name: page["num_rows_total"] for name, page in pages.items()}
-        media = [kind for kind in features.values() if self._type(kind) in ("Image", "Audio", "Video")]
+        media = {"Image", "Audio", "Video"}.intersection([self._type(kind) for kind in features.values()])
         if max(totals.values()) > 100 and not media and sum([file.size or 0 for file in info.siblings]) <= 20_000_000:
             try:
                 found = self._from_files(info, config, split, [])
-                alike = found["features"].keys() == features.keys()
-                if alike and {name: len(some) for name, some in found["rows"].items()} == totals:
-                    rows = found["rows"]
+                if found["features"].keys() == features.keys():
+                    rows = {name: some for name, some in found["rows"].items() if len(some) == totals.get(name)}
             except (ValueError, OSError):
                 rows = {}  # the files are laid out in a way that only the viewer understands
-        for name, page in pages.items():
-            if name in rows:
-                continue
-            total, found, answers = totals[name], {}, [page]
+        for name in [name for name in pages if name not in rows]:
+            found, total = {item["row_idx"]: item for item in pages[name]["rows"]}, totals[name]
             offsets = list(range(100, total, 100))
             if total > 20_000:
-                more = 9 if name == split else 2
-                offsets = [round(number * (total - 100) / more) for number in range(1, more + 1)]
+                offsets = [round(number * (total - 100) / 9) for number in range(1, 10)]
             random.Random(0).shuffle(offsets)  # so that what there is no time for is not the end
-            while offsets and time.monotonic() < until:
-                where = {"dataset": info.id, "config": config, "split": name, "length": 100}
-                try:
-                    answers.append(self._view("rows", {**where, "offset": offsets.pop()}))
-                except ConnectionError as error:
-                    notes.append(f"{error} Fewer rows than usual were examined.")
-                    break
-            for item in [item for answer in answers for item in answer["rows"]]:
-                found[item["row_idx"]] = item
+            try:
+                while offsets and time.monotonic() < until:
+                    page = self._view("rows", {**where, "split": name, "offset": offsets.pop()})
+                    found.update({item["row_idx"]: item for item in page["rows"]})
+            except ConnectionError as error:
+                notes.append(f"{error} Fewer rows than usual were examined.")
             rows[name] = [found[index]["row"] for index in sorted(found)]
             if [item for item in found.values() if item.get("truncated_cells")]:
                 notes.append(f"The viewer cut long cells of {name}: lengths are lower bounds.")
-        whole = {name: len(some) for name, some in rows.items()} == totals and len(rows) == len(names)
-        look.update({"rows": rows, "notes": notes, "how": ", spread evenly over it", "splits": []})
-        look["all"] = whole and not [page for page in pages.values() if page.get("partial")]
-        for name in names:
-            size = sizes.get(name) or {}
-            look["splits"].append({"split": name, "rows": size.get("num_examples"), "bytes": size.get("num_bytes")})
-        return look
+        look = {"source": "viewer", "configs": configs, "config": config, "split": split, "splits": splits}
+        return {**look, "features": features, "rows": rows, "notes": notes}
 
     def _view(self, path: str, query: dict) -> dict:
         """One answer of the dataset viewer. It has no client of its own and is another host than the Hub."""
@@ -227,15 +212,13 @@ class HubInspectDatasetTool(Tool):
             raise ConnectionError(f"{viewer} cannot be reached ({type(error).__name__}: {error}).") from error
         except ValueError as error:
             raise ConnectionError(f"{viewer} answered with something else than JSON.") from error
-        code = answer.headers.get("X-Error-Code", "")
+        code, wait = answer.headers.get("X-Error-Code", ""), answer.headers.get("Retry-After")
+        said = f"failed ({answer.status_code} {code}{f', retry after {wait} s' if wait else ''})"
         if code == "ResponseNotReady":
-            raise ConnectionError(f"{viewer} is still computing this dataset (ResponseNotReady).")
-        if answer.status_code == 404:
-            raise ConnectionError(f"{viewer} does not have this dataset ({code or 404}).")
-        wait = answer.headers.get("Retry-After")
-        raise ConnectionError(
-            f"{viewer} failed ({answer.status_code} {code}{f', retry after {wait} s' if wait else ''})."
-        )
+            said = "is still computing this dataset (ResponseNotReady)"
+        elif answer.status_code == 404:
+            said = f"does not have this dataset ({code or 404})"
+        raise ConnectionError(f"{viewer} {said}.")
 
     def _choose(self, listed: list, config: str | None, split: str | None) -> tuple:
         configs = list(dict.fromkeys([item[0] for item in listed]))
@@ -263,8 +246,8 @@ class HubInspectDatasetTool(Tool):
                 f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines or Parquet. Try hub_download."
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        look: dict[str, Any] = {"source": "files", "configs": configs, "config": config, "split": split, "notes": []}
-        look.update({"rows": {}, "features": {}, "all": len(names) <= 5, "how": ", the first"})
+        look: dict[str, Any] = {"source": "files", "configs": configs, "config": config, "split": split}
+        look.update({"notes": [], "rows": {}, "features": {}})
         parts = {}
         for name in [split, *[other for other in names if other != split]]:
             paths = layout[(config, name)]
@@ -285,7 +268,6 @@ class HubInspectDatasetTool(Tool):
                 found += some
                 whole = whole and complete
             look["rows"][name] = found
-            look["all"] = look["all"] and whole
             size["rows"] = len(found) if whole else None
         look["splits"] = [parts[name] for name in names]
         for row in look["rows"][split]:
@@ -408,6 +390,7 @@ class HubInspectDatasetTool(Tool):
         from collections import Counter
 
         columns, tallies, stems = {}, {}, Counter([re.sub(r"\d+", "#", name) for name in features])
+        few = []
         for name, kind in features.items():
             values = [row.get(name) for row in rows]
             present = [value for value in values if value == value and (value or value == 0)]
@@ -421,22 +404,19 @@ class HubInspectDatasetTool(Tool):
                 sizes = sorted([len(str(value)) for value in present])
                 edges = {"min": sizes[0], "median": statistics.median(sizes), "max": sizes[-1]}
                 columns[name]["characters"] = {**edges, "p95": sizes[int(0.95 * (len(sizes) - 1))]}
-        if "label" not in [column["role"] for column in columns.values()]:
-            few = []
-            for name, counts in tallies.items():
-                whole = not [value for value in list(counts)[:20] if isinstance(value, float)]
-                kept = columns[name]["role"] in ("number", "category") and whole
-                if kept and 2 <= len(counts) <= 20 and len(counts) * 10 <= sum(counts.values()):
-                    few.append(name)
-            # One of many that are numbered alike is one of many features, though the others have more values.
-            if len(few) == 1 and stems[re.sub(r"\d+", "#", few[0])] == 1:
-                columns[few[0]]["role"] = "label"
-                notes.append(f"`{few[0]}` is taken for the label: no column is named or typed as one.")
+            repeated = role in ("number", "category") and 2 <= len(counts) <= 20 and not isinstance(present[0], float)
+            if repeated and (len(counts) * 10 <= len(present) or isinstance(present[0], bool)):
+                few.append(name)
+        # One of many that are numbered alike is one of many features, though the others have more values.
+        named = "label" in [column["role"] for column in columns.values()]
+        if not named and len(few) == 1 and stems[re.sub(r"\d+", "#", few[0])] == 1:
+            columns[few[0]]["role"] = "label"
+            notes.append(f"`{few[0]}` is taken for the label: no column is named or typed as one.")
         warnings, lacking = [], [name for name, column in columns.items() if column["missing"]]
-        for name in lacking if len(lacking) <= 5 else []:
-            warnings.append(f"{columns[name]['missing']} of {len(rows)} rows lack `{name}`.")
         if len(lacking) > 5:
             warnings.append(f"{len(lacking)} columns lack values in some rows: {self._listed(lacking)}.")
+        else:
+            warnings += [f"{columns[name]['missing']} of {len(rows)} rows lack `{name}`." for name in lacking]
         for name, column in columns.items():
             if column["role"] != "label" or not column["distinct"]:
                 continue
@@ -530,25 +510,28 @@ class HubInspectDatasetTool(Tool):
         """Columns by what they are shown as: in a wide table neighbours that are numbered alike, else alike in role."""
         import re
 
-        runs = [("", [name]) for name in roles]
-        for by_name in [True, False] if len(roles) > 30 else []:
-            if by_name or len(runs) > 60:
-                runs = []
-                for name, role in roles.items():
-                    kind = (role, re.sub(r"\d+", "#", name) if by_name else "", by_name and role == "label" and name)
-                    if runs and runs[-1][0] == kind:
-                        runs[-1][1].append(name)
-                    else:
-                        runs.append((kind, [name]))
-        return {run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}": run for _, run in runs[:60]}
+        runs = [[name] for name in roles]
+        for pattern, most in ((r"\d+", 30), (r".+", 60)):
+            if len(runs) <= most:
+                break
+            runs, last = [], None
+            for name, role in roles.items():
+                kind = (role, name if role == "label" and most == 30 else re.sub(pattern, "#", name))
+                if kind != last:
+                    runs.append([])
+                runs[-1].append(name)
+                last = kind
+        return {run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}": run for run in runs[:60]}
 
     def _summed(self, columns: list) -> dict:
         if len(columns) == 1:
             return columns[0]
-        distinct = [column["distinct"] for column in columns]
-        missing = sum([column["missing"] for column in columns])
+        distinct, missing = [column["distinct"] for column in columns], sum([column["missing"] for column in columns])
         many = {"role": columns[0]["role"], "columns": len(columns), "missing": missing}
         return {**many, "distinct": [min(distinct), max(distinct)]}
+
+    def _types(self, kinds: list) -> str:
+        return " or ".join(dict.fromkeys([self._type(kind) for kind in kinds]))[:300]
 
     def _type(self, kind: Any) -> str:
         """A feature's type in a few characters, from the viewer's JSON or from Python's name for it."""
@@ -611,7 +594,7 @@ class HubInspectDatasetTool(Tool):
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
                 PermissionError,
-                f"gates {subject}. Accept its conditions on its page with HF_TOKEN's account.",
+                f"gates {subject}. Accept its conditions on its page as the owner of HF_TOKEN.",
             )
         elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
             kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
@@ -621,10 +604,11 @@ class HubInspectDatasetTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            limit = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or (limit and limit[1])
-            remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
-            text = f"limits your requests (429) at {subject}. {remedy}"
+            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or "".join(waits[:1])
+            text = (
+                f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
+            )
         elif status >= 500:
             text = f"failed at {subject} ({said}). Try again in a minute."
         elif status:

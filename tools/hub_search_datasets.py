@@ -203,7 +203,7 @@ class HubSearchDatasetsTool(Tool):
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
                 PermissionError,
-                f"gates {subject}. Accept its conditions on its page with HF_TOKEN's account.",
+                f"gates {subject}. Accept its conditions on its page as the owner of HF_TOKEN.",
             )
         elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
             kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
@@ -213,10 +213,11 @@ class HubSearchDatasetsTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            limit = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or (limit and limit[1])
-            remedy = f"Try again after {wait} seconds." if wait else "Try again in some minutes."
-            text = f"limits your requests (429) at {subject}. {remedy}"
+            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or "".join(waits[:1])
+            text = (
+                f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
+            )
         elif status >= 500:
             text = f"failed at {subject} ({said}). Try again in a minute."
         elif status:

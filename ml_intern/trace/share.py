@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InternError
+from .read import read_rows
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -84,7 +84,9 @@ def share(trace: Path, api: HfApi | None = None, dataset: str = DATASET) -> Shar
             api.upload_file(
                 path_or_fileobj=CARD.encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
             )
-        path = f"sessions/{datetime.now(UTC):%Y-%m-%d}/{trace.name}"
+        # The day it began, so that a session that goes on after midnight stays one file.
+        day = next((str(row["timestamp"])[:10] for row in read_rows(trace) if "timestamp" in row), "undated")
+        path = f"sessions/{day}/{trace.name}"
         with tempfile.TemporaryDirectory() as folder:
             snapshot = Path(folder) / trace.name
             snapshot.write_bytes(whole_lines(trace.read_bytes()))
