@@ -129,7 +129,7 @@ class InternAgent(CodeAgent):
         else:
             router = ToolRouter(self._fire, self.masker)
             router.update(agent.tools)
-            agent.tools = router
+            agent.tools = router  # ty: ignore[invalid-assignment]  # smolagents takes any mapping there
         for managed in agent.managed_agents.values():
             self._adopt(managed)
 
@@ -336,4 +336,4 @@ class InternAgent(CodeAgent):
         app.write_text(text, encoding="utf-8")
 
 
-AGENT_REGISTRY["InternAgent"] = InternAgent
+AGENT_REGISTRY["InternAgent"] = InternAgent  # ty: ignore[invalid-assignment]  # declared by what it holds

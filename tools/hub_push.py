@@ -20,43 +20,35 @@ class HubPushTool(Tool):
     description = (
         "Publishes a folder of the workspace on the Hugging Face Hub as a model, dataset or Space, private by "
         "default, in one commit; a person is asked first. A model needs `evaluation`, and is refused when it is not "
-        "better than the baseline by more than chance. Pickle files are refused: save safetensors, npz, onnx or skops."
+        "better than the baseline by more than chance: by a one-sided two-proportion z-test at 95 % on n examples where "
+        "the scores are from 0 to 1 (other metrics need only be better), or by the `p_value` of your own paired test. "
+        "Pickle files are refused: save safetensors, npz, onnx or skops."
     )
     inputs = {
         "folder": {"type": "string", "description": "Folder in the workspace; everything in it is uploaded."},
         "repo_id": {"type": "string", "description": "'owner/name', or 'name' for your own namespace."},
         "repo_type": {"type": "string", "description": "model (default), dataset or space.", "nullable": True},
         "private": {"type": "boolean", "description": "Only you can see it (default true).", "nullable": True},
-        "commit_message": {"type": "string", "description": "One line: what is new.", "nullable": True},
-        "card": {
-            "type": "string",
-            "description": "README.md in Markdown, with or without front matter (default: the folder's README.md).",
-            "nullable": True,
-        },
+        "commit_message": {"type": "string", "description": "What is new (default: Upload <name>).", "nullable": True},
+        "card": {"type": "string", "description": "README.md (default: the one of the folder).", "nullable": True},
         "metadata": {
             "type": "object",
-            "description": "Merged into the card's front matter: license, datasets, tags, base_model, pipeline_tag.",
+            "description": "Merged into the card's front matter (default none): any metadata of cards, such as license, tags, "
+            "datasets, base_model, pipeline_tag, language; lists are joined.",
             "nullable": True,
         },
         "evaluation": {
             "type": "object",
             "description": (
-                "For a model: {'task': 'text-classification', 'dataset': 'owner/name', 'split': 'test', "
-                "'metric': 'accuracy', 'baseline': 0.85, 'candidate': 0.91, 'n': 1000 held-out examples, "
-                "'higher_is_better': True}, all measured by you."
+                "Needed for a model (default none): {'task': 'text-classification', 'dataset': 'owner/name', "
+                "'split': 'test', 'metric': 'accuracy', 'baseline': 0.85, 'candidate': 0.91, 'n': 1000 held-out "
+                "examples, 'higher_is_better': True}, all measured by you. With 'p_value' of a paired test of the two on "
+                "the same examples (such as McNemar's) that decides instead: it must be below 0.05."
             ),
             "nullable": True,
         },
-        "publish_anyway": {
-            "type": "boolean",
-            "description": "Publish a model that is not shown to be better (default false); a person is told so.",
-            "nullable": True,
-        },
-        "allow_pickle": {
-            "type": "boolean",
-            "description": "Publish pickle files (default false); a person is told so.",
-            "nullable": True,
-        },
+        "publish_anyway": {"type": "boolean", "description": "Though not better (default false).", "nullable": True},
+        "allow_pickle": {"type": "boolean", "description": "Allow pickle files (default false).", "nullable": True},
     }
     output_type = "object"
     # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
@@ -69,8 +61,8 @@ class HubPushTool(Tool):
             "commit_url": {"type": "string"},
             "created": {"type": "boolean", "description": "Whether this call made the repository."},
             "private": {"type": "boolean"},
-            "files": {"type": "integer"},
-            "bytes": {"type": "integer"},
+            "files": {"type": "integer", "description": "Files in the commit, README.md among them."},
+            "bytes": {"type": "integer", "description": "Their size."},
         },
     }
     effects = "write"
@@ -80,6 +72,8 @@ class HubPushTool(Tool):
         super().__init__()
         self.workspace = workspace
         self.call_id = None
+        # What the files whose digests come first were found to hold: check, preview and call each look at the same.
+        self._scanned = (None, [], [])
 
     def forward(
         self,
@@ -110,7 +104,6 @@ class HubPushTool(Tool):
         """Raises where the call would be refused whatever the Hub says, so that no person is asked in vain."""
         import tempfile
 
-        arguments.pop("private", None)
         with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
             self._refuse(self._plan(copy, **arguments), arguments["repo_id"])
 
@@ -120,10 +113,8 @@ class HubPushTool(Tool):
 
     def reconcile(self, call_id: str, **arguments: Any) -> dict | None:
         """Whether the push with this id happened: its result, or `None` when none of the last 20 commits is it."""
-        where = {
-            "repo_id": self._full_name(arguments["repo_id"]),
-            "repo_type": arguments.get("repo_type") or "model",
-        }
+        where = {"repo_id": self._full_name(arguments["repo_id"])}
+        where["repo_type"] = arguments.get("repo_type") or "model"
         return self._done(call_id, where, self._find(where))
 
     def preview(self, **arguments: Any) -> str:
@@ -131,7 +122,7 @@ class HubPushTool(Tool):
         import difflib
         import tempfile
 
-        private = arguments.pop("private", True) is not False
+        private = arguments.get("private") is not False
         with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
             plan = self._plan(copy, **arguments)
         where = {"repo_id": arguments["repo_id"], "repo_type": plan["repo_type"]}
@@ -147,16 +138,15 @@ class HubPushTool(Tool):
                 if private and not found.private:
                     plan["problems"].append("It is public, but private=True was asked for.")
         except OSError as error:
-            state = (
-                f"{'private' if private else 'PUBLIC: EVERYONE CAN READ IT'}; whether it exists is unknown: {error}"
-            )
+            state = "private" if private else "PUBLIC: EVERYONE CAN READ IT"
+            state += f"; whether it exists is unknown: {error}"
         lines = [f"Push to {self._url(where)} ({plan['repo_type']}; {state})"]
         if plan["problems"]:
             lines.append("WILL BE REFUSED: " + " ".join(plan["problems"]))
         lines += ["!! " + flag for flag in plan["flags"]]
         if plan["verdict"]:
             lines.append("Evaluation: " + plan["verdict"])
-        sizes = {"README.md": len(plan["readme"].encode()), **plan["sizes"]}
+        sizes = plan["sizes"]
         lines.append(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, from {arguments['folder']}:")
         lines += [f"  {name if name.isprintable() else repr(name)}  {sizes[name]:,}" for name in list(sizes)[:50]]
         if len(sizes) > 50:
@@ -169,11 +159,8 @@ class HubPushTool(Tool):
             lines += ["", "README.md stays as it is."]
         else:
             new = plan["readme"].splitlines()
-            lines += [
-                "",
-                "README.md changes:",
-                *difflib.unified_diff(old.splitlines(), new, "on the Hub", "new", lineterm=""),
-            ]
+            lines += ["", "README.md changes:"]
+            lines += difflib.unified_diff(old.splitlines(), new, "on the Hub", "new", lineterm="")
         # A card must not be able to clear the terminal, or to turn what is written round.
         return "".join([c if c.isprintable() or c in "\n\t" else "\ufffd" for c in "\n".join(lines)])
 
@@ -189,7 +176,7 @@ class HubPushTool(Tool):
         if repo_type not in ("model", "dataset", "space"):
             raise ValueError(f"`repo_type` is model, dataset or space, not {repo_type!r}.")
         root = Path(copy, "files")
-        self.workspace.copy_out(folder, root)
+        digests = self.workspace.copy_out(folder, root)
         if root.is_file():
             raise ValueError(f"`folder` is to be a folder, but {folder} is a file. Put it into a folder of its own.")
         problems, flags, left_out, paths = [], [], [], {}
@@ -201,15 +188,17 @@ class HubPushTool(Tool):
                 paths[name] = path
         total = sum([path.stat().st_size for path in paths.values()])
         if len(paths) > 5_000 or total > 10_000_000_000:
-            raise ValueError(
-                f"{folder} has {len(paths):,} files, {total:,} bytes. Push at most 5,000 files and 10 GB."
-            )
+            raise ValueError(f"{folder} has {len(paths):,} files, {total:,} bytes. Push at most 5,000 and 10 GB.")
         try:
             validate_repo_id(repo_id)
         except HFValidationError as error:
             problems.append(f"`repo_id`: {error}")
 
-        pickles = [name for name, path in paths.items() if self._is_pickle(path)]
+        own = paths.pop("README.md", None)
+        if digests is None or digests != self._scanned[0]:
+            pickles = [name for name, path in paths.items() if self._is_pickle(path)]
+            self._scanned = (digests, pickles, self._secrets(paths, {}))
+        _, pickles, leaks = self._scanned
         if pickles and options.get("allow_pickle"):
             flags.append(f"PICKLE FILES, WHICH RUN CODE WHEN THEY ARE LOADED: {', '.join(pickles)}")
         elif pickles:
@@ -224,23 +213,22 @@ class HubPushTool(Tool):
         elif not better:
             problems.append(verdict)
 
-        own, readme = paths.pop("README.md", None), options.get("card")
+        readme = options.get("card")
         try:
             readme = own.read_text("utf-8") if readme is None and own is not None else readme or ""
-            readme = self._card(
-                readme, options.get("metadata"), evaluation, verdict, repo_id.split("/")[-1], repo_type
-            )
+            about = (options.get("metadata"), evaluation, verdict, repo_id.split("/")[-1], repo_type)
+            readme = self._card(readme, *about)
             sdk = self._front_matter(readme).get("sdk")
             if repo_type == "space" and sdk not in ("gradio", "docker", "static"):
                 problems.append("A Space needs metadata={'sdk': 'gradio'}, 'docker' or 'static'.")
         except ValueError as error:
             problems.append(f"The card: {error}")
             readme, sdk = readme or "", None
-        leaks = self._secrets(paths, {"README.md": readme, "commit_message": options.get("commit_message") or ""})
+        leaks = self._secrets({}, {"README.md": readme, "commit_message": options.get("commit_message") or ""}) + leaks
         if leaks:
-            problems.append(
-                f"Keys or passwords in {', '.join(leaks)}. Remove them and, if they are real, revoke them."
-            )
+            problems.append(f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real.")
+        paths = {"README.md": root / "README.md", **paths}
+        paths["README.md"].write_text(readme, "utf-8", newline="")
         sizes = {name: path.stat().st_size for name, path in paths.items()}
         plan = {"repo_type": repo_type, "problems": problems, "flags": flags, "left_out": left_out, "paths": paths}
         return {**plan, "sizes": sizes, "readme": readme, "sdk": sdk, "verdict": verdict}
@@ -257,9 +245,8 @@ class HubPushTool(Tool):
                 f"{subject} exists and is public, but private=True was asked for. "
                 "Pass private=False to update it in public, or choose another repo_id."
             )
-        operations = [CommitOperationAdd("README.md", plan["readme"].encode())]
-        operations += [CommitOperationAdd(name, path) for name, path in plan["paths"].items()]
-        total = sum([operation.upload_info.size for operation in operations])
+        operations = [CommitOperationAdd(name, path) for name, path in plan["paths"].items()]
+        total = sum(plan["sizes"].values())
         description = f"files: {len(operations)}, bytes: {total}, repository created: {found is None}"
         if self.call_id:
             description += f"\n\nml-intern-call: {self.call_id}"
@@ -362,14 +349,21 @@ class HubPushTool(Tool):
         if len(numbers) < 3 or n < 1:
             return False, f"`evaluation`: baseline, candidate and n must be numbers, n at least 1: {old}, {new}, {n}."
         gain = new - old if evaluation.get("higher_is_better", True) else old - new
+        p_value = evaluation.get("p_value")
+        if p_value is not None and not (isinstance(p_value, int | float) and 0 <= p_value <= 1):
+            return False, f"`evaluation`: p_value must be a number from 0 to 1, not {p_value!r}."
+        if p_value is not None:
+            better, how = gain > 0 and p_value < 0.05, f"by more than chance (claimed paired test: p = {p_value:g}, "
+            how += "needs less than 0.05)"
+        elif not (0 <= old <= 1 and 0 <= new <= 1):
+            better, how = gain > 0, "(untested: this metric is no proportion)"
+        else:
+            # Two proportions, one-sided, 95 %. A score of 0 or 1 has no spread: it is given that of half an example.
+            p, q = [min(max(score, 0.5 / n), 1 - 0.5 / n) for score in (old, new)]
+            z = gain / math.sqrt((p * (1 - p) + q * (1 - q)) / n)
+            better, how = z > 1.645, f"by more than chance (z = {z:.2f}, needs 1.645)"
         what = f"{evaluation['metric']} {new:g} against a baseline of {old:g} on {n:,} held-out examples of "
-        what += f"{evaluation['dataset']}, {evaluation['split']}: "
-        if not (0 <= old <= 1 and 0 <= new <= 1):
-            return gain > 0, what + f"{'' if gain > 0 else 'not '}better (untested: this metric is no proportion)."
-        # Two proportions, one-sided, 95 %. A score of 0 or 1 has no spread: it is given that of half an example.
-        p, q = [min(max(score, 0.5 / n), 1 - 0.5 / n) for score in (old, new)]
-        z = gain / math.sqrt((p * (1 - p) + q * (1 - q)) / n)
-        return z > 1.645, what + f"{'' if z > 1.645 else 'not '}better by more than chance (z = {z:.2f}, needs 1.645)."
+        return better, f"{what}{evaluation['dataset']}, {evaluation['split']}: {'' if better else 'not '}better {how}."
 
     def _card(self, text: str, metadata: Any, evaluation: Any, verdict: str, name: str, repo_type: str) -> str:
         """The card: its front matter with `metadata` merged in, and the evaluation as model-index and as text."""
@@ -392,9 +386,11 @@ class HubPushTool(Tool):
             front[key] = old + [item for item in value if item not in old] if both else value
         section = "## Evaluation\n\nNot evaluated on held-out examples.\n"
         if repo_type == "model" and "held-out examples of" in verdict:
-            said = {key: str(evaluation[key]) for key in ("task", "dataset", "split", "metric", "baseline", "n")}
+            said = {key: str(evaluation[key]) for key in ("task", "dataset", "split", "metric")}
+            old, new, n = round(evaluation["baseline"], 6), round(evaluation["candidate"], 6), evaluation["n"]
             result = EvalResult(
                 task_type=said["task"].strip().lower().replace(" ", "-"),
+                task_name=said["task"],
                 dataset_type=re.sub(r"[^\w./-]+", "-", said["dataset"]),
                 dataset_name=said["dataset"],
                 dataset_config=evaluation.get("config"),
@@ -402,14 +398,13 @@ class HubPushTool(Tool):
                 dataset_revision=evaluation.get("revision"),
                 metric_type=said["metric"].strip().lower().replace(" ", "_"),
                 metric_name=said["metric"],
-                metric_value=evaluation["candidate"],
+                metric_value=new,
+                metric_args={"baseline": old, "n": n, "split": said["split"]},
             )
             front["model-index"] = eval_results_to_model_index(name, [result])
-            row = [said["metric"], said["dataset"], said["split"], said["n"], said["baseline"]]
-            section = (
-                "## Evaluation\n\n| metric | dataset | split | n | baseline | this model |\n" + "| --- " * 6 + "|\n"
-            )
-            section += f"| {' | '.join(row)} | {evaluation['candidate']} |\n\n{verdict}\n"
+            heads = f"| metric | dataset | split | n | baseline | this model |\n{'| --- ' * 6}|\n"
+            row = f"| {said['metric']} | {said['dataset']} | {said['split']} | {n} | {old} | {new} |"
+            section = f"## Evaluation\n\n{heads}{row}\n\n{verdict}\n"
         if repo_type == "model":
             body = re.sub(r"<!-- evaluation -->.*?<!-- /evaluation -->\n?", "", body, flags=re.DOTALL).rstrip()
             body += f"\n\n<!-- evaluation -->\n{section}<!-- /evaluation -->\n"

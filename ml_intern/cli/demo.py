@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -139,7 +139,7 @@ def _data_dir() -> str:
 @contextlib.contextmanager
 def _services(
     where: Path, live: bool, shuffle_labels: bool, differs: list[str], say: Callable[[str], None]
-) -> Iterator[tuple[Any, Callable[[Callable[[Event], None]], None]]]:
+) -> Generator[tuple[Any, Callable[[Callable[[Event], None]], None]]]:
     """The local Hub, arXiv and model, and the environment that leads every client to them."""
     try:
         from ..testing import LocalArxiv, LocalHub, LocalLLM, recorded
@@ -212,9 +212,7 @@ def _csv(columns: list[str], rows: Any, labels: Any) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, "label"])
-    writer.writerows(
-        [*(value.item() for value in row), int(label)] for row, label in zip(rows, labels, strict=True)
-    )
+    writer.writerows([*(value.item() for value in row), int(label)] for row, label in zip(rows, labels, strict=True))
     return text.getvalue().encode()
 
 

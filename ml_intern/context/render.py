@@ -6,6 +6,7 @@ a callback edited is sent as it was before the edit, the cost of a step grows wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import is_
 
 from smolagents.memory import ActionStep, AgentMemory, MemoryStep
@@ -46,7 +47,7 @@ class Renderer:
                 step.watched = self._changed
         return list(self._messages)
 
-    def _unchanged(self, steps: list[MemoryStep]) -> int:
+    def _unchanged(self, steps: Sequence[MemoryStep]) -> int:
         """How many steps from the first on need no rendering. Comparing is by identity, in C."""
         known = self._steps
         if len(steps) >= len(known) and all(map(is_, known, steps)):

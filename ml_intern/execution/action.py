@@ -27,7 +27,7 @@ class Action:
         self.owner, self.number = owner, number
         self.cancelled = threading.Event()
         self.interrupted = self.timed_out = False
-        self.over = False
+        self.running = self.over = False
         self.answered = False
         self.answer: Any = None
         self.lock = threading.Lock()

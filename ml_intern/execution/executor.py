@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import io
 import select
 import threading
 import time
 import uuid
 import weakref
-from binascii import a2b_base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,7 +118,6 @@ class JailExecutor(PythonExecutor):
         self._starting, self._running = threading.RLock(), threading.Lock()
         self._action: Action | None = None
         self._cancelled = threading.Event()
-        self.images: list[PIL.Image.Image] = []  # what the last action showed
 
     # What others use
 
@@ -146,14 +143,20 @@ class JailExecutor(PythonExecutor):
         return action.cancelled if action is not None and action.owner is self else self._cancelled
 
     def start(self) -> None:
-        """Starts the worker if none is there. Optional: the first action does it."""
-        self._worker()
+        """Starts the worker if none is there. Optional: the first action does it. From any thread."""
+        if self._running.acquire(blocking=False):  # else an action runs, or someone else is starting it
+            try:
+                self._worker()
+            finally:
+                self._running.release()
 
-    def send_tools(self, tools: dict[str, Callable[..., Any]]) -> None:
+    def send_tools(self, tools: dict[str, Any]) -> None:
+        """Gives code these callables, besides `additional_functions`, and takes away those of before."""
         self.static_tools = {**tools, **self.additional_functions}
         self._tools_unsent = True
 
     def send_variables(self, variables: dict[str, Any]) -> None:
+        """Sets variables, before the next action and again whenever the process is restarted."""
         self.state.update(variables)
         self._unsent.update(variables)
 
@@ -230,6 +233,7 @@ class JailExecutor(PythonExecutor):
             why = "it ended at once"
         worker.kill()
         worker.close()
+        self._shelter.worker = None
         raise WorkerLost(f"The jail ({self.jail}) did not start: {why}. {worker.capture.text()[-2000:]}".strip())
 
     def _send_pending(self, worker: WorkerProcess) -> None:
@@ -253,37 +257,48 @@ class JailExecutor(PythonExecutor):
         self._number += 1
         action = self._action = Action(self, self._number)
         self._cancelled = action.cancelled
-        worker = None
         try:
             worker = action.worker = self._worker()
-            mark = uuid.uuid4().hex
-            worker.capture.begin(mark)
-            self._send_pending(worker)
-            worker.send({"op": "run", "n": action.number, "code": code, "mark": mark})
             try:
-                done = self._await(action)
-            except KeyboardInterrupt:  # Ctrl-C in the host: the action is stopped in order, then it goes its way
-                self.interrupt()
-                with contextlib.suppress(InterpreterError):
-                    self._await(action)
-                raise
-            if not worker.capture.wait(MARK_SECONDS):
-                raise Breach("it did not end its output")
-            return self._output(action, done)
-        except (EOFError, BrokenPipeError):
-            raise self._died(worker) from None
-        except Breach as breach:
-            worker.kill()
-            raise self._died(worker, f"it broke the rules of the pipe ({breach})") from None
-        finally:
-            action.end()
-            self._action = None
-            if worker is not None:
+                return self._perform(action, code)
+            except (EOFError, BrokenPipeError):
+                raise self._died(worker) from None
+            except Breach as breach:
+                worker.kill()
+                raise self._died(worker, f"it broke the rules of the pipe ({breach})") from None
+            finally:
+                if action.running:  # something came in between, such as a second Ctrl-C
+                    worker.kill()
                 self.state["_print_outputs"] = self._lost + worker.capture.text()
                 if not worker.alive:
                     worker.close()
                     self._shelter.worker = None
-            self._lost = ""
+                self._lost = f"({RESTARTED})\n" if action.running else ""
+        finally:
+            action.end()
+            self._action = None
+
+    def _perform(self, action: Action, code: str) -> JailOutput:
+        worker, mark = action.worker, uuid.uuid4().hex
+        worker.capture.begin(mark)
+        self._send_pending(worker)
+        action.running = True
+        try:
+            worker.send({"op": "run", "n": action.number, "code": code, "mark": mark})
+            done = self._await(action)
+        except KeyboardInterrupt:  # Ctrl-C in the host: the action is stopped in order, then it goes its way
+            self.interrupt()
+            with contextlib.suppress(InterpreterError, EOFError, BrokenPipeError, Breach):
+                self._await(action)
+                action.running = False
+            raise
+        except (InterpreterError, EOFError, BrokenPipeError, Breach):
+            action.running = False  # the error says what became of it
+            raise
+        action.running = False
+        if not worker.capture.wait(MARK_SECONDS):
+            raise Breach("it did not end its output")
+        return self._output(action, done)
 
     def _await(self, action: Action) -> dict[str, Any]:
         """Serves the worker until its action is done."""
@@ -307,7 +322,7 @@ class JailExecutor(PythonExecutor):
                 continue
             elif limit is not None:
                 left = min(left, limit - action.used())
-            for handle, _ in poll.poll(max(left, 0.001) * 1000):
+            for handle, _ in poll.poll(max(left, 0.02) * 1000):
                 if handle == self._shelter.waker:
                     self._shelter.drain()
             for message in worker.receive():
@@ -328,11 +343,11 @@ class JailExecutor(PythonExecutor):
         if action.interrupted:
             raise self._stopped(action, "It had just come to its end. Variables are kept.")
         try:
-            images = [open_image(data) for data in done.get("images", ())]
+            images = self._results.decode([{"$": "image", "v": data} for data in done.get("images", ())])
             if action.answered:
                 return JailOutput(action.answer, logs, True, images)
             return JailOutput(self._results.decode(done.get("value")), logs, False, images)
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError) as error:
             raise Breach(f"its result does not read: {error}") from error
 
     def _stopped(self, action: Action, what: str, *, state_lost: bool = False) -> InterpreterError:
@@ -405,9 +420,3 @@ class JailExecutor(PythonExecutor):
 
 def _is_data(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in DATA_PACKAGES
-
-
-def open_image(data: str) -> PIL.Image.Image:
-    image = PIL.Image.open(io.BytesIO(a2b_base64(data)), formats=["PNG"])
-    image.load()
-    return image

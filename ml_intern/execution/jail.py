@@ -16,7 +16,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -237,7 +237,7 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
 
 
 @contextmanager
-def seccomp_file() -> Iterator[int]:
+def seccomp_file() -> Generator[int]:
     handle = os.memfd_create("seccomp")
     try:
         os.write(handle, seccomp.program(namespaces=True))

@@ -72,7 +72,6 @@ class WorkerProcess:
         self._release_on_collection()
         self.capture = Capture(output, output_limit, on_output)
         self.alive = True
-        self.realm = ""
         self._buffer = bytearray()
         self._searched = 0
         self._sending = threading.Lock()
@@ -202,9 +201,9 @@ def tree(pid: int) -> Iterator[int]:
     while todo:
         pid = todo.pop()
         yield pid
-        for children in Path("/proc", str(pid), "task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                todo += [int(child) for child in children.read_text().split()]
+        with contextlib.suppress(OSError):  # it may end while it is looked at
+            for task in os.scandir(f"/proc/{pid}/task"):
+                todo += [int(child) for child in Path(task.path, "children").read_text().split()]
 
 
 def resident(pid: int) -> int:

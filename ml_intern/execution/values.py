@@ -17,10 +17,11 @@ from typing import Any
 LINE_LIMIT = 64 << 20
 HANDLES_LIMIT = 10_000
 PARTS_LIMIT = 1_000_000  # lists and dicts in a line: small as text, large in memory
+PIXELS_LIMIT = 100_000_000  # of the images in a value: a small file may hold very many
 DEPTH_LIMIT = 150
 TAG = "$"
 
-_loads = json.JSONDecoder(strict=False).scan_once
+_loads: Any = json.JSONDecoder(strict=False).scan_once  # ty: ignore[missing-attribute]
 _lock = _thread.allocate_lock
 _import = __import__
 
@@ -29,7 +30,7 @@ def _refuse(value: object) -> None:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-_chunks = json.encoder.c_make_encoder(  # type: ignore[attr-defined] - the C encoder, which no patch of `json` reaches
+_chunks = json.encoder.c_make_encoder(  # ty: ignore[missing-attribute] - in C: no patch of `json` reaches it
     None, _refuse, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
 )
 
@@ -65,6 +66,7 @@ class Handle:
         raise AttributeError(f"this {self.kind} is only a handle: the object is on the other side, pass it to a tool")
 
 
+_decoding = _thread._local()
 _UNREADABLE = (LookupError, TypeError, AttributeError, ArithmeticError, ImportError, RecursionError, MemoryError)
 
 
@@ -114,6 +116,7 @@ class Codec:
 
     def decode(self, data: Any) -> Any:
         """Raises `ValueError` for what is not an encoded value: it may come from anywhere."""
+        _decoding.pixels = PIXELS_LIMIT
         try:
             return self.read(data)
         except ValueError:
@@ -398,10 +401,11 @@ def _decode_image(codec: Codec, data: dict[str, Any]) -> Any:
     buffer = _import("io").BytesIO(binascii.a2b_base64(data["v"]))
     try:
         image = _import("PIL.Image").Image.open(buffer, formats=["PNG"])
-        if image.width * image.height > 64_000_000:
-            raise ValueError(f"an image of {image.width} x {image.height} pixels is too large")
+        _decoding.pixels -= image.width * image.height
+        if _decoding.pixels < 0:
+            raise ValueError(f"more than {PIXELS_LIMIT:,} pixels")
         image.load()
-    except (OSError, SyntaxError, Warning) as error:
+    except Exception as error:
         raise ValueError(f"not an image: {error}") from error
     return image
 

@@ -43,9 +43,16 @@ __all__ = ["Codec", "Handle", "Unencodable", "build_error", "describe_error", "f
 VALUE_LIMIT = 1 << 20
 IMAGES_LIMIT = 16
 
-_write, _getpid, _exit = os.write, os.getpid, os._exit
+_write, _getpid, _exit, _dup2 = os.write, os.getpid, os._exit, os.dup2
 _lock = _thread.allocate_lock
 _import = __import__
+# set by `main`, so that the host, which imports this file too, need not have them
+_signal: Any = None
+_pthread_kill: Any = None
+_SIGINT = _main_thread = 0
+_stdout: Any = None
+_stderr: Any = None
+_home = ""
 
 
 class _FinalAnswer(BaseException):
@@ -64,7 +71,8 @@ class Worker:
         self.stubs: dict[str, Callable[..., Any]] = {}
         self.sources: dict[str, list[str]] = {}
         self.images: list[Any] = []
-        self.waiting: dict[int, list[Any]] = {}
+        self.waiting: dict[int, Any] = {}  # the locks of calls that are out
+        self.answers: dict[int, dict[str, Any]] = {}
         self.calls = 0
         self.action = 0  # 0: none is running
         self.interruptible = False
@@ -92,8 +100,8 @@ class Worker:
             if message["op"] == "reply":
                 waiter = self.waiting.pop(message["id"], None)
                 if waiter:
-                    waiter[1] = message
-                    waiter[0].release()
+                    self.answers[message["id"]] = message
+                    waiter.release()
             elif message["op"] == "interrupt":
                 self.to_interrupt = message["n"]
                 if self.action == message["n"]:  # if it has not begun yet, it looks when it does
@@ -137,7 +145,7 @@ class Worker:
         try:  # what `inspect.signature` and `help` look at
             made: dict[str, Any] = {}
             exec(f"from __future__ import annotations\ndef {name}{signature}: ...", {}, made)
-            stub.__wrapped__ = made[name]  # type: ignore[attr-defined]
+            stub.__wrapped__ = made[name]  # ty: ignore[missing-attribute]
             stub.__annotations__, made[name].__doc__ = made[name].__annotations__, doc
         except (SyntaxError, ValueError):  # a name or a default that does not read as Python: *args, **kwargs then
             pass
@@ -158,18 +166,18 @@ class Worker:
             "args": self.codec.encode(list(args)),
             "kwargs": self.codec.encode(kwargs),
         }
-        waiter = [_lock(), None]
-        waiter[0].acquire()
+        waiter = _lock()
+        waiter.acquire()
         with self.sending:
             self.calls = number = self.calls + 1
         message["id"] = number
         self.waiting[number] = waiter
         try:
             self.send(message)
-            waiter[0].acquire()
+            waiter.acquire()
         finally:
             self.waiting.pop(number, None)
-        reply = waiter[1]
+            reply = self.answers.pop(number, None)
         if reply is None or action != self.action:
             raise RuntimeError(f"{name} was cancelled: its action has ended")
         if "error" in reply:
@@ -269,13 +277,13 @@ class Worker:
         for stream in (sys.stdout, sys.stderr, _stdout, _stderr):
             with suppress(Exception):  # the code may have closed or replaced it
                 stream.flush()
-        os_dup2(self.no_input, 0)
-        os_dup2(self.capture, 1)
-        os_dup2(self.capture, 2)
+        _dup2(self.no_input, 0)
+        _dup2(self.capture, 1)
+        _dup2(self.capture, 2)
         self.restore_streams()
         self.action = 0
         for waiter in list(self.waiting.values()):  # calls of threads that are still out
-            waiter[0].release()
+            waiter.release()
         self.waiting.clear()
         if self.images:
             done["images"] = [binascii.b2a_base64(data, newline=False).decode() for data in self.images]
@@ -470,8 +478,8 @@ def limit(config: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    global os_dup2, _signal, _SIGINT, _pthread_kill, _main_thread, _stdout, _stderr, _home
-    import _signal as signal  # not the Python module around it, which code may have broken
+    global _signal, _SIGINT, _pthread_kill, _main_thread, _stdout, _stderr, _home
+    import _signal as signal  # ty: ignore[import-not-found] - not the Python module around it: code may break that
     import fcntl
     import threading  # here, so that it takes this thread for the main one
 
@@ -483,7 +491,7 @@ def main() -> None:
     os.close(nothing)
     os.dup2(no_input, 0)
     os.dup2(2, 1)
-    os_dup2, _signal, _SIGINT = os.dup2, signal.signal, signal.SIGINT
+    _signal, _SIGINT = signal.signal, signal.SIGINT
     _pthread_kill, _main_thread = signal.pthread_kill, threading.get_ident()
     limit(config)
     _home = config["cwd"]

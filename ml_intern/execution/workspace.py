@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -230,7 +230,7 @@ class Workspace:
             raise WorkspaceError(str(path), "it is no regular file", "Only regular files are read and written.")
 
     @contextmanager
-    def _open(self, path: str | Path, flags: int, mode: int = 0) -> Iterator[int]:
+    def _open(self, path: str | Path, flags: int, mode: int = 0) -> Generator[int]:
         plain = self.relative(path)
         try:
             root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -100,7 +100,8 @@ class TraceRecorder(Observer):
 
     def finished(self, step: ActionStep) -> None:
         images = step.observations_images or []
-        text = "\n".join(part for part in (step.observations, step.error and f"Error:\n{step.error}") if part)
+        parts = [step.observations or "", f"Error:\n{step.error}" if step.error else ""]
+        text = "\n".join(filter(None, parts))
         extra: dict[str, Any] = {
             "step": step.step_number,
             "seconds": round(step.timing.duration or 0.0, 4),

@@ -238,6 +238,39 @@ def test_nothing_outlives_the_host(jail: Jail, death: signal.Signals) -> None:
         root.rmdir()
 
 
+def test_ctrl_c_in_the_host_stops_the_action_in_order(make) -> None:
+    executor = make()
+    for code, kept in (("time.sleep(100)", True), ("sum(range(10**12))", False)):
+        executor("import time\nkept = 1")
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            executor(code)
+        output = executor("'kept' in globals()")
+        assert output.output is kept
+        assert ("variables are gone" in output.logs) is not kept
+
+
+def test_starting_from_several_threads_starts_one(make) -> None:
+    executor = make()
+    threads = [threading.Thread(target=executor.start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert executor("1").output == 1
+    for thread in threads:
+        thread.join()
+    assert len(alive(str(executor.workspace.root))) == len({*alive(str(executor.workspace.root))}) <= 3
+
+
+def test_cleaning_up_ends_a_running_action(make) -> None:
+    executor = make()
+    threading.Timer(0.3, executor.cleanup).start()
+    began = time.monotonic()
+    with pytest.raises((CodeInterrupted, WorkerLost)):
+        executor("import time\ntime.sleep(100)")
+    assert time.monotonic() - began < 5
+    assert executor("1").output == 1
+
+
 def test_a_forked_host_leaves_its_parents_jail_alone(make) -> None:
     executor = make()
     executor("kept = 1")

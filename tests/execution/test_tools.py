@@ -262,6 +262,18 @@ def test_a_tool_cannot_run_code_in_the_process_that_waits_for_it(make) -> None:
         executor("again()")
 
 
+def test_images_that_would_fill_the_hosts_memory_are_refused(make) -> None:
+    executor = make(additional_functions={"size": lambda *images: sum(i.width for i in images)})
+    executor("from PIL import Image\nImage.MAX_IMAGE_PIXELS = None\nbig = Image.new('1', (9_000, 9_000))")
+    assert executor("size(big)").output == 9_000
+    for code in ("size(big, big)", "size(Image.new('1', (20_000, 20_000)))"):
+        with pytest.raises(InterpreterError, match="not an image"):
+            executor(code)
+    with pytest.raises(InterpreterError, match="does not read"):
+        executor("display(big, big)")
+    assert executor("1").output == 1
+
+
 class Script(Model):
     """Says one thing after the other."""
 

@@ -1,0 +1,100 @@
+"""The README's commands and examples, run as they stand there, against local services."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_intern.testing import LocalArxiv, LocalHub, LocalLLM, scripted
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.S)
+COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.strip()]
+EXAMPLES = [block for kind, block in BLOCKS if kind == "python"]
+
+# Each example with what the model says to it and what has to be on the screen.
+PLAYED = {
+    "MLIntern(": (
+        ["<code>\npapers = arxiv_search(query='low-rank')\nfinal_answer(papers['total'] > 0)\n</code>"],
+        "True success",
+    ),
+    "InternAgent(": (["<code>\nfinal_answer(word_count('to be or not to be'))\n</code>"], "6"),
+    "CodeAgent(": (["<code>\nfinal_answer(arxiv_search(ids=['2106.09685'])['papers'][0]['title'])\n</code>"], "LoRA"),
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path):
+    with LocalHub(tmp_path / "hub") as hub, LocalArxiv() as arxiv:
+        yield {
+            **os.environ,
+            **hub.environment(),
+            "ARXIV_API_URL": f"{arxiv.url}/api/query",
+            "ML_INTERN_HOME": str(tmp_path / "home"),
+        }
+
+
+def test_it_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) < 200
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_command_is_one_that_a_test_runs() -> None:
+    """A command that is added to the README has to be added here, with how it is run."""
+    assert set(COMMANDS) == {
+        "make demo",  # tests/cli/test_demo.py runs what it runs
+        "make test",  # this
+        "pip install smolagents-ml-intern",  # tests/quality/wheel.py installs the wheel
+        "export LLM_ENDPOINT=ollama/qwen2.5-coder:32b",  # below
+        'python -m ml_intern "find a small text classification data set and train a classifier on it"',  # below
+        "python -m ml_intern doctor",  # below
+    }
+
+
+def test_the_make_targets_are_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"`?make ([a-z]+)", README.replace("\n", " ")))
+    assert named <= targets and {"demo", "test", "check", "bench", "conformance", "soak"} <= targets
+
+
+def test_the_command_line_runs_the_readmes_task(environment: dict[str, str]) -> None:
+    script = [
+        "<code>\nfound = hub_search_datasets(query='text')\nfinal_answer(f\"found {len(found['datasets'])}\")\n</code>"
+    ]
+    with LocalLLM(scripted(script)) as llm:
+        model = {"LLM_ENDPOINT": "vllm/qwen2.5-coder:32b", "VLLM_BASE_URL": llm.url}
+        command = next(line for line in COMMANDS if line.startswith("python -m ml_intern") and '"' in line)
+        words = [sys.executable, *command.replace('"', "").split(" ", 3)[1:3], command.split('"')[1]]
+        done = subprocess.run(words, env={**environment, **model}, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "found 0" in done.stdout
+
+
+def test_doctor(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ml_intern", "doctor"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "bubblewrap" in done.stdout or "landlock" in done.stdout.lower()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.findall(r"(\w+)\(", text)[0])
+def test_every_example_runs(example: str, environment: dict[str, str], tmp_path: Path) -> None:
+    script, shown = next(value for key, value in PLAYED.items() if key in example)
+    program = tmp_path / "example.py"
+    with LocalLLM(scripted(script)) as llm:
+        # The examples name a model that is not here: the same client, led to the local endpoint.
+        text = example.replace('model_id="ollama_chat/', f'api_base="{llm.url}/v1", model_id="hosted_vllm/')
+        program.write_text(text)
+        model = {"LLM_ENDPOINT": "vllm/qwen2.5-coder:32b", "VLLM_BASE_URL": llm.url}
+        done = subprocess.run(
+            [sys.executable, str(program)], env={**environment, **model}, capture_output=True, text=True, timeout=100
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert shown in done.stdout
