@@ -248,7 +248,7 @@ def freeze(workspace: Any, paths: list[str], folder: Path) -> tuple[Any, tuple[F
     """A workspace over copies of `paths`, out of the jail's reach, and the digests of what was copied."""
     frozen = folder / "workspace"
     files = [file for path in paths for file in workspace.copy_out(path, frozen / workspace.relative(path))]
-    return type(workspace)(frozen), tuple(files)
+    return type(workspace)(frozen, inside=workspace.inside), tuple(files)
 
 
 def bind(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -209,6 +209,7 @@ class Session:
         if isinstance(executor, JailExecutor):
             self.events.emit(told.Waiting(on="starting the jail"))
             executor.start()
+            self.journal.cwd = executor.workspace.inside  # where a jail cannot move it, known once it is there
         if loading is not None:
             self.events.emit(told.Waiting(on="loading litellm"))
             while loading.is_alive() and not self._interrupted.is_set():

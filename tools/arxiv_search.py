@@ -22,22 +22,22 @@ class ArxivSearchTool(Tool):
     inputs = {
         "query": {
             "type": "string",
-            "description": 'What to look for, such as: residual network "image classification". Not needed with ids.',
+            "description": 'What to look for, such as: residual network "image classification" (default none).',
             "nullable": True,
         },
         "categories": {
             "type": "array",
-            "description": "Only papers in one of these arXiv categories, such as ['cs.LG', 'stat.ML', 'math.*'].",
+            "description": "Only papers in one of these arXiv categories, such as ['cs.LG', 'stat.*'] (default all).",
             "nullable": True,
         },
         "date_from": {
             "type": "string",
-            "description": "Only papers first submitted on or after this day, as YYYY-MM-DD.",
+            "description": "First submitted since, YYYY-MM-DD (default any).",
             "nullable": True,
         },
         "date_to": {
             "type": "string",
-            "description": "Only papers first submitted on or before this day, as YYYY-MM-DD.",
+            "description": "First submitted until, YYYY-MM-DD (default any).",
             "nullable": True,
         },
         "sort": {
@@ -47,14 +47,10 @@ class ArxivSearchTool(Tool):
         },
         "ids": {
             "type": "array",
-            "description": "arXiv ids to look up, such as ['1512.03385', '2106.09685v2', 'cs/9905014'].",
+            "description": "arXiv ids to look up, such as ['1512.03385', 'cs/9905014v1'] (default none).",
             "nullable": True,
         },
-        "limit": {
-            "type": "integer",
-            "description": "The most papers to return, 1 to 50 (default 10).",
-            "nullable": True,
-        },
+        "limit": {"type": "integer", "description": "How many at most, 1 to 50 (default 10).", "nullable": True},
     }
     output_type = "object"
     # Annotated, because smolagents takes an attribute with lists in it for "complex" otherwise, and does not save it.
@@ -77,15 +73,13 @@ class ArxivSearchTool(Tool):
                         "abstract": {"type": "string"},
                         "comment": {"type": ["string", "null"]},
                         "journal_ref": {"type": ["string", "null"]},
-                        "links": {
-                            "type": "object",
-                            "properties": {"abs": {"type": "string"}, "pdf": {"type": "string"}},
-                        },
+                        "links": {"type": "object", "description": "{abs, pdf}: addresses."},
                     },
                 },
             },
             "total": {"type": "integer", "description": "How many papers match, returned or not."},
             "query": {"type": "string", "description": "The query as sent to arXiv."},
+            "hint": {"type": "string", "description": "What to try next; only there when total is 0."},
         },
         "required": ["papers", "total", "query"],
     }
@@ -144,7 +138,20 @@ class ArxivSearchTool(Tool):
             ) from None
         if isinstance(answer, Exception):
             raise answer
-        return {"papers": answer[0], "total": answer[1], "query": text}
+        found = {"papers": answer[0], "total": answer[1], "query": text}
+        if not found["total"]:
+            found["hint"] = self._hint(text, names, categories or date_from or date_to)
+        return found
+
+    def _hint(self, text, names, narrowed) -> str:
+        if names:
+            return (
+                f"arXiv has no such paper{' that fits the query' if text else ''}. Check the ids, or search by words."
+            )
+        ways = ["fewer words", "no quotes"] if '"' in text else ["fewer words"]
+        ways += ["no categories or dates"] if narrowed else []
+        ways += ["OR between alternatives, such as ti:digit OR ti:MNIST", "other terms for the same thing"]
+        return f"No paper has all of this. Try {'; '.join(ways)}."
 
     def _carry_out(self, search, outcome) -> None:
         from time import monotonic
@@ -355,8 +362,5 @@ class ArxivSearchTool(Tool):
             "abstract": " ".join(result.summary.split()),
             "comment": result.comment,
             "journal_ref": result.journal_ref,
-            "links": {
-                "abs": f"https://arxiv.org/abs/{result.get_short_id()}",
-                "pdf": result.pdf_url or f"https://arxiv.org/pdf/{result.get_short_id()}",
-            },
+            "links": {kind: f"https://arxiv.org/{kind}/{result.get_short_id()}" for kind in ("abs", "pdf")},
         }

@@ -25,20 +25,12 @@ class HubDownloadTool(Tool):
         "repo_type": {"type": "string", "description": "dataset (default), model or space.", "nullable": True},
         "files": {
             "type": "array",
-            "description": "Names or patterns such as ['README.md', 'data/*.jsonl']; leave out for all files.",
+            "description": "Names or patterns as 'data/*.csv' (default all).",
             "nullable": True,
         },
         "revision": {"type": "string", "description": "Branch, tag or commit (default main).", "nullable": True},
-        "folder": {
-            "type": "string",
-            "description": "Folder in the workspace (default data/ and the repository's name).",
-            "nullable": True,
-        },
-        "max_bytes": {
-            "type": "integer",
-            "description": "Refuse to download more bytes than this (default 2,000,000,000).",
-            "nullable": True,
-        },
+        "folder": {"type": "string", "description": "In the workspace (default data/<its name>).", "nullable": True},
+        "max_bytes": {"type": "integer", "description": "Refuse more (default 2,000,000,000).", "nullable": True},
     }
     output_type = "object"
     # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
@@ -98,16 +90,8 @@ class HubDownloadTool(Tool):
 
         api = HfApi(endpoint=self._hub())
         subject = f"{repo_type} {repo_id}" + (f" at {revision}" if revision else "")
-        info = self._ask(
-            subject,
-            30,
-            api.repo_info,
-            repo_id=repo_id,
-            repo_type=repo_type,
-            revision=revision,
-            files_metadata=True,
-            timeout=20,
-        )
+        wanted = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision, "files_metadata": True}
+        info = self._ask(subject, 30, api.repo_info, **wanted, timeout=20)
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
         if patterns is not None:
             sizes = self._chosen(sizes, patterns, subject)

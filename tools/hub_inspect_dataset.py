@@ -8,18 +8,17 @@ from smolagents import Tool
 class HubInspectDatasetTool(Tool):
     """Shows a dataset's make-up and rows, and judges them: gaps, duplicates, leaks, balance, lengths, columns' roles.
 
-    The dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co) says what there is. All rows are looked
-    at, from CSV, JSON or Parquet files of up to 20 MB or page by page, of splits of up to 20,000 rows; of larger ones a
-    sample. Where there is no viewer, or a revision is asked for, the files alone are read.
+    The dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co) says what there is. All rows are judged
+    where the files (CSV, JSON, Parquet) have 20 MB at most, or a split 20,000 rows; else a sample. Where there is no
+    viewer, or a revision is asked for, the files alone are read.
     """
 
     name = "hub_inspect_dataset"
     description = (
         "Shows what a dataset on the Hugging Face Hub holds (configs, splits, features, sample rows, files) and what "
         "decides whether one may train on it: licence, missing values, duplicates within and across splits, label "
-        "balance, text lengths, columns' roles. Judged on the rows counted in rows_examined: all of them where a split is "
-        "small. In tables of more than 30 columns neighbours that are alike are shown as one, such as 'pixel_00..pixel_63'. "
-        "Read `warnings` and `notes`."
+        "balance, text lengths, columns' roles. Judged on the rows counted in rows_examined: all of a small dataset. "
+        "In wide tables neighbours that are alike are shown as one, as 'pixel_00..pixel_63'. Read `warnings`, `notes`."
     )
     inputs = {
         "dataset": {"type": "string", "description": "Such as 'stanfordnlp/imdb'."},
@@ -44,21 +43,18 @@ class HubInspectDatasetTool(Tool):
             "split": {"type": "string"},
             "splits": {"type": "array", "description": "{split, rows, bytes} of the config; null: not known."},
             "features": {"type": "object", "description": "Column, or run of columns, to type."},
-            "sample": {
-                "type": "array",
-                "description": "Rows of the split; a run of columns is one list; long cells are cut.",
-            },
+            "sample": {"type": "array", "description": "Rows; long cells are cut, a run of columns is a list."},
             "rows_examined": {"type": "object", "description": "Split to number of rows judged."},
             "all_rows_examined": {"type": "boolean"},
             "columns": {
                 "type": "object",
-                "description": "Column to {role, missing, distinct, characters?, labels?}, over the rows examined of the "
-                "split; a run of columns to {role, columns, missing in all, distinct: [least, most]}.",
+                "description": "Column to {role, missing, distinct, characters?, labels?} over the rows examined; a run of "
+                "columns to {role, columns: how many, missing in all, distinct: [least, most]}.",
             },
             "duplicates": {
                 "type": "object",
-                "description": "{compared_on: which columns, within: {split: rows}, across: {'a & b': rows of b in a} for each "
-                "pair, conflicting_labels: rows that are alike but for the label}, over the rows examined.",
+                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows of b that are in a, for each "
+                "pair}, conflicting_labels: rows that are alike but for the label}.",
             },
             "warnings": {"type": "array", "items": {"type": "string"}},
             "notes": {"type": "array", "items": {"type": "string"}, "description": "How this was found out."},
@@ -90,22 +86,24 @@ class HubInspectDatasetTool(Tool):
         else:
             try:
                 look = self._from_viewer(info, config, split)
-            except ConnectionError as error:
-                notes.append(f"{error} Computed from the files instead.")
-            except (KeyError, TypeError, AttributeError) as error:
-                why = f"The dataset viewer's answer has another shape than its API says ({error!r})."
+            except (ConnectionError, KeyError, TypeError, AttributeError) as error:
+                shape = f"The dataset viewer's answer has another shape than its API says ({error!r})."
+                why = error if isinstance(error, ConnectionError) else shape
                 notes.append(f"{why} Computed from the files instead.")
         look = look or self._from_files(info, config, split, notes)
         rows, notes = look["rows"][look["split"]], notes + look["notes"]
-        seen = {part["split"]: len(look["rows"].get(part["split"], [])) for part in look["splits"]}
-        short = [part for part in look["splits"] if seen[part["split"]] != part["rows"]]
+        totals = {part["split"]: part["rows"] for part in look["splits"]}
+        seen = {name: len(look["rows"].get(name, [])) for name in totals}
+        short = [f"{name} {n:,} of {totals[name] or 'more'}" for name, n in seen.items() if n != totals[name]]
         if short:
             which = "spread evenly over each" if look["source"] == "viewer" else "the first of each"
-            counts = [f"of {part['split']} {seen[part['split']]:,} of {part['rows'] or 'more'}" for part in short[:8]]
-            notes.append(f"Not all rows were examined, but {which}: {', '.join(counts)}.")
+            notes.append(f"Not all rows were examined, but {which}: {', '.join(short[:8])}.")
         columns, warnings = self._columns(rows, look["features"], notes)
         duplicates = self._duplicates(look, columns, warnings)
         shown = self._runs({name: column["role"] for name, column in columns.items()})
+        types = {
+            name: dict.fromkeys([self._type(look["features"][one]) for one in run]) for name, run in shown.items()
+        }
         hidden = len(columns) - sum([len(run) for run in shown.values()])
         if hidden:
             notes.append(f"{hidden:,} of {len(columns):,} columns are not shown: use hub_download to see them.")
@@ -124,15 +122,11 @@ class HubInspectDatasetTool(Tool):
         return {
             "id": info.id,
             "revision": info.sha,
-            "source": look["source"],
             "license": licence,
             "gated": bool(info.gated),
             "private": bool(info.private),
-            "configs": look["configs"],
-            "config": look["config"],
-            "split": look["split"],
-            "splits": look["splits"],
-            "features": {name: self._types([look["features"][one] for one in run]) for name, run in shown.items()},
+            **{key: look[key] for key in ("source", "configs", "config", "split", "splits")},
+            "features": {name: " or ".join(types[name])[:300] for name in shown},
             "sample": [self._short(row, shown) for row in rows[:count]],
             "rows_examined": {name: len(some) for name, some in look["rows"].items()},
             "all_rows_examined": not short,
@@ -213,12 +207,10 @@ class HubInspectDatasetTool(Tool):
         except ValueError as error:
             raise ConnectionError(f"{viewer} answered with something else than JSON.") from error
         code, wait = answer.headers.get("X-Error-Code", ""), answer.headers.get("Retry-After")
-        said = f"failed ({answer.status_code} {code}{f', retry after {wait} s' if wait else ''})"
-        if code == "ResponseNotReady":
-            said = "is still computing this dataset (ResponseNotReady)"
-        elif answer.status_code == 404:
-            said = f"does not have this dataset ({code or 404})"
-        raise ConnectionError(f"{viewer} {said}.")
+        said = "is still computing" if code == "ResponseNotReady" else "failed at"
+        said = "does not have" if answer.status_code == 404 else said
+        wait = f", retry after {wait} s" if wait else ""
+        raise ConnectionError(f"{viewer} {said} this dataset ({answer.status_code} {code}{wait}).")
 
     def _choose(self, listed: list, config: str | None, split: str | None) -> tuple:
         configs = list(dict.fromkeys([item[0] for item in listed]))
@@ -237,8 +229,8 @@ class HubInspectDatasetTool(Tool):
         import time
 
         until, budget = time.monotonic() + 120, 60_000_000
-        sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
-        most = 200_000 if sum([size or 0 for size in sizes.values()]) <= 20_000_000 else 20_000
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+        most = 200_000 if sum(sizes.values()) <= 20_000_000 else 20_000
         layout = self._layout(sizes, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
         if not layout:
             raise ValueError(
@@ -246,18 +238,10 @@ class HubInspectDatasetTool(Tool):
                 f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines or Parquet. Try hub_download."
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        look: dict[str, Any] = {"source": "files", "configs": configs, "config": config, "split": split}
-        look.update({"notes": [], "rows": {}, "features": {}})
-        parts = {}
-        for name in [split, *[other for other in names if other != split]]:
-            paths = layout[(config, name)]
-            known = [sizes[path] for path in paths if sizes[path] is not None]
-            size = {"split": name, "rows": None, "bytes": sum(known) if len(known) == len(paths) else None}
-            parts[name] = size
-            if len(look["rows"]) == 5:
-                continue
+        rows, counts, features = {}, {}, {}
+        for name in [split, *[other for other in names if other != split][:4]]:
             found, whole = [], True
-            for number, path in enumerate(paths):
+            for number, path in enumerate(layout[(config, name)]):
                 if len(found) >= most or number == 20 or budget < 0 or time.monotonic() > until:
                     whole = False
                     break
@@ -267,17 +251,20 @@ class HubInspectDatasetTool(Tool):
                 some, complete = self._parse(path, content, complete, most - len(found))
                 found += some
                 whole = whole and complete
-            look["rows"][name] = found
-            size["rows"] = len(found) if whole else None
-        look["splits"] = [parts[name] for name in names]
-        for row in look["rows"][split]:
+            rows[name], counts[name] = found, len(found) if whole else None
+        if not rows[split]:
+            raise ValueError(f"Split {split!r} of {info.id} holds no rows in {', '.join(layout[(config, split)])}.")
+        for row in rows[split]:
             for column, value in row.items():
                 kind = "null" if value is None else type(value).__name__
-                if look["features"].get(column) in (None, "null") or (kind == "float" != look["features"][column]):
-                    look["features"][column] = kind
-        if not look["rows"][split]:
-            raise ValueError(f"Split {split!r} of {info.id} holds no rows in {', '.join(layout[(config, split)])}.")
-        return look
+                if features.get(column, "null") == "null" or (kind, features[column]) == ("float", "int"):
+                    features[column] = kind
+        splits = []
+        for name in names:
+            size = sum([sizes[path] for path in layout[(config, name)]])
+            splits.append({"split": name, "rows": counts.get(name), "bytes": size})
+        look = {"source": "files", "configs": configs, "config": config, "split": split, "splits": splits}
+        return {**look, "features": features, "rows": rows, "notes": []}
 
     def _layout(self, sizes: dict, configs: Any) -> dict:
         """(config, split) to files: as the card's `configs` say, else by the words train, test, ... in the path."""
@@ -300,11 +287,10 @@ class HubInspectDatasetTool(Tool):
         layout = {key: paths for key, paths in layout.items() if paths}
         if layout:
             return layout
-        words = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
-        words.update({"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"})
+        words = {"train": "train", "test": "test", "eval": "test", "val": "validation", "dev": "validation"}
         for path in sorted(data):
-            found = [words[word] for word in re.split(r"[^a-z]+", path.lower()) if word in words]
-            layout.setdefault(("default", found[-1] if found else "train"), []).append(path)
+            found = re.findall(r"(?<![a-z])(train|test|eval|val|dev)(?:ing|id|idation)?(?![a-z])", path.lower())
+            layout.setdefault(("default", words[found[-1]] if found else "train"), []).append(path)
         return layout
 
     def _read(self, dataset: str, revision: str, path: str) -> tuple:
@@ -327,11 +313,12 @@ class HubInspectDatasetTool(Tool):
         return bytes(content), True
 
     def _parse(self, path: str, content: bytes, whole: bool, most: int) -> tuple:
-        """Rows of the beginning of a file, `most` at most and five million cells, and whether that is all of them."""
+        """Rows of the beginning of a file, `most` and five million cells at most, and whether that is all of them."""
         import csv
         import importlib
         import io
         import json
+        from itertools import islice, repeat
 
         if path.endswith(".parquet"):
             if not whole:
@@ -347,39 +334,32 @@ class HubInspectDatasetTool(Tool):
         text = content.decode("utf-8-sig", errors="replace")
         if not whole:
             text = text[: text.rfind("\n") + 1]
-        rows, cells, known = [], 5_000_000, {"": None}
         try:
             if path.endswith((".csv", ".tsv")):
                 header = text.split("\n", 1)[0]
                 comma = "\t" if path.endswith(".tsv") else max(",;\t", key=header.count)
+                most = min(most, 5_000_000 // (1 + header.count(comma)))
                 csv.field_size_limit(20_000_000)
-                table = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
+                rows = map(self._typed, csv.DictReader(io.StringIO(text, newline=""), delimiter=comma), repeat({}))
             elif path.endswith(".json") and whole and text.lstrip().startswith("["):
-                table = json.loads(text)
+                rows = json.loads(text)
             else:
-                table = [line for line in text.split("\n") if line.strip()]
-            for row in table:
-                if len(rows) >= most or cells < 0:
-                    return rows, False
-                row = json.loads(row) if isinstance(table, list) and isinstance(row, str) else row
-                row = row if isinstance(row, dict) else {"value": row}
-                rows.append(row if isinstance(table, list) else self._typed(row, known))
-                cells -= len(row)
+                rows = map(json.loads, [line for line in text.split("\n") if line.strip()])
+            rows = [row if isinstance(row, dict) else {"value": row} for row in islice(rows, most + 1)]
         except (csv.Error, ValueError) as error:
             raise ValueError(f"{path} cannot be read as what its name says: {error}. Use hub_download.") from error
-        return rows, whole
+        return rows[:most], whole and len(rows) <= most
 
     def _typed(self, row: dict, known: dict) -> dict:
-        """A row of CSV with numbers for what looks like one; `known` keeps what texts were taken for."""
+        """A row of CSV, with numbers for what looks like one; `known` keeps what each text was taken for."""
         import re
 
-        for value in row.values():
-            if isinstance(value, str) and value not in known:
-                known[value] = value
-                if re.fullmatch(r"-?(0|[1-9]\d{0,17})", value):
-                    known[value] = int(value)
-                elif re.fullmatch(r"-?\d+\.\d+([eE][+-]?\d+)?", value):
-                    known[value] = float(value)
+        for value in [value for value in row.values() if isinstance(value, str) and value not in known]:
+            known[value] = value or None
+            if re.fullmatch(r"-?(0|[1-9]\d{0,17})", value):
+                known[value] = int(value)
+            elif re.fullmatch(r"-?\d+\.\d+([eE][+-]?\d+)?", value):
+                known[value] = float(value)
         return {key: known[value] if isinstance(value, str) else value for key, value in row.items()}
 
     def _columns(self, rows: list, features: dict, notes: list) -> tuple:
@@ -529,9 +509,6 @@ class HubInspectDatasetTool(Tool):
         distinct, missing = [column["distinct"] for column in columns], sum([column["missing"] for column in columns])
         many = {"role": columns[0]["role"], "columns": len(columns), "missing": missing}
         return {**many, "distinct": [min(distinct), max(distinct)]}
-
-    def _types(self, kinds: list) -> str:
-        return " or ".join(dict.fromkeys([self._type(kind) for kind in kinds]))[:300]
 
     def _type(self, kind: Any) -> str:
         """A feature's type in a few characters, from the viewer's JSON or from Python's name for it."""

@@ -33,8 +33,8 @@ class HubPushTool(Tool):
         "card": {"type": "string", "description": "README.md (default: the one of the folder).", "nullable": True},
         "metadata": {
             "type": "object",
-            "description": "Merged into the card's front matter (default none): any metadata of cards, such as license, tags, "
-            "datasets, base_model, pipeline_tag, language; lists are joined.",
+            "description": "Any metadata of cards, merged into its front matter (default none): license, tags, "
+            "datasets, base_model, pipeline_tag, language and others; lists are joined.",
             "nullable": True,
         },
         "evaluation": {
@@ -227,7 +227,7 @@ class HubPushTool(Tool):
         leaks = self._secrets({}, {"README.md": readme, "commit_message": options.get("commit_message") or ""}) + leaks
         if leaks:
             problems.append(f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real.")
-        paths = {"README.md": root / "README.md", **paths}
+        paths = {"README.md": Path(copy, "README.md"), **paths}
         paths["README.md"].write_text(readme, "utf-8", newline="")
         sizes = {name: path.stat().st_size for name, path in paths.items()}
         plan = {"repo_type": repo_type, "problems": problems, "flags": flags, "left_out": left_out, "paths": paths}

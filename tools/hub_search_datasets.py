@@ -14,33 +14,29 @@ class HubSearchDatasetsTool(Tool):
     name = "hub_search_datasets"
     description = (
         "Searches the Hugging Face Hub for datasets by words and filters, best first. "
-        "All filters must hold at once: an empty list means that nothing fits, so drop one. "
+        "All filters must hold at once. "
         "Look at a candidate with hub_inspect_dataset before you use it."
     )
     inputs = {
-        "query": {
-            "type": "string",
-            "description": "Words in the dataset's name, such as 'imdb'; leave out to go by filters alone.",
-            "nullable": True,
-        },
+        "query": {"type": "string", "description": "Words in its name, as 'imdb' (default none).", "nullable": True},
         "task": {
             "type": "string",
-            "description": "Task category, such as 'text-classification' or 'question-answering'.",
+            "description": "Task category, such as 'text-classification' or 'question-answering' (default any).",
             "nullable": True,
         },
-        "language": {"type": "string", "description": "Language code, such as 'en' or 'de'.", "nullable": True},
-        "license": {"type": "string", "description": "Licence, such as 'mit' or 'cc-by-4.0'.", "nullable": True},
+        "language": {"type": "string", "description": "Code, such as 'en' or 'de' (default any).", "nullable": True},
+        "license": {"type": "string", "description": "Such as 'mit' or 'cc-by-4.0' (default any).", "nullable": True},
         "size": {
             "type": "string",
-            "description": "Rows: 'n<1K', '1K<n<10K', '10K<n<100K', '100K<n<1M', '1M<n<10M' and so on.",
+            "description": "Rows: 'n<1K', '1K<n<10K', '10K<n<100K', '100K<n<1M' and so on (default any).",
             "nullable": True,
         },
         "tags": {
             "type": "array",
-            "description": "Further tags that must all be there, such as ['format:parquet', 'arxiv:1705.00001'].",
+            "description": "Further tags that must all be there, such as ['format:parquet'] (default none).",
             "nullable": True,
         },
-        "author": {"type": "string", "description": "User or organization that owns it.", "nullable": True},
+        "author": {"type": "string", "description": "User or organization it is of (default any).", "nullable": True},
         "sort": {
             "type": "string",
             "description": "downloads (default), likes, lastModified, trendingScore or createdAt; largest first.",
@@ -70,12 +66,13 @@ class HubSearchDatasetsTool(Tool):
                         "size_category": {"type": ["string", "null"]},
                         "gated": {"type": "boolean", "description": "Whether its conditions must be accepted first."},
                         "private": {"type": "boolean"},
-                        "description": {"type": "string", "description": "The first 300 characters."},
+                        "description": {"type": "string", "description": "300 characters at most."},
                     },
                 },
             },
             "query": {"type": "object", "description": "What was searched for."},
             "more": {"type": "boolean", "description": "Whether there are more than `limit`."},
+            "hint": {"type": "string", "description": "What to try next; only there when nothing was found."},
         },
     }
     effects = "read"
@@ -118,11 +115,15 @@ class HubSearchDatasetsTool(Tool):
         asked = {"search": query, "author": author, "filter": filters, "sort": sort, "limit": limit + 1}
         asked = {key: value for key, value in asked.items() if value}
         found = self._ask("the search for datasets", 60, self._list, params=asked)
-        return {
-            "datasets": found[:limit],
-            "query": {**asked, "limit": limit},
-            "more": len(found) > limit,
-        }
+        answer = {"datasets": found[:limit], "query": {**asked, "limit": limit}, "more": len(found) > limit}
+        if not found:
+            narrowed = [*filters, *([author] if author else [])]
+            ways = ["use fewer or other words (names are searched, not descriptions)"] if query else []
+            ways += [f"drop one of the filters ({', '.join(narrowed)})"] if narrowed else []
+            answer["hint"] = (
+                f"Nothing fits. Try to {'; or '.join(ways)}." if ways else "This Hub shows you no datasets."
+            )
+        return answer
 
     def _list(self, params: dict) -> list:
         """`HfApi.list_datasets` without its waits: five repeats, `Retry-After` of any length, no time-out."""
@@ -146,6 +147,8 @@ class HubSearchDatasetsTool(Tool):
         return [self._row(DatasetInfo(**item)) for item in answer]
 
     def _row(self, info: Any) -> dict:
+        import textwrap
+
         tags = info.tags or []
         named = {"task_categories": [], "language": [], "license": [], "size_categories": []}
         for tag in tags:
@@ -165,7 +168,7 @@ class HubSearchDatasetsTool(Tool):
             "size_category": ", ".join(named["size_categories"]) or None,
             "gated": bool(info.gated),
             "private": bool(info.private),
-            "description": " ".join((info.description or "").split())[:300],
+            "description": textwrap.shorten(info.description or "", 300, placeholder="…"),
         }
 
     def _hub(self) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ml_intern.errors import InternError
 from ml_intern.execution import landlock, seccomp, values, worker
 from ml_intern.execution.spawn import spawn
 
@@ -54,7 +55,7 @@ Fix one of these:
 Last resort, only in a machine that you can throw away: unsafe_local=True."""
 
 
-class JailUnavailable(RuntimeError):
+class JailUnavailable(InternError, RuntimeError):
     """No way to lock code in works on this machine. The message holds the commands that change that."""
 
 
@@ -105,6 +106,10 @@ class Jail:
         """Without a process namespace a supervisor sees to it that nothing is left behind."""
         if self.kind == "none":
             return landlock.Rules(inner, [], [], "", limits.processes, None, os.getpid()).launch()
+        if scratch is not None and font_caches():
+            (scratch / "matplotlib").mkdir()
+            for cached in font_caches():
+                shutil.copy(cached, scratch / "matplotlib")
         readable = [*interpreter_paths(), *PROGRAM]
         readable += [Path("/etc", name) for name in ETC]
         uid = None
@@ -112,7 +117,7 @@ class Jail:
             reachable = all(open_to_all(path) for path in (*readable, root.parent, Path(sys.executable)))
             uid = hand_over(root) if reachable else hand_over(root, 0)
             if scratch is not None:
-                os.chown(scratch, uid, uid)
+                hand_over(scratch, uid)
         writable = [str(root), str(scratch)] if scratch else [str(root)]
         bpf = seccomp.program(namespaces=False).hex()
         rules = landlock.Rules(inner, [str(p) for p in readable], writable, bpf, limits.processes, uid, os.getpid())
@@ -146,6 +151,7 @@ def program(kind: str) -> list[str]:
 def environment(home: str) -> dict[str, str]:
     """The whole environment of the code; nothing of the host's comes through."""
     return {
+        "LOKY_MAX_CPU_COUNT": str(os.cpu_count() or 1),  # it looks for cores in /sys, which is not there, and says so at length
         "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
         "TMPDIR": home,
@@ -193,7 +199,7 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
         arguments += ["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
     else:
         arguments += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    arguments += ["--size", str(512 << 20), "--perms", "1777", "--tmpfs", "/tmp"]
+    arguments += [*sized(512 << 20), "--perms", "1777", "--tmpfs", "/tmp"]
     for name in ("etc", "run"):
         arguments += ["--perms", "0755", "--dir", f"/{name}"]
     arguments += ["--ro-bind", "/usr", "/usr"]
@@ -214,18 +220,7 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
         arguments += ["--perms", "1777", "--dir", "/tmp/matplotlib"]
         for cached in font_caches():
             arguments += ["--ro-bind", str(cached), f"/tmp/matplotlib/{cached.name}"]
-    arguments += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--size",
-        str(64 << 20),
-        "--perms",
-        "1777",
-        "--tmpfs",
-        "/dev/shm",
-    ]
+    arguments += ["--proc", "/proc", "--dev", "/dev", *sized(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     arguments += ["--perms", "0755", "--dir", INSIDE, "--bind", str(root), INSIDE]
     for path in host_code_in(root):
         arguments += ["--ro-bind", str(path), str(INSIDE / path.relative_to(root))]
@@ -234,6 +229,17 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
         arguments += ["--setenv", name, value]
     become = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
     return [shutil.which("bwrap") or "bwrap", *arguments, "--", *become, *inner]
+
+
+@cache
+def bubblewrap_version() -> tuple[int, ...]:
+    text = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout
+    return tuple(int(part) for part in text.split()[-1].split(".") if part.isdigit()) if text else ()
+
+
+def sized(count: int) -> list[str]:
+    """Limits the next `--tmpfs`. Before 0.7 (Ubuntu 22.04) bubblewrap cannot: half of the memory is the limit there."""
+    return ["--size", str(count)] if bubblewrap_version() >= (0, 7) else []
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class WorkerProcess:
             for pipe in ours:
                 os.close(pipe)
             if self.scratch:
-                self.scratch.rmdir()
+                shutil.rmtree(self.scratch, ignore_errors=True)
             raise
         finally:
             for pipe in theirs:

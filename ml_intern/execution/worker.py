@@ -70,7 +70,8 @@ class Worker:
         self.names["display"] = self.display
         self.stubs: dict[str, Callable[..., Any]] = {}
         self.sources: dict[str, list[str]] = {}
-        self.images: list[Any] = []
+        self.images: list[bytes] = []
+        self.shown: list[Any] = []  # figures that `display` has shown
         self.waiting: dict[int, Any] = {}  # the locks of calls that are out
         self.answers: dict[int, dict[str, Any]] = {}
         self.calls = 0
@@ -191,7 +192,7 @@ class Worker:
     def run(self, message: dict[str, Any]) -> None:
         number, source = message["n"], message["code"]
         done: dict[str, Any] = {"op": "done", "n": number, "final": False}
-        self.images = []
+        self.images, self.shown = [], []
         if "final_answer" in self.stubs:  # `final_answer = 5` is a common slip
             self.names["final_answer"] = self.stubs["final_answer"]
         _signal(_SIGINT, self.on_interrupt)
@@ -285,6 +286,7 @@ class Worker:
         for waiter in list(self.waiting.values()):  # calls of threads that are still out
             waiter.release()
         self.waiting.clear()
+        self.answers.clear()
         if self.images:
             done["images"] = [binascii.b2a_base64(data, newline=False).decode() for data in self.images]
         data = memoryview(b"\0" + mark.encode() + b"\0")
@@ -305,6 +307,7 @@ class Worker:
         for value in values:
             if hasattr(value, "savefig"):
                 self.add_figure(value)
+                self.shown.append(value)
             elif type(value).__module__.startswith("PIL."):
                 self.add_image(png(value))
             else:
@@ -327,7 +330,9 @@ class Worker:
             return
         try:
             for number in pyplot.get_fignums():
-                self.add_figure(pyplot.figure(number))
+                figure = pyplot.figure(number)
+                if not any(figure is shown for shown in self.shown):
+                    self.add_figure(figure)
                 pyplot.close(number)
         except BaseException as error:  # noqa: BLE001 - drawing runs the code's own callbacks, and may be interrupted
             print(f"(a figure could not be drawn: {type(error).__name__}: {error})")

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from ml_intern.errors import InternError
 from ml_intern.events import FileDigest
 
 OPENAT2 = 437  # the same on every architecture
@@ -25,12 +26,11 @@ BENEATH, NO_SYMLINKS, NO_MAGICLINKS = 0x08, 0x04, 0x02
 BLOCK = 1 << 20
 
 
-class WorkspaceError(ValueError):
+class WorkspaceError(InternError, ValueError):
     """A path that the workspace does not give: what was asked, why not, what to do instead."""
 
     def __init__(self, what: str, why: str, remedy: str) -> None:
-        super().__init__(f"{what}: {why}. {remedy}")
-        self.what, self.why, self.remedy = what, why, remedy
+        super().__init__(what, why, remedy)
 
 
 class _OpenHow(ctypes.Structure):

@@ -75,7 +75,7 @@ def _status(error: Any) -> int:
 def _said(error: Any) -> str:
     """The service's own words, without litellm's names and the JSON around them."""
     text = " ".join(str(_root(error)).split())
-    text = re.sub(r"^(?:litellm\.\w+: |\w+ ?Error: |\w+Exception - )+", "", text)
+    text = re.sub(r"^(?:litellm\.\w+: |\w+ ?Error: |\w+(?:Exception|Error) - )+", "", text)
     message = re.search(r'"message" ?: ?"((?:[^"\\]|\\.)+)"', text)
     return (message[1].replace('\\"', '"') if message else text)[:300]
 

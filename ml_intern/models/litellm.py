@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -52,11 +51,10 @@ class LazyLitellm:
                 cls._module.suppress_debug_info = True
                 # It starts an event loop for each chunk, some 2 ms; whole answers are still logged.
                 cls._module.disable_streaming_logging = True
-                # Where a server does not say how many tokens it took, an estimate without a download will do.
+                # Tokens are counted without a download: without a network it tries for 20 s.
                 cls._module.disable_hf_tokenizer_download = True
                 if "LITELLM_LOG" not in os.environ:  # it writes to the terminal what it raises as well
                     logging.getLogger("LiteLLM").handlers = [logging.NullHandler()]
-                warnings.filterwarnings("ignore", ".*`ReadOnly` qualifier", UserWarning)  # of its types, by pydantic
             return cls._module
 
     @classmethod

@@ -168,6 +168,7 @@ def test_open_figures_and_shown_images_come_out(shared: JailExecutor) -> None:
     output = shared("display(picture)\ndisplay('words')\nNone")
     assert len(output.images) == 1
     assert output.logs == "words\n"
+    assert len(shared("figure = plt.figure()\ndisplay(figure)\nfigure").images) == 1
 
 
 def test_top_level_await(shared: JailExecutor) -> None:

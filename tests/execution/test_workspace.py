@@ -177,5 +177,5 @@ def test_no_text_leads_out(tmp_path_factory: pytest.TempPathFactory, text: str) 
 def test_errors_say_what_why_and_what_next(space: Workspace) -> None:
     with pytest.raises(WorkspaceError) as caught:
         space.read_bytes("gone.txt")
-    assert str(caught.value) == "gone.txt: there is no such file. List the folder to see what there is."
+    assert str(caught.value) == "gone.txt (there is no such file)\nList the folder to see what there is."
     assert caught.value.remedy

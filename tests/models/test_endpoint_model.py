@@ -221,6 +221,26 @@ def test_two_threads_share_a_model_without_mixing_conversations(model_at, say):
         assert all(message_text(message).startswith(name) for message in request["messages"])
 
 
+def test_threads_that_prepare_at_the_same_moment(say):
+    model = EndpointModel("hosted_vllm/m")
+
+    def converse(name):
+        messages = [say(name, MessageRole.SYSTEM)]
+        for turn in range(300):
+            messages = [*messages, say(f"{name} {turn}", [MessageRole.USER, MessageRole.ASSISTANT][turn % 2])]
+            prepared = model._prepared(messages)
+            assert len(prepared) == turn + 2
+            assert prepared[-1]["content"][0]["text"] == f"{name} {turn}"
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(converse, "abcdef"))
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_many_short_conversations_are_kept_apart_and_let_go(model_at, say):
     model = EndpointModel("hosted_vllm/m")
     main = [say("main", MessageRole.SYSTEM)]
@@ -229,7 +249,7 @@ def test_many_short_conversations_are_kept_apart_and_let_go(model_at, say):
         assert model._prepared(main)[-1]["content"][0]["text"] == f"step {number}"
         assert model._prepared([say(f"sub {number}")])[0]["content"][0]["text"] == f"sub {number}"
     kept = [preparer.first for preparer in model._preparers]
-    assert len(kept) == 8
+    assert len({id(first) for first in kept}) == len(kept) == 8
     assert main[0] in kept
 
 

@@ -168,8 +168,42 @@ def test_ids_with_versions_old_style_and_unknown(client):
 def test_the_client_pages_through_everything(local, client):
     before = len(local.requests)
     papers = list(client.results(client_library.Search("cat:cs.* OR cat:stat.ML")))
-    assert len({paper.entry_id for paper in papers}) == len(local.papers) == 16
-    assert len(local.requests) - before == 4
+    assert len({paper.entry_id for paper in papers}) == len(local.papers) == 42
+    assert len(local.requests) - before == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("handwritten digit recognition", "Deep Big Simple Neural Nets"),
+        ("support vector machine image classification", "Deep Learning using Linear Support Vector Machines"),
+        ("data augmentation small images", "The Effectiveness of Data Augmentation"),
+        ("efficient fine-tuning BERT", "BitFit"),
+        ("kernel random features", "Fastfood"),
+        ("knowledge distillation BERT", "DistilBERT"),
+        ("calibration neural networks", "On Calibration of Modern Neural Networks"),
+        ("tabular data trees", "Why do tree-based models"),
+        ("few-shot learning", "Prototypical Networks for Few-shot Learning"),
+        ("text classification", "Bag of Tricks for Efficient Text Classification"),
+        ("low-rank adaptation", "LoRA"),
+    ],
+)
+def test_ordinary_queries_find_papers(client, words, title):
+    query = " AND ".join(f"all:{word}" for word in words.split())
+    titles = [paper.title for paper in client.results(client_library.Search(query, max_results=5))]
+    assert [found for found in titles if found.startswith(title)], titles
+
+
+def test_every_paper_is_told_in_full(local):
+    for paper in local.papers:
+        assert re.fullmatch(r"\d{4}\.\d{4,5}|cs/\d{7}", paper.id)
+        assert paper.title and all(paper.authors) and paper.categories
+        assert 120 < len(paper.abstract) < 500, paper.id
+        assert paper.published <= paper.updated
+        assert (paper.published == paper.updated) == (paper.version == 1), paper.id
+        if "/" not in paper.id:  # says in which month it came to be, give or take the days at its end
+            months = 12 * int("20" + paper.id[:2]) + int(paper.id[2:4])
+            assert abs(12 * int(paper.published[:4]) + int(paper.published[5:7]) - months) <= 1, paper.id
 
 
 @pytest.mark.parametrize("criterion", ["SubmittedDate", "LastUpdatedDate"])

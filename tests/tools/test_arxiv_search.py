@@ -103,10 +103,10 @@ def test_the_query_that_is_sent(arxiv, tool, arguments, query):
 def test_limit_sort_and_total(arxiv, tool):
     answer = tool(query="cat:cs.LG", sort="submitted", limit=2)
     assert titles(answer)[0].startswith("QLoRA")
-    assert (len(answer["papers"]), answer["total"]) == (2, 14)
+    assert (len(answer["papers"]), answer["total"]) == (2, 27)
     assert len(arxiv.requests) == 1
     assert "max_results=2" in arxiv.requests[0].path
-    assert titles(tool(query="cat:cs.LG", sort="updated", limit=1))[0].startswith("QLoRA")
+    assert titles(tool(query="cat:cs.LG", sort="updated", limit=1))[0].startswith("TabPFN")
     assert titles(tool(query="residual network", limit=1)) == ["Wide Residual Networks"]
 
 
@@ -131,9 +131,16 @@ def test_ids_in_every_form(arxiv, tool):
     assert len(tool(ids=known)["papers"]) == len(known) > 10  # more than the default limit
 
 
-def test_nothing_found_is_an_empty_list(arxiv, tool):
-    assert tool(query="unheardof") == {"papers": [], "total": 0, "query": "all:unheardof"}
-    assert tool(ids=["9912.12345"])["papers"] == []
+def test_nothing_found_is_an_empty_list_and_a_hint(arxiv, tool):
+    found = tool(query="unheardof")
+    assert found.pop("hint").startswith("No paper has all of this. Try fewer words; OR between alternatives")
+    assert found == {"papers": [], "total": 0, "query": "all:unheardof"}
+    narrow = tool(query='"deep residual unheardof"', date_from="2001-01-01")["hint"]
+    assert "no quotes" in narrow
+    assert "no categories or dates" in narrow
+    found = tool(ids=["9912.12345"])
+    assert (found["papers"], found["hint"]) == ([], "arXiv has no such paper. Check the ids, or search by words.")
+    assert "hint" not in tool(query="residual")
 
 
 def test_a_stub_for_an_unknown_id_is_left_out(arxiv, fail, tool):

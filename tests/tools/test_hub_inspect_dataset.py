@@ -1,6 +1,7 @@
 """Looking into a dataset, against a local Hub and its viewer."""
 
 import json
+import time
 
 import pytest
 from ml_intern.tools import HubInspectDatasetTool
@@ -56,9 +57,9 @@ def test_what_a_good_dataset_looks_like(hub, source):
     characters = {"min": 29, "median": 30.0, "max": 30, "p95": 30}
     assert found["columns"]["text"] == {"role": "text", "missing": 0, "distinct": 100, "characters": characters}
     assert found["duplicates"] == {
-        "compared_on": ["text"],
+        "compared_on": "`text`, without `label`",
         "within": {"train": 0, "test": 0},
-        "across": {},
+        "across": {"train & test": 0},
         "conflicting_labels": 0,
     }
     assert found["warnings"] == []
@@ -127,6 +128,18 @@ def test_labels_that_will_not_do(hub, source, labels, warning):
             [{"sentiment": ("good", "bad")[i % 2], "country": ("de", "fr")[i % 2]} for i in range(60)],
             {"sentiment": "label", "country": "category"},
         ),
+        (
+            [{"country": ("de", "fr")[i % 2], "bought": bool(i % 3)} for i in range(60)],
+            {"country": "category", "bought": "category"},
+        ),
+        (
+            [{"age": i, "price": i / 7, "bought": i % 2, "price_label": "low"} for i in range(60)],
+            {"age": "number", "price": "number", "bought": "number", "price_label": "label"},
+        ),
+        (
+            [{"v1": i, "v2": i % 3, "target": i / 7} for i in range(60)],
+            {"v1": "number", "v2": "number", "target": "target"},
+        ),
     ],
 )
 def test_the_roles_of_columns(hub, source, rows, roles):
@@ -141,26 +154,119 @@ def test_the_same_input_with_two_labels_in_a_conversation_is_found(hub, source):
     assert inspect()["duplicates"]["conflicting_labels"] == 1
 
 
+def digits(start, stop):
+    """Images of 8 x 8 pixels as rows of numbers: whole ones from 0 to 16, some pixels always or mostly 0."""
+    for i in range(start, stop):
+        pixels = [(i * (k + 3) // 7 + k) % 17 for k in range(64)]
+        pixels[:3] = [0, 16 if i % 40 == 0 else 0, i % 2]
+        yield {**{f"pixel_{k:02}": value for k, value in enumerate(pixels)}, "label": i % 10}
+
+
+def csv_of(rows):
+    rows = list(rows)
+    return "\n".join([",".join(rows[0]), *[",".join(map(str, row.values())) for row in rows]]).encode()
+
+
+def test_a_wide_table_of_numbers_has_features_and_one_label(hub, source):
+    files = {"README.md": CARD, "train.csv": csv_of(digits(0, 1437)), "test.csv": csv_of(digits(1437, 1797))}
+    hub.seed("acme/digits", "dataset", files)
+    found = inspect("acme/digits", rows=2)
+    assert found["source"] == source
+    assert found["rows_examined"] == {"train": 1437, "test": 360}
+    assert found["all_rows_examined"] is True
+    assert list(found["columns"]) == list(found["features"]) == ["pixel_00..pixel_63", "label"]
+    pixels = {"role": "number", "columns": 64, "missing": 0, "distinct": [1, 17]}
+    assert found["columns"]["pixel_00..pixel_63"] == pixels
+    assert found["columns"]["label"]["labels"] == {str(n): 144 if n < 7 else 143 for n in range(10)}
+    first = next(iter(digits(0, 1)))
+    assert found["sample"][0] == {"pixel_00..pixel_63": list(first.values())[:-1], "label": 0}
+    assert not [warning for warning in found["warnings"] if "pixel" in warning]
+    assert found["notes"][-1] == "1 columns hold the same value in all rows examined: `pixel_00`."
+    assert found["duplicates"]["compared_on"] == "64 columns, without `label`"
+    assert len(json.dumps(found)) < 5000
+
+
+def test_the_same_numbers_with_two_labels_are_found(hub, source):
+    rows = list(digits(0, 50))
+    hub.seed("acme/digits", "dataset", {"train.csv": csv_of([*rows, {**rows[3], "label": 8}, rows[4]])})
+    duplicates = inspect("acme/digits")["duplicates"]
+    assert (duplicates["within"], duplicates["across"]) == ({"train": 2}, {})
+    assert duplicates["conflicting_labels"] == 1
+
+
+def test_a_lone_column_with_few_values_is_taken_for_the_label_and_that_is_said(hub, source):
+    rows = [{"weight": i / 3, "age": i, "bought": i % 2} for i in range(60)]
+    hub.seed("acme/shop", "dataset", {"train.jsonl": lines(*rows)})
+    found = inspect("acme/shop")
+    assert {name: column["role"] for name, column in found["columns"].items()} == {
+        "weight": "number",
+        "age": "number",
+        "bought": "label",
+    }
+    assert "`bought` is taken for the label: no column is named or typed as one." in found["notes"]
+
+
+@pytest.mark.parametrize("name", ["gene_{}", "{}"])
+def test_ten_thousand_columns_stay_short_and_quick(hub, monkeypatch, name):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    # Names without numbers, of columns that are constant, have gaps, or hold texts.
+    names = [name.format(k if name != "{}" else "".join(chr(97 + int(n)) for n in str(k))) for k in range(10_000)]
+    values = [lambda i, k: i + k, lambda i, k: 1, lambda i, k: None if i == k % 40 else i, lambda i, k: f"t{i}"]
+    rows = [{key: values[k % 4](i, k) for k, key in enumerate(names)} | {"label": i % 2} for i in range(40)]
+    hub.seed("acme/genes", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    started = time.monotonic()
+    found = inspect("acme/genes")
+    assert time.monotonic() - started < 5
+    assert len(json.dumps(found)) < 20_000
+    assert sum(column.get("columns", 1) for column in found["columns"].values()) <= 10_001
+    assert found["warnings"][0].startswith("2500 columns lack values in some rows: `")
+    assert "2500 columns hold the same value in all rows examined" in " ".join(found["notes"])
+    assert [note for note in found["notes"] if "of 10,001 columns are not shown" in note]
+    assert found["rows_examined"] == {"train": 40}
+
+
 def test_a_large_split_is_sampled_evenly_and_says_so(hub):
-    rows = [{"text": f"Film review no {i}", "label": int(i >= 2500)} for i in range(5000)]  # sorted by label
-    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    rows = [{"text": f"Film review no {i}" + " so" * 300, "label": int(i >= 12_500)} for i in range(25_000)]
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})  # 23 MB, sorted by label
     found = inspect()
     assert found["rows_examined"] == {"train": 1000}
     assert found["all_rows_examined"] is False
-    assert found["splits"][0]["rows"] == 5000
+    assert found["splits"][0]["rows"] == 25_000
     assert found["columns"]["label"]["labels"] == {"0": 500, "1": 500}
     assert found["warnings"] == []
+    assert found["notes"] == ["Not all rows were examined, but spread evenly over each: train 1,000 of 25000."]
+
+
+def test_all_of_a_split_is_seen_page_by_page_where_its_files_cannot_be_read(hub):
+    rows = lines(*reviews(0, 2500))
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": rows})
+    hub.fail("/resolve/", status=503, times=None)
+    found = inspect()
+    assert (found["source"], found["rows_examined"]) == ("viewer", {"train": 2500})
+    assert found["all_rows_examined"] is True
+
+
+def test_a_viewer_that_stops_half_way_leaves_a_sample_and_that_is_said(hub):
+    rows = [{"text": f"Film review no {i}", "label": int(i >= 1250)} for i in range(2500)]  # sorted by label
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    hub.fail("/resolve/", status=503, times=None)
+    hub.fail("offset=700", status=429, times=None)
+    found = inspect()
+    assert 100 < found["rows_examined"]["train"] < 2500
+    assert set(found["columns"]["label"]["labels"]) == {"0", "1"}
+    assert "429" in found["notes"][0]
+    assert "Not all rows were examined" in found["notes"][1]
 
 
 def test_of_large_files_the_beginning_is_read_and_that_is_said(hub, monkeypatch):
     monkeypatch.delenv("HF_DATASETS_SERVER")
-    rows = [{"text": f"Film review no {i}", "label": i % 2} for i in range(12_000)]
-    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})
+    rows = lines(*[{"text": f"Film review no {i}" + " so" * 300, "label": i % 2} for i in range(15_000)])
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train/a.jsonl": rows, "train/b.jsonl": rows})
     found = inspect()
-    assert found["rows_examined"] == {"train": 10_000}
+    assert found["rows_examined"] == {"train": 20_000}
     assert found["all_rows_examined"] is False
     assert found["splits"][0]["rows"] is None
-    assert "Of train only the first 10,000 rows were read." in found["notes"]
+    assert "Not all rows were examined, but the first of each: train 20,000 of more." in found["notes"]
 
 
 def test_more_bytes_than_the_limit_are_not_fetched(hub, monkeypatch):

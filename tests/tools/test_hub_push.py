@@ -1,5 +1,6 @@
 """Publishing, against a local Hub with the unmodified client."""
 
+import copy
 import io
 import json
 import pickle
@@ -149,6 +150,8 @@ class TestEvaluation:
             {"metric": "error", "candidate": 0.1, "baseline": 0.2, "higher_is_better": False},
             {"metric": "perplexity", "candidate": 12.5, "baseline": 14.0, "higher_is_better": False},
             {"metric": "bleu", "candidate": 31, "baseline": 30},
+            {"candidate": 0.81, "p_value": 0.049},  # z = 0.40
+            {"metric": "bleu", "candidate": 31, "baseline": 30, "p_value": 0},
         ],
     )
     def test_better(self, push, changes):
@@ -166,12 +169,25 @@ class TestEvaluation:
             ({"candidate": float("nan")}, "must be numbers"),
             ({"candidate": "0.9"}, "must be numbers"),
             ({"n": 0}, "n at least 1"),
+            ({"p_value": 0.05}, r"not better by more than chance \(claimed paired test: p = 0.05, needs less"),
+            ({"candidate": 0.7, "p_value": 0.001}, r"not better by more than chance \(claimed paired test: p = 0.001"),
+            ({"metric": "bleu", "candidate": 31, "baseline": 30, "p_value": 0.2}, "not better"),
+            ({"p_value": float("nan")}, "p_value must be a number from 0 to 1, not nan"),
+            ({"p_value": -0.1}, "p_value must be a number from 0 to 1"),
+            ({"p_value": "0.01"}, "p_value must be a number from 0 to 1"),
         ],
     )
     def test_not_better(self, push, hub, changes, message):
         with pytest.raises(ValueError, match=message):
             push(**judged(**changes))
         assert hub.store.find("model", "tester/sentiment") is None
+
+    def test_a_paired_test_is_shown_as_what_was_claimed(self, push, hub):
+        paired = judged(candidate=0.81, p_value=0.0123)
+        claim = "better by more than chance (claimed paired test: p = 0.0123, needs less than 0.05)."
+        assert f"acme/reviews, test: {claim}" in push.preview(**paired)
+        push(**paired)
+        assert claim in card(hub)
 
     def test_none_or_half_of_one(self, push, hub):
         with pytest.raises(ValueError, match="needs `evaluation`: measure it"):
@@ -200,10 +216,12 @@ class TestEvaluation:
             push(**DATA, evaluation=EVALUATION)
 
     def test_the_card_carries_it_by_the_rules_of_the_hub(self, push, hub):
-        push(**MODEL)
+        push(**judged(task="Text Classification", candidate=0.9 + 1e-9, baseline=0.8 - 1e-9))
         data = ModelCard(card(hub)).data
         (result,) = data.eval_results
         assert data.license == "mit"
+        assert result.task_name == "Text Classification"
+        assert result.metric_args == {"baseline": 0.8, "n": 500, "split": "test"}
         assert (result.task_type, result.dataset_type, result.dataset_split) == (
             "text-classification",
             "acme/reviews",
@@ -402,6 +420,25 @@ class TestCheck:
         for wrong in (judged(candidate=0.7), {**MODEL, "metadata": None}, {**MODEL, "repo_id": "no good"}):
             with pytest.raises(ValueError, match="Not pushed to"):
                 push.check(**wrong)
+
+    def test_files_are_scanned_once_for_check_preview_and_call(self, push, workspace):
+        push.check(**MODEL)
+        scanned = push._scanned
+        assert [file.path for file in scanned[0]] == ["out/model.safetensors", "out/sub/config.json"]
+        push.preview(**MODEL)
+        call = copy.copy(push)
+        call(**MODEL)
+        assert push._scanned is call._scanned is scanned
+        assert pickle.loads(pickle.dumps(scanned)) == scanned
+
+    def test_a_file_that_changed_since_is_scanned_again(self, push, workspace):
+        assert push.check(**MODEL) is None
+        lay(workspace, {"out/a.txt": b"hf_" + b"aB3" * 12})
+        for step in (push.check, push):
+            with pytest.raises(ValueError, match=r"Keys or passwords in a\.txt"):
+                step(**MODEL)
+        lay(workspace, {"out/a.txt": b"nothing"})
+        assert push.check(**MODEL) is None
 
     def test_a_router_freezes_what_is_shown_and_sends_that(self, hub, workspace):
         lay(workspace, {"out/a.txt": b"as approved"})

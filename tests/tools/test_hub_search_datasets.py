@@ -44,7 +44,29 @@ def test_what_a_result_says(library):
         "private": False,
         "description": "About it.",
     }
-    assert set(HubSearchDatasetsTool.output_schema["properties"]) == set(found)
+    assert set(HubSearchDatasetsTool.output_schema["properties"]) == {*found, "hint"}
+
+
+def test_a_long_description_ends_at_a_word(library):
+    about = b"---\nlicense: mit\n---\n" + b"wonderful films " * 30
+    library.seed("acme/long", "dataset", {"README.md": about})
+    (found,) = HubSearchDatasetsTool()(query="long")["datasets"]
+    assert 280 < len(found["description"]) <= 300
+    assert found["description"].endswith((" wonderful…", " films…"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ({"query": "unheard of"}, "fewer or other words"),
+        ({"query": "movie", "language": "de", "author": "acme"}, "; or drop one of the filters (language:de, acme)"),
+        ({"task": "unheard-of"}, "Nothing fits. Try to drop one of the filters (task_categories:unheard-of)."),
+    ],
+)
+def test_nothing_found_comes_with_a_hint(library, arguments, hint):
+    found = HubSearchDatasetsTool()(**arguments)
+    assert found["datasets"] == []
+    assert hint in found["hint"]
 
 
 @pytest.mark.parametrize(

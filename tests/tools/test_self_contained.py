@@ -83,6 +83,7 @@ class TestFile:
         parameters = inspect.signature(tool_class.forward).parameters
         for key, about in tool_class.inputs.items():
             assert len(about["description"]) > 15, key
+            assert not about.get("nullable") or "(default" in about["description"], key
             assert about.get("nullable", False) == (parameters[key].default is not inspect.Parameter.empty), key
         for parameter in list(inspect.signature(tool_class.__init__).parameters.values())[1:]:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
