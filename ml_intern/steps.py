@@ -102,6 +102,8 @@ class TrackedActionStep(ActionStep):
 
     changed = False
     watched: Callable[[], None] | None = None
+    __eq__ = object.__eq__  # a copy is another step: what is done to it is not seen on this one
+    __hash__ = object.__hash__
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -101,9 +101,7 @@ class HubInspectDatasetTool(Tool):
         columns, warnings = self._columns(rows, look["features"], notes)
         duplicates = self._duplicates(look, columns, warnings)
         shown = self._runs({name: column["role"] for name, column in columns.items()})
-        types = {
-            name: dict.fromkeys([self._type(look["features"][one]) for one in run]) for name, run in shown.items()
-        }
+        types = {name: self._type(kind) for name, kind in look["features"].items()}
         hidden = len(columns) - sum([len(run) for run in shown.values()])
         if hidden:
             notes.append(f"{hidden:,} of {len(columns):,} columns are not shown: use hub_download to see them.")
@@ -126,7 +124,7 @@ class HubInspectDatasetTool(Tool):
             "gated": bool(info.gated),
             "private": bool(info.private),
             **{key: look[key] for key in ("source", "configs", "config", "split", "splits")},
-            "features": {name: " or ".join(types[name])[:300] for name in shown},
+            "features": {name: " or ".join(sorted({types[one] for one in run})) for name, run in shown.items()},
             "sample": [self._short(row, shown) for row in rows[:count]],
             "rows_examined": {name: len(some) for name, some in look["rows"].items()},
             "all_rows_examined": not short,
@@ -369,15 +367,14 @@ class HubInspectDatasetTool(Tool):
         import statistics
         from collections import Counter
 
-        columns, tallies, stems = {}, {}, Counter([re.sub(r"\d+", "#", name) for name in features])
-        few = []
+        columns, tallies, few = {}, {}, []
+        stems = Counter([re.sub(r"\d+", "#", name) for name in features])
         for name, kind in features.items():
             values = [row.get(name) for row in rows]
             present = [value for value in values if value == value and (value or value == 0)]
-            plain = [
-                value if isinstance(value, str | int | float) else json.dumps(value, default=str) for value in present
-            ]
-            counts = tallies[name] = Counter(plain)
+            made = (list, dict)
+            counts = Counter([json.dumps(one, default=str) if isinstance(one, made) else one for one in present])
+            tallies[name] = counts
             role = self._role(name, kind, present, len(counts))
             columns[name] = {"role": role, "missing": len(values) - len(present), "distinct": len(counts)}
             if present and isinstance(present[0], str) and role not in ("label", "id"):
@@ -413,7 +410,7 @@ class HubInspectDatasetTool(Tool):
                 warnings.append(f"`{name}` is out of balance: {share} % are {top}.")
         same = [name for name, column in columns.items() if column["distinct"] == 1 and column["role"] != "label"]
         if same and len(rows) > 1:
-            notes.append(f"{len(same)} columns hold the same value in all rows examined: {self._listed(same)}.")
+            notes.append(f"The same value in all rows examined: {self._listed(same)}.")
         return columns, warnings
 
     def _listed(self, names: list) -> str:
@@ -469,8 +466,9 @@ class HubInspectDatasetTool(Tool):
         if isinstance(first, list) and first and isinstance(first[0], dict):
             return "conversation" if {"role", "from"} & set(first[0]) else "list"
         named = re.search(r"(^|_)(labels?|targets?|class|category|sentiment|intent|topic|is_\w+)$|^(y|species)$", word)
-        short = isinstance(first, int) or (isinstance(first, str) and len(max(present, key=len)) <= 60)
-        if form.startswith("classlabel") or (named and short and distinct <= 200):
+        few = distinct <= 200 if isinstance(first, int | str) else distinct <= 20 and distinct * 10 <= len(present)
+        short = isinstance(first, int | float | str) and max([len(str(value)) for value in present]) <= 60
+        if form.startswith("classlabel") or (named and few and short):
             return "label"
         if re.search(r"(^|_)(id|idx|index|uuid|guid)$", word):
             return "id"

@@ -202,10 +202,10 @@ def hub() -> Finding:
 
 def slack() -> Finding:
     bot = os.environ.get("SLACK_BOT_TOKEN")
-    channel = os.environ.get("SLACK_CHANNEL_ID") or os.environ.get("SLACK_CHANNEL")
+    channel = os.environ.get("SLACK_CHANNEL_ID")
     if bot and channel:
         return Finding("Slack", True, "a token and a channel are set")
-    lacking = " and ".join(name for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_CHANNEL", channel)) if not value)
+    lacking = " and ".join(name for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_CHANNEL_ID", channel)) if not value)
     return Finding("Slack", None, f"no notifications: {lacking} not set")
 
 

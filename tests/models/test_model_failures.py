@@ -225,37 +225,64 @@ def test_silence_in_the_middle_of_an_answer(model_at, say, model_id):
     assert "did not answer in time" in error.what
 
 
+class Canceller:
+    """Cancels a model's request a moment after `soon` is called, and checks that it ends within a second of that."""
+
+    def __init__(self, model) -> None:
+        self.model = model
+
+    def soon(self, *_):
+        self.timer = threading.Timer(0.1, self.cancel)
+        self.timer.start()
+
+    def cancel(self):
+        self.cancelled_at = time.monotonic()
+        self.model.cancelled.set()
+
+    def check(self, messages):
+        error, _ = failed(self.model.generate, messages)
+        assert error.what == "The request was cancelled"
+        assert time.monotonic() - self.cancelled_at < 1
+
+
 @PREFIXES
 def test_cancelled_while_it_streams(model_at, say, model_id):
     drip = Drip()
     with at(drip.answer) as service:
         model = model_at(service, model_id)
-        model.on_delta = lambda text: text == "9 " and threading.Timer(0.05, model.cancelled.set).start()
-        error, seconds = failed(model.generate, [say("hello")])
-        assert error.what == "The request was cancelled"
-        assert 0.2 < seconds < 1.5
+        canceller = Canceller(model)
+        model.on_delta = lambda text: text == "9 " and canceller.soon()
+        canceller.check([say("hello")])
         assert drip.gone.wait(2)  # hung up, so that the server need not go on
 
 
-def within_a_second_of_cancelling(model, messages):
-    threading.Timer(0.3, model.cancelled.set).start()
-    error, seconds = failed(model.generate, messages)
-    assert error.what == "The request was cancelled"
-    assert 0.25 < seconds < 1.3
+@PREFIXES
+def test_cancelled_before_the_answer_begins(model_at, say, model_id):
+    def answer(request):
+        canceller.soon()
+        return Reply("late", delay=3)
+
+    with LocalLLM(answer) as llm:
+        canceller = Canceller(model_at(llm, model_id))
+        canceller.check([say("hello")])
+        assert len(llm.requests) == 1
 
 
 @PREFIXES
-def test_cancelled_while_nothing_comes(model_at, say, model_id):
-    with LocalLLM(lambda request: Reply("late", delay=3)) as llm:
-        within_a_second_of_cancelling(model_at(llm, model_id), [say("hello")])
-        assert len(llm.requests) == 1
+def test_cancelled_while_nothing_more_comes(model_at, say, model_id):
     with at(Drip(count=3).answer) as service:
-        within_a_second_of_cancelling(model_at(service, model_id), [say("hello")])
+        model = model_at(service, model_id)
+        canceller = Canceller(model)
+        model.on_delta = lambda text: text == "2 " and canceller.soon()
+        canceller.check([say("hello")])
 
 
 def test_cancelled_between_two_attempts(model_at, say):
     with LocalLLM(scripted([Fail(500), "never"])) as llm:
-        within_a_second_of_cancelling(model_at(llm, retry_seconds=(30,)), [say("hello")])
+        model = model_at(llm, retry_seconds=(5,))
+        canceller = Canceller(model)
+        model.on_retry = canceller.soon
+        canceller.check([say("hello")])
         assert len(llm.requests) == 1
 
 

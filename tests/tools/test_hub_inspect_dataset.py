@@ -137,6 +137,10 @@ def test_labels_that_will_not_do(hub, source, labels, warning):
             {"age": "number", "price": "number", "bought": "number", "price_label": "label"},
         ),
         (
+            [{"weight": i, "label": float(i % 2)} for i in range(60)],
+            {"weight": "number", "label": "label"},
+        ),
+        (
             [{"v1": i, "v2": i % 3, "target": i / 7} for i in range(60)],
             {"v1": "number", "v2": "number", "target": "target"},
         ),
@@ -181,9 +185,18 @@ def test_a_wide_table_of_numbers_has_features_and_one_label(hub, source):
     first = next(iter(digits(0, 1)))
     assert found["sample"][0] == {"pixel_00..pixel_63": list(first.values())[:-1], "label": 0}
     assert not [warning for warning in found["warnings"] if "pixel" in warning]
-    assert found["notes"][-1] == "1 columns hold the same value in all rows examined: `pixel_00`."
+    assert found["notes"][-1] == "The same value in all rows examined: `pixel_00`."
     assert found["duplicates"]["compared_on"] == "64 columns, without `label`"
     assert len(json.dumps(found)) < 5000
+
+
+def test_columns_of_mixed_kinds_are_got_over(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    rows = [{"label": value, "x": value} for value in ("a", 1, 2.5, None, [1], {"b": 2}, True, "a")]
+    hub.seed("acme/mixed", "dataset", {"train.jsonl": lines(*rows)})
+    found = inspect("acme/mixed")
+    assert found["columns"]["label"]["labels"]["a"] == 2
+    assert found["columns"]["x"]["missing"] == 1
 
 
 def test_the_same_numbers_with_two_labels_are_found(hub, source):
@@ -220,7 +233,7 @@ def test_ten_thousand_columns_stay_short_and_quick(hub, monkeypatch, name):
     assert len(json.dumps(found)) < 20_000
     assert sum(column.get("columns", 1) for column in found["columns"].values()) <= 10_001
     assert found["warnings"][0].startswith("2500 columns lack values in some rows: `")
-    assert "2500 columns hold the same value in all rows examined" in " ".join(found["notes"])
+    assert "and 2,495 more" in " ".join(found["notes"])
     assert [note for note in found["notes"] if "of 10,001 columns are not shown" in note]
     assert found["rows_examined"] == {"train": 40}
 
