@@ -235,7 +235,7 @@ class InternAgent(CodeAgent):
             yield element
             step = element
         assert isinstance(step, PlanningStep)
-        used = call_usage(self.model, step.token_usage)
+        used = call_usage(self.model, step.token_usage, step.model_output_message)
         self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
         step.timing = Timing(start_time=started, end_time=time.time())
         self._finalize_step(step)
@@ -328,12 +328,24 @@ class InternAgent(CodeAgent):
 
     def save(self, output_dir: str | Path, relative_path: str | None = None) -> None:
         super().save(output_dir, relative_path)
-        app = Path(output_dir) / "app.py"  # smolagents' template imports the agent's class from smolagents
-        text = app.read_text(encoding="utf-8").replace(
-            "from smolagents import GradioUI, InternAgent, ",
-            "from ml_intern import InternAgent\nfrom smolagents import GradioUI, ",
-        )
-        app.write_text(text, encoding="utf-8")
+        app = Path(output_dir) / "app.py"
+        lines = app.read_text(encoding="utf-8").splitlines()
+        app.write_text("\n".join(map(_import_line, lines)) + "\n", encoding="utf-8")
+
+
+OURS = {
+    "InternAgent": "from ml_intern import InternAgent",
+    "EndpointModel": "from ml_intern.models import EndpointModel",
+}
+"""Classes that smolagents' template of `app.py` would import from smolagents."""
+
+
+def _import_line(line: str) -> str:
+    if not line.startswith("from smolagents import "):
+        return line
+    names = line.removeprefix("from smolagents import ").split(", ")
+    rest = ", ".join(name for name in names if name not in OURS)
+    return "\n".join([f"from smolagents import {rest}", *(OURS[name] for name in names if name in OURS)])
 
 
 AGENT_REGISTRY["InternAgent"] = InternAgent  # ty: ignore[invalid-assignment]  # declared by what it holds

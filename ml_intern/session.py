@@ -105,7 +105,7 @@ class Session:
         self.journal.cwd = workspace.inside
         if isinstance(model, EndpointModel):
             model.on_delta = narrator.streamed
-            model.on_retry = self.warn
+            model.on_retry = self._retried
 
     @property
     def state(self) -> str:
@@ -160,6 +160,10 @@ class Session:
 
     def warn(self, text: str) -> None:
         self.events.emit(told.Warned(text=self.masker.text(text)))
+
+    def _retried(self, text: str) -> None:
+        self.warn(text)
+        self.events.emit(told.Waiting(on="the model"))  # what was streamed of the attempt before is void
 
     def close(self) -> None:
         """Ends what runs, shares the trace if that is wanted, and lets go of the jail."""

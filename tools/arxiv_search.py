@@ -27,7 +27,7 @@ class ArxivSearchTool(Tool):
         },
         "categories": {
             "type": "array",
-            "description": "Only papers in one of these arXiv categories, such as ['cs.LG', 'stat.*'] (default all).",
+            "description": "Of arXiv, as ['cs.LG', 'stat.*'] (default all).",
             "nullable": True,
         },
         "date_from": {
@@ -45,11 +45,7 @@ class ArxivSearchTool(Tool):
             "description": "'relevance' (default), 'submitted' or 'updated': the newest first.",
             "nullable": True,
         },
-        "ids": {
-            "type": "array",
-            "description": "arXiv ids to look up, such as ['1512.03385', 'cs/9905014v1'] (default none).",
-            "nullable": True,
-        },
+        "ids": {"type": "array", "description": "As ['1512.03385', 'cs/9905014v1'] (default none).", "nullable": True},
         "limit": {"type": "integer", "description": "How many at most, 1 to 50 (default 10).", "nullable": True},
     }
     output_type = "object"

@@ -8,9 +8,9 @@ from smolagents import Tool
 class HubInspectDatasetTool(Tool):
     """Shows a dataset's make-up and rows, and judges them: gaps, duplicates, leaks, balance, lengths, columns' roles.
 
-    The dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co) says what there is. All rows are judged
-    where the files (CSV, JSON, Parquet) have 20 MB at most, or a split 20,000 rows; else a sample. Where there is no
-    viewer, or a revision is asked for, the files alone are read.
+    The dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co) says what there is. All rows are
+    judged where the files (CSV, JSON, Parquet) have 20 MB at most, or a split 20,000 rows; else a sample. Where there
+    is no viewer, or a revision is asked for, the files alone are read.
     """
 
     name = "hub_inspect_dataset"
@@ -48,13 +48,13 @@ class HubInspectDatasetTool(Tool):
             "all_rows_examined": {"type": "boolean"},
             "columns": {
                 "type": "object",
-                "description": "Column to {role, missing, distinct, characters?, labels?} over the rows examined; a run of "
-                "columns to {role, columns: how many, missing in all, distinct: [least, most]}.",
+                "description": "Column to {role, missing, distinct, characters?, labels?} over the rows examined; a "
+                "run of columns to {role, columns: how many, missing in all, distinct: [least, most]}.",
             },
             "duplicates": {
                 "type": "object",
-                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows of b that are in a, for each "
-                "pair}, conflicting_labels: rows that are alike but for the label}.",
+                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows of b that are in a, for "
+                "each pair}, conflicting_labels: rows that are alike but for the label}.",
             },
             "warnings": {"type": "array", "items": {"type": "string"}},
             "notes": {"type": "array", "items": {"type": "string"}, "description": "How this was found out."},
@@ -151,13 +151,13 @@ class HubInspectDatasetTool(Tool):
             pages[name] = self._view("rows", {**where, "split": name, "offset": 0})
             if not pages[name].get("partial"):  # else the viewer holds only its beginning
                 sizes[name] = {**(sizes.get(name) or {}), "num_examples": pages[name]["num_rows_total"]}
-        for name in names:
-            size = sizes.get(name) or {}
+        for name, size in [(name, sizes.get(name) or {}) for name in names]:
             splits.append({"split": name, "rows": size.get("num_examples"), "bytes": size.get("num_bytes")})
         features = {feature["name"]: feature["type"] for feature in pages[split]["features"]}
         totals = {name: page["num_rows_total"] for name, page in pages.items()}
         media = {"Image", "Audio", "Video"}.intersection([self._type(kind) for kind in features.values()])
-        if max(totals.values()) > 100 and not media and sum([file.size or 0 for file in info.siblings]) <= 20_000_000:
+        size = sum([file.size or 0 for file in info.siblings or []])
+        if size <= 20_000_000 and max(totals.values()) > 100 and not media:
             try:
                 found = self._from_files(info, config, split, [])
                 if found["features"].keys() == features.keys():
@@ -485,7 +485,7 @@ class HubInspectDatasetTool(Tool):
         return "unknown" if first is None else "other"
 
     def _runs(self, roles: dict) -> dict:
-        """Columns by what they are shown as: in a wide table neighbours that are numbered alike, else alike in role."""
+        """Columns by what they are shown as: in wide tables neighbours that are numbered alike, or alike in role."""
         import re
 
         runs = [[name] for name in roles]

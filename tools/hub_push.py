@@ -20,8 +20,8 @@ class HubPushTool(Tool):
     description = (
         "Publishes a folder of the workspace on the Hugging Face Hub as a model, dataset or Space, private by "
         "default, in one commit; a person is asked first. A model needs `evaluation`, and is refused when it is not "
-        "better than the baseline by more than chance: by a one-sided two-proportion z-test at 95 % on n examples where "
-        "the scores are from 0 to 1 (other metrics need only be better), or by the `p_value` of your own paired test. "
+        "better than the baseline by more than chance: by a one-sided two-proportion z-test at 95 % on n examples, "
+        "for scores from 0 to 1 (other metrics need only be better), or by the `p_value` of your own paired test. "
         "Pickle files are refused: save safetensors, npz, onnx or skops."
     )
     inputs = {
@@ -42,8 +42,8 @@ class HubPushTool(Tool):
             "description": (
                 "Needed for a model (default none): {'task': 'text-classification', 'dataset': 'owner/name', "
                 "'split': 'test', 'metric': 'accuracy', 'baseline': 0.85, 'candidate': 0.91, 'n': 1000 held-out "
-                "examples, 'higher_is_better': True}, all measured by you. With 'p_value' of a paired test of the two on "
-                "the same examples (such as McNemar's) that decides instead: it must be below 0.05."
+                "examples, 'higher_is_better': True}, all measured by you. With 'p_value' of a paired test on the "
+                "same examples, such as McNemar's, that decides instead: it must be below 0.05."
             ),
             "nullable": True,
         },
@@ -315,18 +315,21 @@ class HubPushTool(Tool):
 
         names = r"(^|/)(\.env(\.(?!example|sample|template)[^/]+)?|id_(rsa|dsa|ecdsa|ed25519)|[._]netrc"
         names += r"|\.git-credentials|\.pypirc)$"
-        forms = [rb"\bhf_[A-Za-z0-9]{30,}", rb"\bsk-[A-Za-z0-9]{20,}", rb"\bsk-(proj|ant|or|svcacct)-[\w-]{20,}"]
-        forms += [rb"\b(AKIA|ASIA)[0-9A-Z]{16}\b", rb"\bgh[pousr]_[A-Za-z0-9]{36}", rb"\bgithub_pat_\w{40,}"]
-        forms += [rb"\bxox[abeprs]-[A-Za-z0-9-]{20,}", rb"\bAIza[\w-]{35}", rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"]
+        # Each begins with plain letters, for which `re` looks twenty times faster than for all of them in one pattern.
+        forms = [rb"hf_(?<=\bhf_)[A-Za-z0-9]{30,}", rb"sk-(?<=\bsk-)([A-Za-z0-9]{20}|(proj|ant|or|svcacct)-[\w-]{20})"]
+        forms += [rb"A(?<=\bA)(KI|SI)A[0-9A-Z]{16}\b", rb"gh(?<=\bgh)[pousr]_[A-Za-z0-9]{36}"]
+        forms += [rb"gith(?<=\bgith)ub_pat_\w{40}", rb"xox(?<=\bxox)[abeprs]-[A-Za-z0-9-]{20}"]
+        forms += [rb"AIza(?<=\bAIza)[\w-]{35}", rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----"]
         own = [value for key, value in os.environ.items() if re.search(r"(TOKEN|KEY|SECRET|PASSWORD)$", key)]
         forms += [re.escape(value.encode()) for value in own if len(value) >= 12]
-        keys = re.compile(b"|".join(forms))
-        leaks = [name for name, text in texts.items() if keys.search(text.encode())]
+        keys = [re.compile(form) for form in forms]
+        leaks = [name for name, text in texts.items() if [key for key in keys if key.search(text.encode())]]
         for name, path in paths.items():
             with path.open("rb") as file:
                 tail, chunk, leak = b"", file.read(4_000_000), re.search(names, name)
                 while chunk and not leak:
-                    leak = keys.search(tail + chunk)
+                    chunk = tail + chunk
+                    leak = [key for key in keys if key.search(chunk)]
                     tail, chunk = chunk[-500:], file.read(4_000_000)
             if leak:
                 leaks.append(name)

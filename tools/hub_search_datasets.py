@@ -19,23 +19,15 @@ class HubSearchDatasetsTool(Tool):
     )
     inputs = {
         "query": {"type": "string", "description": "Words in its name, as 'imdb' (default none).", "nullable": True},
-        "task": {
-            "type": "string",
-            "description": "Task category, such as 'text-classification' or 'question-answering' (default any).",
-            "nullable": True,
-        },
+        "task": {"type": "string", "description": "Such as 'text-classification' (default any).", "nullable": True},
         "language": {"type": "string", "description": "Code, such as 'en' or 'de' (default any).", "nullable": True},
         "license": {"type": "string", "description": "Such as 'mit' or 'cc-by-4.0' (default any).", "nullable": True},
         "size": {
             "type": "string",
-            "description": "Rows: 'n<1K', '1K<n<10K', '10K<n<100K', '100K<n<1M' and so on (default any).",
+            "description": "Rows: 'n<1K', '1K<n<10K' and so on (default any).",
             "nullable": True,
         },
-        "tags": {
-            "type": "array",
-            "description": "Further tags that must all be there, such as ['format:parquet'] (default none).",
-            "nullable": True,
-        },
+        "tags": {"type": "array", "description": "More tags, as ['format:parquet'] (default none).", "nullable": True},
         "author": {"type": "string", "description": "User or organization it is of (default any).", "nullable": True},
         "sort": {
             "type": "string",

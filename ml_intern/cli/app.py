@@ -114,7 +114,9 @@ def task(
     max_iterations: Annotated[int, typer.Option(metavar="N", min=1, help="Steps at most.")] = 300,
     budget_usd: Annotated[float | None, typer.Option(metavar="USD", callback=_finite, help="Money at most.")] = None,
     max_hours: Annotated[float | None, typer.Option(metavar="HOURS", callback=_finite, help="Time at most.")] = None,
-    system_prompt: Annotated[str | None, typer.Option(metavar="TEXT|FILE", help="Who the intern is to be, added to its own prompt.")] = None,
+    system_prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT|FILE", help="Who the intern is to be, added to its own prompt.")
+    ] = None,
     home: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where sessions are kept; otherwise ML_INTERN_HOME.")
     ] = None,

@@ -28,7 +28,8 @@ from .run import Order, run_with
 TASK = (
     "Find an approach for small-image classification, find a data set, train a baseline and something better, evaluate "
     "on a held-out split, and publish the better one with a model card. Publish it only if it beats the baseline by more "
-    "than chance. Training has to take seconds on two CPU cores."
+    "than chance: let the code decide, on what it has computed, and take every figure in the call, the card and the report "
+    "from variables. No step may take more than about ten seconds on two CPU cores."
 )
 
 USER, TOKEN = "demo-user", "hf_demo_local_token_of_this_machine"

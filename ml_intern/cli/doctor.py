@@ -129,8 +129,6 @@ def model() -> Finding:
     if host.hostname in ("127.0.0.1", "localhost", "::1"):
         if not _answers(host.hostname, host.port or 80):
             return Finding("model", False, f"{says}: no server answers at {endpoint.api_base}", _another())
-    elif endpoint.api_base and not endpoint.api_key:
-        return Finding("model", False, f"{says}: it needs a Hub token", "hf auth login")
     else:
         provider = next((name for name in _NEEDS if endpoint.model_id.removeprefix("openai/").startswith(name)), "")
         needed = _NEEDS.get(provider, "")
@@ -205,7 +203,9 @@ def slack() -> Finding:
     channel = os.environ.get("SLACK_CHANNEL_ID")
     if bot and channel:
         return Finding("Slack", True, "a token and a channel are set")
-    lacking = " and ".join(name for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_CHANNEL_ID", channel)) if not value)
+    lacking = " and ".join(
+        name for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_CHANNEL_ID", channel)) if not value
+    )
     return Finding("Slack", None, f"no notifications: {lacking} not set")
 
 

@@ -151,7 +151,9 @@ def program(kind: str) -> list[str]:
 def environment(home: str) -> dict[str, str]:
     """The whole environment of the code; nothing of the host's comes through."""
     return {
-        "LOKY_MAX_CPU_COUNT": str(os.cpu_count() or 1),  # it looks for cores in /sys, which is not there, and says so at length
+        "LOKY_MAX_CPU_COUNT": str(
+            os.cpu_count() or 1
+        ),  # it looks for cores in /sys, which is not there, and says so at length
         "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
         "TMPDIR": home,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from httpx import ConnectError, ConnectTimeout, Headers
+from httpx import ConnectError, ConnectTimeout, Headers, HTTPError
 
 from ..errors import ModelFailed
 
@@ -27,7 +27,7 @@ def pause(error: Any, attempt: int, waits: Sequence[float]) -> float | None:
         `float` or `None`: Seconds; `None` where it would fail again, or enough attempts were made.
     """
     status = _status(error)
-    if status not in (408, 409, 429) and status < 500:
+    if (status not in (408, 409, 429) and status < 500) or _unsent(error):
         return None
     # Nobody there, or silence for the whole timeout: once more in case it was starting, but not for minutes.
     attempts = min(1, len(waits)) if status == 408 or _unreachable(error) else len(waits)
@@ -46,6 +46,8 @@ def explain(error: Any, where: str) -> ModelFailed:
     status, said = _status(error), _said(error)
     if _unreachable(error):
         return ModelFailed(f"Nothing answers for {where}", said, "Start the server, or correct its address.")
+    if _unsent(error):
+        return ModelFailed(f"{where} cannot be asked", said, f"Put that right, or {_ANOTHER}")
     if type(error).__name__ == "ContextWindowExceededError":
         return ModelFailed(
             f"The conversation is longer than {where} can read", said, "Compact it, or choose a model that reads more."
@@ -74,7 +76,7 @@ def _status(error: Any) -> int:
 
 def _said(error: Any) -> str:
     """The service's own words, without litellm's names and the JSON around them."""
-    text = " ".join(str(_root(error)).split())
+    text = " ".join(str(_root(error)).partition("Traceback (most")[0].split())
     text = re.sub(r"^(?:litellm\.\w+: |\w+ ?Error: |\w+(?:Exception|Error) - )+", "", text)
     message = re.search(r'"message" ?: ?"((?:[^"\\]|\\.)+)"', text)
     return (message[1].replace('\\"', '"') if message else text)[:300]
@@ -82,6 +84,14 @@ def _said(error: Any) -> str:
 
 def _unreachable(error: Any) -> bool:
     return any(isinstance(cause, (ConnectError, ConnectTimeout)) for cause in _causes(error))
+
+
+def _unsent(error: Any) -> bool:
+    """Whether litellm failed before it sent anything (no key, no package), which looks like a service's error."""
+    heard = (
+        _headers(error) or _root(error) is not error or any(isinstance(cause, HTTPError) for cause in _causes(error))
+    )
+    return _status(error) in (400, 401, 500) and not heard
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -92,10 +102,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _retry_after(error: Any) -> float:
+def _headers(error: Any) -> Any:
     response = getattr(error, "response", None)  # for some providers litellm leaves its headers empty
-    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None)
+    return getattr(error, "litellm_response_headers", None) or getattr(response, "headers", None)
+
+
+def _retry_after(error: Any) -> float:
     try:
-        return float(Headers(headers).get("retry-after", 0))
+        return float(Headers(_headers(error)).get("retry-after", 0))
     except ValueError:  # a date: rare, and our own waits will do
         return 0.0

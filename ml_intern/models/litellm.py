@@ -181,7 +181,8 @@ class EndpointModel(LiteLLMModel):
     def _prepare_completion_kwargs(
         self, messages: list[ChatMessage | dict], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        plain = set(map(type, messages)) == {ChatMessage}
+        # Whoever hands over dictionaries does so from the first message on, or mixes them in: few enough to look at.
+        plain = bool(messages) and type(messages[0]) is ChatMessage and dict not in map(type, messages)
         if not plain or kwargs.get("custom_role_conversions") or "flatten_messages_as_text" in kwargs:
             return super()._prepare_completion_kwargs(messages, *args, **kwargs)
         request = super()._prepare_completion_kwargs([], *args, **kwargs)

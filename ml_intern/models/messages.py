@@ -7,7 +7,6 @@ and touches only what is new.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_
 from typing import Any, cast
 
 from smolagents.models import ChatMessage, MessageRole, get_clean_message_list, tool_role_conversions
@@ -33,11 +32,11 @@ class MessagePreparer:
         """The message that this conversation began with, when it was last prepared."""
         return self._seen[0] if self._seen else None
 
-    def prepare(self, messages: Sequence[ChatMessage]) -> Prepared:
+    def prepare(self, messages: list[ChatMessage]) -> Prepared:
         """The messages for the API; equal to what smolagents' own function returns for them.
 
         Args:
-            messages (`Sequence[ChatMessage]`): The conversation so far. A message seen before must not have changed;
+            messages (`list[ChatMessage]`): The conversation so far. A message seen before must not have changed;
                 one that was replaced, dropped or put in is noticed.
 
         Returns:
@@ -64,13 +63,18 @@ class MessagePreparer:
         self._prepared[cut:], self._seen[keep:], self._place[keep:] = fresh, messages[keep:], place
         return list(self._prepared)
 
-    def _same(self, messages: Sequence[ChatMessage]) -> int:
-        """How many messages from the first on are those of the last time. Comparing is by identity, in C."""
+    def _same(self, messages: list[ChatMessage]) -> int:
+        """How many messages from the first on are those of the last time."""
         known = self._seen
-        if len(messages) >= len(known) and all(map(is_, known, messages)):
-            return len(known)
+        keep = len(known)
+        # Lists compare pointer by pointer, without touching what they point to; a message that is equal is as good.
+        known.extend(messages[keep:])
+        same = known == messages
+        del known[keep:]
+        if same:
+            return keep
         pairs = enumerate(zip(known, messages, strict=False))
-        return next((i for i, (old, new) in pairs if old is not new), min(len(known), len(messages)))
+        return next((i for i, (old, new) in pairs if old is not new), min(keep, len(messages)))
 
     def _merges(self, keep: int, messages: Sequence[ChatMessage]) -> bool:
         """Whether the message kept last was merged with one now gone, or will be with the one that now follows."""

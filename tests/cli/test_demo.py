@@ -51,7 +51,9 @@ def test_with_shuffled_labels_accuracy_is_chance_and_nothing_is_published(tmp_pa
     assert code == 1 and not report["published"] and report["model"] is None
     assert report["differs"], "it says that results differ from the recording"
     seen = " ".join(event["observation"] for event in events if event["event"] == "step_finished")
-    accuracies = [float(value) for value in re.findall(r"\b0\.\d{3,4}\b", " ".join(re.findall(r"val[a-z ]* 0\.\d+", seen)))]
+    accuracies = [
+        float(value) for value in re.findall(r"\b0\.\d{3,4}\b", " ".join(re.findall(r"val[a-z ]* 0\.\d+", seen)))
+    ]
     assert accuracies and max(accuracies) < 0.3
 
 

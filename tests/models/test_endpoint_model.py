@@ -25,7 +25,6 @@ from ml_intern.models import Endpoint, EndpointModel, call_usage
 from ml_intern.testing.llm import LocalLLM, Reply, ToolCall, message_text, scripted
 from ml_intern.testing.serve import Service
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning")  # of litellm's types, by pydantic
 PREFIXES = pytest.mark.parametrize("model_id", ["hosted_vllm/m", "openai/m"])
 TEXT = "Thinking, ünïcödé and all.\n<code>\nprint(6 * 7)\n</code>\nand more"
 

@@ -335,6 +335,10 @@ class TestSecrets:
             ("a.py", b"key='sk-" + b"aB3" * 10 + b"'"),
             ("a.py", b"sk-proj-" + b"a-_4" * 10),
             ("a.cfg", b"AKIAIOSFODNN7EXAMPLE"),
+            ("a.yml", b"pat=ghp_" + b"aB3" * 12),
+            ("a.yml", b"github_pat_" + b"aB3_" * 12),
+            ("a.yml", b"xoxb-" + b"123-" * 6),
+            ("a.js", b"'AIza" + b"aB3-_" * 7 + b"'"),
             ("a.txt", b"-----BEGIN RSA PRIVATE KEY-----"),
             ("late.txt", b"x" * 3_999_990 + b"-----BEGIN OPENSSH PRIVATE KEY-----"),
             ("own.txt", b"what this machine knows: correct-horse-battery"),
@@ -362,7 +366,7 @@ class TestSecrets:
         lay(
             workspace,
             {
-                "out/notes.md": b"use sk-learn-like pipelines, hf_hub_download and .env.example",
+                "out/notes.md": b"use sk-learn-like pipelines, hf_hub_download and .env.example, task-" + b"aB3" * 12,
                 "out/.env.example": b"A=",
             },
         )
@@ -430,6 +434,7 @@ class TestCheck:
         call(**MODEL)
         assert push._scanned is call._scanned is scanned
         assert pickle.loads(pickle.dumps(scanned)) == scanned
+        assert pickle.loads(pickle.dumps(HubPushTool()))._scanned == (None, [], [])
 
     def test_a_file_that_changed_since_is_scanned_again(self, push, workspace):
         assert push.check(**MODEL) is None
