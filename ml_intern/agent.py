@@ -172,7 +172,7 @@ class InternAgent(CodeAgent):
         if self._in_jail:  # real Python: whatever is installed imports
             listed, there = str(self.authorized_imports), [name for name in USEFUL_PACKAGES if find_spec(name)]
             prompt = prompt.replace(
-                listed, f"any package that is installed, such as {', '.join(there)}, and these: {listed}"
+                listed, f"whatever is installed ({', '.join(there)}) and all of Python's own modules, such as {listed}"
             )
         return prompt
 

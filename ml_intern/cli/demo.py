@@ -27,9 +27,10 @@ from .run import Order, run_with
 
 TASK = (
     "Find an approach for small-image classification, find a data set, train a baseline and something better, evaluate "
-    "on a held-out split, and publish the better one with a model card. Publish it only if it beats the baseline by more "
-    "than chance: let the code decide, on what it has computed, and take every figure in the call, the card and the report "
-    "from variables. No step may take more than about ten seconds on two CPU cores."
+    "on a held-out split, and publish the better one with a model card that shows a plot. Publish it only if it beats the "
+    "baseline by more than chance: let the code decide, on what it has computed, and take every figure in the call, the "
+    "card and the report from variables. If publishing is refused, say by whom and why. No step may take more than about "
+    "ten seconds on two CPU cores."
 )
 
 USER, TOKEN = "demo-user", "hf_demo_local_token_of_this_machine"
@@ -276,7 +277,10 @@ def _print(report: Report) -> None:
         rows.append(("Card", str(files / "README.md")))
         rows += [("Plot", str(path)) for path in sorted(files.rglob("*.png"))]
     else:
-        rows.append(("Published", "nothing: no model was shown to be better than the baseline"))
+        why = (
+            "the push was refused" if report.state == "denied" else "no model was shown to be better than the baseline"
+        )
+        rows.append(("Published", f"nothing: {why}"))
     rows.append(("Trace", report.trace))
     if report.trace_dataset:
         rows.append(("Shared as", f"{report.trace_dataset}, a private dataset on the local Hub"))
