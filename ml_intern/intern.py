@@ -15,7 +15,7 @@ from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, Event, State
 from .models import EndpointModel, resolve
 from .prompts import load_templates
-from .session import Session, SessionConfig
+from .session import Session, SessionConfig, data_folder
 from .settings import Settings
 from .submission import Approval, Interrupt, Operation, SubmissionLoop, UserInput
 
@@ -101,7 +101,7 @@ class MLIntern:
             task (`str`): What to do.
             files (`Sequence[Path]`): Copied into the session's workspace.
             images (`Sequence[Path]`): Likewise, and shown to the model.
-            datasets (`Sequence[str]`): Names on the Hub, or files and folders, which are copied.
+            datasets (`Sequence[str]`): Names on the Hub, or files and folders; copied into the workspace as well.
 
         Returns:
             What the agent gave as its final answer, `None` where the turn was stopped before one. How it ended stands in
@@ -178,15 +178,12 @@ class MLIntern:
 
             notify_slack(session.events, session.warn)
         handed = [*(self._hand_over(session, Path(path)) for path in (*files, *images))]
-        for dataset in datasets:
-            handed.append(
-                self._hand_over(session, Path(dataset))
-                if Path(dataset).exists()
-                else f"the dataset `{dataset}` on the Hub"
-            )
+        handed += [self._hand_over(session, Path(name)) for name in datasets if Path(name).exists()]
+        on_hub = tuple(name for name in datasets if not Path(name).exists())
+        handed += [f"the data set `{name}` from the Hub, in `{data_folder(name)}` in the workspace" for name in on_hub]
         if handed:
             task += "\n\nHanded over with this task:\n" + "\n".join(f"- {item}" for item in handed)
-        self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images))))
+        self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images)), on_hub))
         return session
 
     def _make_tools(self) -> list[Any]:
@@ -209,8 +206,8 @@ class MLIntern:
 
     def _handle(self, operation: Operation) -> None:
         match operation:
-            case UserInput(session_id, task, images):
-                self.sessions[session_id].start(task, images)
+            case UserInput(session_id, task, images, datasets):
+                self.sessions[session_id].start(task, images, datasets)
             case Approval(session_id, call_id, answer):
                 self.sessions[session_id].answer(call_id, answer)
             case Interrupt(session_id):

@@ -114,8 +114,8 @@ class Session:
             return "waiting" if self._waiting else "running"
         return str(self.outcome.state) if self.outcome else "idle"
 
-    def start(self, task: str, images: Sequence[Any] = ()) -> None:
-        """Begins a turn; returns at once.
+    def start(self, task: str, images: Sequence[Any] = (), datasets: Sequence[str] = ()) -> None:
+        """Begins a turn; returns at once. `datasets` are fetched from the Hub before the first step.
 
         Raises:
             InternError: a turn is running.
@@ -127,7 +127,7 @@ class Session:
         if isinstance(self.model, EndpointModel):
             self.model.cancelled.clear()
         self._thread = threading.Thread(
-            target=self._turn, args=(task, list(images)), name=f"session-{self.id[:8]}", daemon=True
+            target=self._turn, args=(task, list(images), tuple(datasets)), name=f"session-{self.id[:8]}", daemon=True
         )
         self._thread.start()
 
@@ -173,12 +173,13 @@ class Session:
         self.agent.cleanup()
         self.journal.close()
 
-    def _turn(self, task: str, images: list[Any]) -> None:
+    def _turn(self, task: str, images: list[Any], datasets: tuple[str, ...]) -> None:
         started = time.monotonic()
         self.outcome = None
         state, reason, answer = State.ERROR, "", None
         try:
             self._begin(task)
+            self._fetch(datasets)
             answer = self.agent.run(task, images=images or None, reset=not self.agent.memory.steps)
             ending = self.agent.ending
             state, reason = (ending.state, ending.reason) if ending else (State.ERROR, "the run ended without a state")
@@ -220,6 +221,16 @@ class Session:
                 loading.join(0.1)
         if self._interrupted.is_set():
             raise InternError("Interrupted before the first step")
+
+    def _fetch(self, datasets: Sequence[str]) -> None:
+        from .tools import HubDownloadTool
+
+        for name in datasets:
+            self.events.emit(told.Waiting(on=f"the download of {name}"))
+            try:
+                HubDownloadTool(Workspace(self.workspace)).forward(name, repo_type="dataset", folder=data_folder(name))
+            except Exception as error:  # noqa: BLE001 - a tool's own code; what it says is what the person needs to know
+                raise InternError(f"The data set {name} could not be handed over", str(error)) from None
 
     def _end(self, state: State, reason: str, answer: Any, seconds: float) -> None:
         reason = self.masker.text(reason)
@@ -292,6 +303,11 @@ def _refuse(request: ApprovalRequest) -> ApprovalAnswer:
     return ApprovalAnswer(
         "reject", f"nobody can be asked here; pass `on_approval=` to allow `{request.tool}`", "policy"
     )
+
+
+def data_folder(dataset: str) -> str:
+    """Where in the workspace a data set that was handed over lies."""
+    return f"data/{dataset.split('/')[-1]}"
 
 
 def title_of(task: str) -> str:

@@ -19,6 +19,8 @@ class UserInput:
     session_id: str
     task: str
     images: tuple[Any, ...] = ()
+    datasets: tuple[str, ...] = ()
+    """Names of data sets on the Hub, to be in the workspace before the first step."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ml_intern.events import (
     Warned,
 )
 from ml_intern.session import title_of
-from ml_intern.testing import ScriptedModel
+from ml_intern.testing import LocalHub, ScriptedModel
 from ml_intern.trace import last_end, note_of, read_rows
 
 
@@ -275,18 +275,26 @@ def test_a_second_turn_goes_on_where_the_first_ended(make) -> None:
         session.start("Third.")
 
 
-def test_files_images_and_data_are_handed_over_in_the_workspace(make, tmp_path: Path) -> None:
+def test_files_images_and_data_are_handed_over_in_the_workspace(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import PIL.Image
 
     table, picture = tmp_path / "table.csv", tmp_path / "a picture.png"
     table.write_text("a,b\n1,2\n")
     PIL.Image.new("RGB", (5, 4)).save(picture)
-    intern = make([code("import os\nfinal_answer((open('table.csv').read(), sorted(os.listdir('.'))))")])
-    text, names = intern.run("Read it.", files=[table], images=[picture], datasets=["user/data"])
-    assert text == "a,b\n1,2\n" and names == ["a picture.png", "table.csv"]
+    script = [code("import os\nfinal_answer((open('data/toy/train.csv').read(), sorted(os.listdir('.'))))")]
+    with LocalHub(tmp_path / "hub") as hub:
+        hub.seed("tester/toy", "dataset", {"train.csv": b"x,y\n3,4\n"})
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        intern = make(script)
+        text, names = intern.run("Read it.", files=[table], images=[picture], datasets=["tester/toy", str(table)])
+        assert text == "x,y\n3,4\n" and names == ["a picture.png", "data", "table.csv"]
+        with pytest.raises(InternError, match="The data set tester/gone could not be handed over"):
+            make([]).run("Read it.", datasets=["tester/gone"])
     (request,) = intern.session.model.requests
     shown = str([message.content for message in request])
-    assert "table.csv" in shown and "user/data" in shown and "'type': 'image'" in shown
+    assert "table.csv" in shown and "`data/toy`" in shown and "'type': 'image'" in shown
 
 
 def test_the_plan_is_told_as_it_changes_and_mistakes_in_it_are_explained(make) -> None:
@@ -349,7 +357,7 @@ def test_a_crash_of_the_host_leaves_whole_rows_and_no_process(home: Path) -> Non
     program = f"""
 from pathlib import Path
 from ml_intern import MLIntern
-from ml_intern.testing import ScriptedModel
+from ml_intern.testing import LocalHub, ScriptedModel
 script = ["<code>\\nimport os\\nprint(os.getpid())\\n</code>", "<code>\\nimport time\\nprint('now', flush=True)\\ntime.sleep(60)\\n</code>"]
 MLIntern(ScriptedModel(script), home=Path({str(home)!r}), tools=[], on_event=lambda e: print(e.to_json(), flush=True)).run("Go.")
 """
