@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ TASK = (
     "card and the report from variables. If publishing is refused, say by whom and why. No step may take more than about "
     "ten seconds on two CPU cores."
 )
+
+NEEDED = ("sklearn", "skops", "matplotlib", "starlette", "uvicorn")
+"""Beyond the base installation: the extra `demo`."""
 
 USER, TOKEN = "demo-user", "hf_demo_local_token_of_this_machine"
 
@@ -98,6 +102,11 @@ def run(*, live: bool, yes: bool, shuffle_labels: bool, folder: Path | None, as_
     Returns:
         `int`: 0 when a model was published, else the exit code of the run, or 1.
     """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise InternError(
+            "The demo needs packages that are not here", ", ".join(missing), "pip install 'smolagents-ml-intern[demo]'"
+        )
     started = time.monotonic()
     say: Callable[[str], None] = (lambda text: None) if as_json else (lambda text: print(text, flush=True))
     if not as_json:
@@ -143,12 +152,8 @@ def _services(
     where: Path, live: bool, shuffle_labels: bool, differs: list[str], say: Callable[[str], None]
 ) -> Generator[tuple[Any, Callable[[Callable[[Event], None]], None]]]:
     """The local Hub, arXiv and model, and the environment that leads every client to them."""
-    try:
-        from ..testing import LocalArxiv, LocalHub, LocalLLM, recorded
-    except ImportError as error:
-        raise InternError(
-            "The demo needs packages that are not here", str(error), "pip install 'smolagents-ml-intern[demo]'"
-        ) from None
+    from ..testing import LocalArxiv, LocalHub, LocalLLM, recorded
+
     listeners: list[Callable[[Event], None]] = []
 
     def differ(turn: int, was: str, now: str) -> None:
