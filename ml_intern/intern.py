@@ -109,10 +109,16 @@ class MLIntern:
 
         Raises:
             InternError: the turn ended in an error; its session and its trace are intact.
+            KeyboardInterrupt: Ctrl-C; the turn was stopped first and has ended as interrupted.
         """
         session = self._submit(task, files, images, datasets, attended=True)
-        while (outcome := session.wait(0.5)) is None:  # in slices, so that Ctrl-C gets through
-            pass
+        try:
+            while (outcome := session.wait(0.5)) is None:  # in slices, so that Ctrl-C gets through
+                pass
+        except KeyboardInterrupt:
+            session.interrupt()
+            session.wait(10)
+            raise
         if outcome.state is State.ERROR:
             raise InternError("The task failed", outcome.reason, f"The trace is {session.trace}.")
         return outcome.answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -377,6 +378,26 @@ MLIntern(ScriptedModel(script), home=Path({str(home)!r}), tools=[], on_event=lam
     assert trace.read_bytes().endswith(b"\n")
     assert kinds(trace)[-1] == "assistant:python_interpreter", "the intent of the step that was running is on record"
     assert last_end(trace) is None
+
+
+def test_ctrl_c_in_python_stops_the_turn_before_it_is_raised(home: Path) -> None:
+    program = f"""
+from pathlib import Path
+from ml_intern import MLIntern
+from ml_intern.testing import ScriptedModel
+script = ["<code>\\nimport time\\nprint('now', flush=True)\\ntime.sleep(60)\\n</code>"]
+with MLIntern(ScriptedModel(script), home=Path({str(home)!r}), tools=[], on_event=lambda e: print(e.to_json(), flush=True)) as intern:
+    try:
+        intern.run("Go.")
+    except KeyboardInterrupt:
+        print(intern.session.outcome.state)
+"""
+    host = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    for line in host.stdout:
+        if json.loads(line)["event"] == "code_printed":
+            break
+    host.send_signal(signal.SIGINT)
+    assert host.communicate(timeout=20)[0].splitlines()[-1] == "interrupted"
 
 
 @pytest.mark.parametrize(
