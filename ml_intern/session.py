@@ -251,14 +251,21 @@ class Session:
         self._turn_over.set()
 
     def _share(self) -> None:
-        self.events.emit(told.Waiting(on="the upload of the trace"))
+        announced = self.config.folder.parent / "sharing-announced"
         try:
+            if not announced.exists():
+                self.warn(
+                    "From now on the trace of each session is uploaded to ml-intern-traces, a private dataset of yours; "
+                    "ML_INTERN_SHARE_TRACES=0 turns that off."
+                )
+                announced.touch()
+            self.events.emit(told.Waiting(on="the upload of the trace"))
             shared = share(self.trace)
-        except InternError as error:
+        except (InternError, OSError) as error:
             self.warn(str(error))
         else:
             self.journal.note("shared", url=shared.url)
-            self.warn(f"The trace is in your private dataset: {shared.url} (ML_INTERN_SHARE_TRACES=0 turns this off)")
+            self.warn(f"The trace is in your private dataset: {shared.url}")
         finally:
             self.events.emit(told.Waiting(on=""))
 
