@@ -26,22 +26,26 @@ from smolagents.agents import (
 )
 from smolagents.memory import ActionStep, MemoryStep, TaskStep
 from smolagents.monitoring import LogLevel, Timing
+from smolagents.utils import truncate_content
 
 from .approval import ApprovalGate, ApprovalPolicy, Asker, ask_at_terminal
 from .budget import SpendLedger
-from .context import Renderer
+from .context import ArtifactStore, ContextManager, Overflow, Summary, overflow_of
 from .events import State
-from .execution import JailExecutor, Workspace
+from .execution import JailExecutor, JailRunner, Workspace
 from .models import call_usage
 from .router import ToolRouter
 from .secrets import Masker
-from .steps import ModelStep, Observer, Observers, ToolCallStep, ToolResultStep, TrackedActionStep
+from .steps import CompactionStep, ModelStep, Observer, Observers, ToolCallStep, ToolResultStep, TrackedActionStep
 
 USEFUL_PACKAGES = (
     "numpy", "scipy", "pandas", "pyarrow", "sklearn", "skops", "xgboost", "lightgbm", "torch", "torchvision", "transformers",
     "datasets", "accelerate", "peft", "trl", "sentence_transformers", "safetensors", "evaluate", "matplotlib", "seaborn", "PIL",
 )  # fmt: skip
 """Those of them that are installed are named in the prompt: a model that has to find out loses a step."""
+
+KEPT_OUTPUT = 8_000_000
+"""Characters of a step's output that are kept, in memory or on disk; what is shown of them is the context's matter."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,10 @@ class InternAgent(CodeAgent):
         ledger (`SpendLedger`, *optional*): What the run may cost.
         workspace (`Workspace`, *optional*): The folder that the code and the tools share. Defaults to a temporary one.
         masker (`Masker`, *optional*): Masks secrets in whatever the model or an observer sees.
-        kwargs: Everything else that `CodeAgent` takes. `executor_type` is `"local"`; smolagents' other executors copy the
-            tools out of the router's reach and are refused. `executor=` takes any `PythonExecutor`.
+        context (`ContextManager`, *optional*): What the model sees of a long conversation.
+        kwargs: Everything else that `CodeAgent` takes. `executor_type` is `"local"` or `"e2b"`, with `executor_kwargs` for
+            [`JailExecutor`] or [`E2BExecutor`]; smolagents' other executors copy the tools out of the router's reach and
+            are refused. `executor=` takes any `PythonExecutor`.
     """
 
     def __init__(
@@ -84,9 +90,12 @@ class InternAgent(CodeAgent):
         ledger: SpendLedger | None = None,
         workspace: Workspace | None = None,
         masker: Masker | None = None,
+        context: ContextManager | None = None,
         **kwargs: Any,
     ) -> None:
         self.masker = masker or Masker()
+        self.context = context or ContextManager(store=ArtifactStore(mask=self.masker.text))
+        self.context.tell, self.context.ask = self._fire, self._summarise
         self.observer: Observer = Observers(observers)
         self.ledger = ledger or SpendLedger()
         self.ending: Ending | None = None
@@ -96,8 +105,9 @@ class InternAgent(CodeAgent):
         )
         self._workspace = workspace
         self._managed: dict[str, Any] = {}
-        self._renderer = Renderer()
-        self._in_jail = kwargs.get("executor") is None and kwargs.get("executor_type", "local") == "local"
+        self._runner = JailRunner()
+        kind = kwargs.get("executor_type", "local") if kwargs.get("executor") is None else ""
+        self._in_jail, self._shares_packages = kind in ("local", "e2b"), kind == "local"
         super().__init__(tools, model, *args, **kwargs)
 
     # What smolagents keeps as plain dictionaries are doors to the router here.
@@ -124,8 +134,9 @@ class InternAgent(CodeAgent):
     def _adopt(self, agent: MultiStepAgent) -> None:
         """Puts a managed agent's tools behind this agent's gate and record, and those of its own managed agents."""
         if isinstance(agent, InternAgent):
-            agent.router, tools = ToolRouter(self._fire, self.masker), dict(agent.router)
-            agent.tools = tools
+            own, agent.router = agent.router, ToolRouter(self._fire, self.masker)
+            agent.router.find_workspace, agent.router.find_runner = own.find_workspace, own.find_runner
+            agent.tools = dict(own)
         else:
             router = ToolRouter(self._fire, self.masker)
             router.update(agent.tools)
@@ -143,6 +154,8 @@ class InternAgent(CodeAgent):
                 self.step_callbacks.register(step_class, callback)
         for step_class, callback in (
             (ToolResultStep, self.observer.called),
+            (ToolResultStep, self.context.called),
+            (CompactionStep, self.observer.compacted),
             (ModelStep, self.observer.answered),
             (PlanningStep, self.observer.planned),
             (ActionStep, self.observer.finished),
@@ -155,15 +168,21 @@ class InternAgent(CodeAgent):
     # Where the code runs.
 
     def create_python_executor(self) -> PythonExecutor:
-        if self.executor_type == "local":
-            limits = {"max_print_outputs_length": self.max_print_outputs_length} | self.executor_kwargs
-            executor = JailExecutor(self._workspace, **limits)
-            self.router.find_workspace = lambda: executor.workspace
+        if self.executor_type in ("local", "e2b"):
+            limits = {"max_print_outputs_length": self.max_print_outputs_length or KEPT_OUTPUT} | self.executor_kwargs
+            if self.executor_type == "e2b":
+                from .execution import E2BExecutor  # here, as E2B's client takes a third of a second
+
+                executor: JailExecutor = E2BExecutor(self._workspace, **limits)
+            else:
+                executor = JailExecutor(self._workspace, **limits)
+                self._runner.unsafe_local = executor.unsafe_local
+            self.router.find_workspace, self.router.find_runner = lambda: executor.workspace, lambda: self._runner
             return executor
-        if self.executor_type in ("e2b", "docker", "modal", "blaxel"):
+        if self.executor_type in ("docker", "modal", "blaxel"):
             raise ValueError(
                 f"`executor_type={self.executor_type!r}` would copy the tools into the sandbox, out of reach of approvals and "
-                "record. Leave it at 'local', a jail on this machine whose tools stay on the host."
+                "record. Leave it at 'local', a jail on this machine, or take 'e2b': their tools stay on the host."
             )
         raise ValueError(f"Unsupported executor type: {self.executor_type}")
 
@@ -171,8 +190,9 @@ class InternAgent(CodeAgent):
         prompt = super().initialize_system_prompt()
         if self._in_jail:  # real Python: whatever is installed imports
             listed, there = str(self.authorized_imports), [name for name in USEFUL_PACKAGES if find_spec(name)]
+            named = f" ({', '.join(there)})" if self._shares_packages else ""
             prompt = prompt.replace(
-                listed, f"whatever is installed ({', '.join(there)}) and all of Python's own modules, such as {listed}"
+                listed, f"whatever is installed{named} and all of Python's own modules, such as {listed}"
             )
         return prompt
 
@@ -180,6 +200,9 @@ class InternAgent(CodeAgent):
 
     def _run_stream(self, task: str, max_steps: int, images: list[Any] | None = None) -> Generator[Any]:
         self.step_number, self.ending, answer = 1, None, None
+        if self.context.tool.name not in self.tools:  # what is shown in part says how to read the rest
+            reading = {self.context.tool.name: self.router.route(self.context.tool)}
+            self.python_executor.send_tools({**self.tools, **self.managed_agents, **reading})
         if self.memory.steps and isinstance(self.memory.steps[-1], TaskStep):
             self.observer.task(self.memory.steps[-1], sorted(self.state))
         while self.ending is None:
@@ -195,6 +218,7 @@ class InternAgent(CodeAgent):
                 answer = self._wrap_up(task)
                 yield self.memory.steps[-1]
                 break
+            self._make_room()
             if self.planning_interval is not None and (self.step_number - 1) % self.planning_interval == 0:
                 yield from self._planning(task)
             step = TrackedActionStep(
@@ -204,7 +228,7 @@ class InternAgent(CodeAgent):
             self.observer.started(step)
             failure = None
             try:
-                for output in self._step_stream(step):
+                for output in self._fitting_stream(step):
                     yield output
                     if isinstance(output, ActionOutput) and output.is_final_answer:
                         answer = self._accepted(output.output)
@@ -230,7 +254,7 @@ class InternAgent(CodeAgent):
     def _planning(self, task: str) -> Generator[Any]:
         started, step = time.time(), None
         for element in self._generate_planning_step(
-            task, is_first_step=len(self.memory.steps) == 1, step=self.step_number
+            self.context.shortened(task), is_first_step=len(self.memory.steps) == 1, step=self.step_number
         ):
             yield element
             step = element
@@ -241,6 +265,46 @@ class InternAgent(CodeAgent):
         self._finalize_step(step)
         self.memory.steps.append(step)
 
+    def _fitting_stream(self, step: ActionStep) -> Generator[Any]:
+        """A step; once more with less of the conversation where the provider refuses the prompt as too long."""
+        try:
+            yield from self._step_stream(step)
+        except AgentGenerationError as error:
+            overflow = overflow_of(error.__cause__)
+            if overflow is None or not self._make_room(overflow):
+                raise
+            yield from self._step_stream(step)
+
+    def _make_room(self, overflow: Overflow | None = None) -> bool:
+        """Compacts where that is due; a model is asked for a summary only while there is money for it."""
+        return bool(self.context.make_room(self.memory, self.model, overflow, may_ask=self.ending is None))
+
+    def compact(self, focus: str = "") -> CompactionStep | None:
+        """Compacts now, whatever the fill. For an agent that is not running; see [`ContextManager.request`].
+
+        Args:
+            focus (`str`): What the summary is to keep above all.
+
+        Returns:
+            `CompactionStep` or `None`: `None` where there was nothing to compact.
+        """
+        self.context.request(focus)
+        return self.context.make_room(self.memory, self.model)
+
+    def _summarise(self, messages: list[ChatMessage]) -> Summary:
+        self.observer.compacting()
+        try:
+            message = self.model.generate(messages)
+        except Exception as error:  # noqa: BLE001 - any model's own error: the conversation goes on with a mechanical summary
+            self.logger.log(f"No summary from the model: {error}", level=LogLevel.INFO)
+            return Summary()
+        used = call_usage(self.model, message.token_usage, message)
+        spent = self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        said = message.content if isinstance(message.content, str) else ""
+        return Summary(
+            self.masker.text(said), used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd, spent
+        )
+
     def _step_stream(self, memory_step: ActionStep) -> Generator[Any]:
         with contextlib.ExitStack() as acting:
             try:
@@ -248,6 +312,8 @@ class InternAgent(CodeAgent):
                     if isinstance(output, ToolCall):  # the code has been parsed and has not run yet
                         self._answered(memory_step)
                         acting.enter_context(self.router.acting(memory_step.step_number))
+                    elif isinstance(output, ActionOutput):
+                        memory_step.observations = _whole(memory_step.observations, output.output)
                     yield output
             except AgentParsingError:
                 self._answered(memory_step)
@@ -262,6 +328,7 @@ class InternAgent(CodeAgent):
     def _answered(self, step: ActionStep) -> None:
         """Counts what the answer took and puts it on record, before its code runs."""
         used = call_usage(self.model, step.token_usage, step.model_output_message)
+        self.context.measured(used.input_tokens)
         spent = self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
         words = step.model_output if isinstance(step.model_output, str) else ""
         thought = words.split(self.code_block_tags[0])[0].strip() if step.code_action is not None else words
@@ -288,7 +355,8 @@ class InternAgent(CodeAgent):
         """The model's last word when steps or money are used up."""
         assert self.ending is not None
         started = time.time()
-        message: ChatMessage = self.provide_final_answer(task)
+        self._make_room()
+        message: ChatMessage = self.provide_final_answer(self.context.shortened(task))
         said = (
             "Reached max steps." if self.ending.state is State.MAX_STEPS else f"Budget used up: {self.ending.reason}."
         )
@@ -304,9 +372,7 @@ class InternAgent(CodeAgent):
         return message.content
 
     def write_memory_to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
-        return (
-            super().write_memory_to_messages(summary_mode=True) if summary_mode else self._renderer.render(self.memory)
-        )
+        return self.context.render_for_plan(self.memory) if summary_mode else self.context.render(self.memory)
 
     # Stopping.
 
@@ -315,6 +381,12 @@ class InternAgent(CodeAgent):
         super().interrupt()
         if isinstance(self.python_executor, JailExecutor):
             self.python_executor.interrupt()
+        self._runner.interrupt()
+
+    def cleanup(self) -> None:
+        """Ends the jails or sandboxes that code ran in."""
+        super().cleanup()
+        self._runner.close()
 
     def _stop_denied(self, reason: str) -> None:
         self.ending = Ending(State.DENIED, reason)
@@ -331,6 +403,15 @@ class InternAgent(CodeAgent):
         app = Path(output_dir) / "app.py"
         lines = app.read_text(encoding="utf-8").splitlines()
         app.write_text("\n".join(map(_import_line, lines)) + "\n", encoding="utf-8")
+
+
+def _whole(observation: str | None, output: Any) -> str | None:
+    """An observation with all of the last line's value: smolagents keeps 20,000 characters of it, we show fewer and keep all."""
+    if observation is None or "..._This content has been truncated" not in observation[-21_000:]:
+        return observation
+    text = str(output)
+    kept = truncate_content(text)
+    return observation[: -len(kept)] + text[:KEPT_OUTPUT] if observation.endswith(kept) else observation
 
 
 OURS = {

@@ -203,6 +203,28 @@ class StepFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compacted(Event):
+    """Less of the conversation is shown to the model from here on; nothing of it is lost.
+
+    `how` is `mask` (old observations became a line), `summary` (written by the model), `mechanical` (without one) or
+    `hard`; `why` is `fill`, `overflow` (the provider refused the prompt) or `asked`. `before` and `after` are tokens of the
+    prompt, `first` to `last` the steps that are not shown any more (places in the conversation, from 1; of a `mask`: whose
+    observations are not), `cost_usd` what the summary cost (`None`: unknown).
+    """
+
+    how: str
+    why: str
+    before: int
+    after: int
+    first: int
+    last: int
+    summary: str = ""
+    cost_usd: float | None = None
+    seconds: float = 0.0
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warned(Event):
     text: str
 

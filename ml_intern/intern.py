@@ -17,7 +17,7 @@ from .models import EndpointModel, resolve
 from .prompts import load_templates
 from .session import Session, SessionConfig, data_folder
 from .settings import Settings
-from .submission import Approval, Interrupt, Operation, SubmissionLoop, UserInput
+from .submission import Approval, Compact, Interrupt, Operation, SubmissionLoop, UserInput
 
 
 class MLIntern:
@@ -38,6 +38,12 @@ class MLIntern:
             the terminal; where there is none, what would be asked is refused.
         budget_usd (`float`, *optional*), max_hours (`float`, *optional*): End a turn when they are used up.
         unsafe_local (`bool`, defaults to `False`): Run code without a jail where none can be had.
+        executor_type (`str`, defaults to `"local"`): Where code runs: `"local"`, a jail on this machine, or `"e2b"`, a sandbox
+            of E2B's (`E2B_API_KEY`); tools, approvals and the record stay here in both.
+        network (`"none"`, `"hub"` or `"full"`, *optional*): What code reaches: nothing, what is public on the Hub (to read,
+            without your token), any public host. Defaults to `ML_INTERN_NETWORK`, else `"hub"`.
+        hosts (`Sequence[str]`, *optional*): Further hosts that code reaches, e.g. `"example.com"`. Defaults to
+            `ML_INTERN_ALLOW_HOSTS`.
 
     Raises:
         NoModel: no model is named and none was found.
@@ -66,6 +72,9 @@ class MLIntern:
         budget_usd: float | None = None,
         max_hours: float | None = None,
         unsafe_local: bool = False,
+        executor_type: str = "local",
+        network: str | None = None,
+        hosts: Sequence[str] | None = None,
     ) -> None:
         if max_iterations < 1:
             raise InternError(f"`max_iterations` is at least 1, not {max_iterations}")
@@ -83,10 +92,12 @@ class MLIntern:
             max_iterations=max_iterations,
             budget_usd=budget_usd,
             max_hours=max_hours,
+            executor_type=executor_type,
             executor_kwargs={
                 "timeout_seconds": self.settings.action_seconds,
                 "memory_bytes": int(self.settings.memory_gb * 2**30),
                 "unsafe_local": unsafe_local,
+                **_network(self.settings, network, hosts),
             },
             share_traces=self.settings.share_traces and _has_hub_token(),
         )
@@ -151,6 +162,17 @@ class MLIntern:
     def interrupt(self, session_id: str | None = None) -> None:
         """Stops a session's turn (the newest one's by default). From any thread."""
         self._loop.put(Interrupt(session_id or self.session.id))
+
+    def compact(self, session_id: str | None = None, focus: str = "") -> None:
+        """Makes a session's conversation shorter (the newest one's by default), whatever fills the window. From any thread.
+
+        A session that is idle compacts at once, one that runs before its next step; it tells of it with a `Compacted` event.
+
+        Args:
+            session_id (`str`, *optional*): Which session.
+            focus (`str`, *optional*): What the summary is to keep above all.
+        """
+        self._loop.put(Compact(session_id or self.session.id, focus))
 
     def close(self) -> None:
         """Ends all sessions: what runs is interrupted, jails are closed, traces are whole."""
@@ -218,11 +240,28 @@ class MLIntern:
                 self.sessions[session_id].answer(call_id, answer)
             case Interrupt(session_id):
                 self.sessions[session_id].interrupt()
+            case Compact(session_id, focus):
+                self.sessions[session_id].compact(focus)
 
     def _refused(self, operation: Operation, error: InternError) -> None:
         session = self.sessions.get(getattr(operation, "session_id", ""))
         if session is not None:
             session.warn(str(error))
+
+
+def _network(settings: Settings, network: str | None, hosts: Sequence[str] | None) -> dict[str, Any]:
+    from .execution.egress import Egress
+
+    chosen = network or settings.network
+    named = [name.strip() for name in settings.allow_hosts.split(",")] if hosts is None else hosts
+    named = tuple(name for name in named if name)
+    try:
+        Egress.of(chosen, named)  # ty: ignore[invalid-argument-type] - that is what is found out
+    except ValueError as error:
+        raise InternError(
+            "The network of code cannot be set so", str(error), "See --network and --allow-host."
+        ) from None
+    return {"network": chosen, "hosts": named}
 
 
 def _load_image(path: Path) -> Any:

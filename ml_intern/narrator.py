@@ -8,10 +8,12 @@ from . import events as told
 from .events import ApprovalAnswer, ApprovalRequest, EventLog
 from .plain import as_text, plain
 from .secrets import Masker
-from .steps import ModelStep, Observer, ToolCallStep, ToolResultStep
+from .steps import CompactionStep, ModelStep, Observer, ToolCallStep, ToolResultStep
 
 SUMMARY = 1_000
 """Characters of a result that an event carries."""
+SEEN = 10_000
+"""Characters of a step's observation that an event carries."""
 
 
 class Narrator(Observer):
@@ -83,11 +85,35 @@ class Narrator(Observer):
     def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
         self.events.emit(told.ApprovalAnswered(call_id=request.call_id, answer=answer))
 
+    def compacting(self) -> None:
+        self._streaming = True  # what streams now is a summary
+        self.events.emit(told.Waiting(on="a summary of the conversation"))
+
+    def compacted(self, step: CompactionStep) -> None:
+        self.events.emit(
+            told.Compacted(
+                how=step.rung,
+                why=step.trigger,
+                before=step.before,
+                after=step.after,
+                first=1,
+                last=step.masked if step.only_masks else step.start,
+                summary=self.masker.text(step.summary),
+                cost_usd=step.cost_usd,
+                seconds=step.seconds,
+                usage=step.spent,
+            )
+        )
+        self.events.emit(told.Waiting(on=""))
+
     def finished(self, step: ActionStep) -> None:
+        seen = step.observations or ""
+        if len(seen) > SEEN:  # events are kept as long as the session: the whole is on record
+            seen = f"{seen[: SEEN // 2]}\n[... {len(seen):,} characters ...]\n{seen[-SEEN // 2 :]}"
         self.events.emit(
             told.StepFinished(
                 step=step.step_number,
-                observation=step.observations or "",
+                observation=seen,
                 error=str(step.error) if step.error else "",
                 seconds=step.timing.duration or 0.0,
                 images=len(step.observations_images or []),

@@ -123,6 +123,7 @@ class ToolRouter(MutableMapping[str, Any]):
         self._fire, self._vouched = fire, vouched
         self.masker = masker or Masker()
         self.find_workspace: Callable[[], Any] | None = None
+        self.find_runner: Callable[[], Any] | None = None
         self.action = Action()
         self._back = threading.Condition()
         self._tools: dict[str, RoutedTool] = {}
@@ -216,9 +217,9 @@ class ToolRouter(MutableMapping[str, Any]):
     def _prepare(self, tool: Any, arguments: dict[str, Any], call_id: str, stack: contextlib.ExitStack) -> Prepared:
         """The tool as this call will run it.
 
-        A tool of this project gets an instance of its own with the workspace and the call's id. What it is about to send
-        away is copied out of the jail's reach first: what was shown to a person is what will be sent. A call that the
-        tool's own `check` refuses is never asked about.
+        A tool of this project gets an instance of its own with the workspace, a runner for code where it takes one, and
+        the call's id. What it is about to send away is copied out of the jail's reach first: what was shown to a person
+        is what will be sent. A call that the tool's own `check` refuses is never asked about.
         """
         parameters = inspect.signature(type(tool).__init__).parameters
         if (
@@ -229,6 +230,8 @@ class ToolRouter(MutableMapping[str, Any]):
             return Prepared(tool)
         runner, workspace = copy.copy(tool), self.find_workspace()
         runner.workspace, runner.call_id = workspace, call_id
+        if "runner" in parameters and getattr(tool, "runner", None) is None and self.find_runner is not None:
+            runner.runner = self.find_runner()
         sends = [arguments[name] for name in getattr(type(tool), "sends", ()) if arguments.get(name)]
         check, preview = getattr(runner, "check", None), getattr(runner, "preview", None)
         files: tuple[FileDigest, ...] = ()

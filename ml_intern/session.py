@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ from . import events as told
 from .agent import InternAgent
 from .approval import ApprovalPolicy
 from .budget import SpendLedger
+from .context import ArtifactStore, ContextManager, Fill
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome, State
-from .execution import JailExecutor, Workspace
+from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
+from .execution.egress import Refusal
+from .execution.packages import Packages
 from .models import EndpointModel, LazyLitellm
 from .narrator import Narrator
+from .prompts import with_network
 from .secrets import Masker
-from .session_tools import PlanTool
+from .session_tools import Desk, InstallPackagesTool, NotesTool, PlanTool, pinned_text, plan_text
 from .trace import Journal, TraceRecorder, share
 
 
@@ -37,6 +41,7 @@ class SessionConfig:
     max_iterations: int = 300
     budget_usd: float | None = None
     max_hours: float | None = None
+    executor_type: str = "local"
     executor_kwargs: dict[str, Any] | None = None
     share_traces: bool = False
 
@@ -76,20 +81,36 @@ class Session:
         self.recorder = TraceRecorder(self.journal, getattr(model, "model_id", None) or type(model).__name__)
         self.ledger = SpendLedger(config.budget_usd, config.max_hours)
         self.outcome: Outcome | None = None
+        self._refused_hosts: set[str] = set()
         self._waiting: dict[str, Pending] = {}
         self._thread: threading.Thread | None = None
+        self._tidying: threading.Thread | None = None
         self._turn_over = threading.Event()
         self._interrupted = threading.Event()
         narrator = Narrator(self.events, self.masker)
         workspace = Workspace(self.workspace)
+        self.desk = Desk()
+        store = ArtifactStore(self.journal.artifacts, self.masker.text)
+        context = ContextManager(store=store, pinned=lambda: pinned_text(self.desk.plan, self.desk.notes))
+        packages = Packages(
+            self.workspace.parent / "packages",
+            config.folder.parent / "cache" / "pip",  # for all sessions of this home
+            lambda: find_jail(unsafe_local=(config.executor_kwargs or {}).get("unsafe_local", False)),
+            lambda: self.agent.router.action.ended.is_set(),
+        )
         self.agent = InternAgent(
             [
                 PlanTool(self._planned),
+                NotesTool(self._noted, lambda: self.desk.notes),
+                context.tool,
+                *(
+                    [InstallPackagesTool(packages)] if config.executor_type == "local" else []
+                ),  # it fills a local jail's layer
                 *tools,
                 *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()]),
             ],
             model,
-            prompt_templates=config.prompt_templates,
+            prompt_templates=with_network(config.prompt_templates, *_network_of(config)),
             instructions=config.instructions,
             max_steps=config.max_iterations,
             policy=ApprovalPolicy(trust_vouched=False),
@@ -98,7 +119,16 @@ class Session:
             ledger=self.ledger,
             workspace=workspace,
             masker=self.masker,
-            executor_kwargs={**(config.executor_kwargs or {}), "on_output": narrator.printed},
+            context=context,
+            executor_type=config.executor_type,
+            executor_kwargs={
+                **(config.executor_kwargs or {}),
+                **({"session": session_id} if config.executor_type == "e2b" else {}),
+                "on_output": narrator.printed,
+                "on_refused": self._refused_on_network,
+                "snapshots": self.workspace.parent / "snapshots",
+                "packages": packages.layer,
+            },
             verbosity_level=LogLevel.OFF,
             return_full_result=False,
         )
@@ -158,8 +188,46 @@ class Session:
         """The questions that wait for [`answer`]."""
         return [pending.request for pending in list(self._waiting.values())]
 
+    def compact(self, focus: str = "") -> None:
+        """Makes the conversation shorter, whatever fills the window: now where nothing runs, else before the next step.
+
+        Args:
+            focus (`str`, *optional*): What the summary is to keep above all.
+        """
+        for thread in (self._thread, self._tidying):
+            if thread is not None and thread.is_alive():
+                self.agent.context.request(focus)
+                return
+        if isinstance(self.model, EndpointModel):
+            self.model.cancelled.clear()
+        self._tidying = threading.Thread(
+            target=self._compact, args=(focus,), name=f"compact-{self.id[:8]}", daemon=True
+        )
+        self._tidying.start()
+
+    def context(self) -> Fill:
+        """What fills the window now."""
+        return self.agent.context.fill(self.agent.memory)
+
+    def _compact(self, focus: str) -> None:
+        try:
+            if self.agent.compact(focus) is None:
+                self.warn("There is nothing to compact yet.")
+        except InternError as error:
+            self.warn(str(error))
+
     def warn(self, text: str) -> None:
         self.events.emit(told.Warned(text=self.masker.text(text)))
+
+    def _refused_on_network(self, refusal: Refusal) -> None:
+        """What code tried and may not: on record each time, and shown once for a host."""
+        try:
+            self.journal.note("network-refused", host=refusal.host, why=refusal.why)
+        except InternError as error:
+            self.warn(str(error))
+        if refusal.host not in self._refused_hosts:
+            self._refused_hosts.add(refusal.host)
+            self.warn(refusal.why)
 
     def _retried(self, text: str) -> None:
         self.warn(text)
@@ -170,12 +238,16 @@ class Session:
         if self._thread is not None and self._thread.is_alive():
             self.interrupt()
             self._thread.join(timeout=15)
+        if self._tidying is not None:
+            self._tidying.join(timeout=15)
         self.agent.cleanup()
         self.journal.close()
 
     def _turn(self, task: str, images: list[Any], datasets: tuple[str, ...]) -> None:
         started = time.monotonic()
         self.outcome = None
+        if self._tidying is not None:
+            self._tidying.join()
         state, reason, answer = State.ERROR, "", None
         try:
             self._begin(task)
@@ -269,7 +341,20 @@ class Session:
         finally:
             self.events.emit(told.Waiting(on=""))
 
+    def _noted(self, notes: tuple[str, ...]) -> None:
+        self.desk = replace(self.desk, notes=self.masker.data(notes))
+        self._write("notes.md", "".join(f"- {note}\n" for note in self.desk.notes))
+
+    def _write(self, name: str, text: str) -> None:
+        """A file beside the workspace for people to look at; the trace is what counts."""
+        try:
+            (self.config.folder / self.id / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.warn(f"{name} could not be written: {error.strerror}")
+
     def _planned(self, items: tuple[dict[str, str], ...]) -> None:
+        self.desk = replace(self.desk, plan=self.masker.data(items))
+        self._write("plan.md", plan_text(self.desk.plan) + "\n")
         self.events.emit(told.PlanChanged(items=self.masker.data(items)))
 
     def _wait_for_answer(self, request: ApprovalRequest) -> ApprovalAnswer:
@@ -310,6 +395,20 @@ def _refuse(request: ApprovalRequest) -> ApprovalAnswer:
     return ApprovalAnswer(
         "reject", f"nobody can be asked here; pass `on_approval=` to allow `{request.tool}`", "policy"
     )
+
+
+def _network_of(config: SessionConfig) -> tuple[str, Sequence[str]]:
+    """What code will reach. Where no jail works the session ends before its first step, and it does not matter."""
+    options = config.executor_kwargs or {}
+    if config.executor_type == "e2b":  # all or nothing there, and the Hub's proxy does not reach it
+        return ("full" if options.get("network") == "full" else "none"), ()
+    try:
+        jail = find_jail(unsafe_local=options.get("unsafe_local", False))
+    except JailUnavailable:
+        return "none", ()
+    if jail.kind == "none":
+        return "full", ()
+    return (options.get("network", "hub"), options.get("hosts", ())) if jail.network else ("none", ())
 
 
 def data_folder(dataset: str) -> str:

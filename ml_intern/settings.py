@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from pydantic import Field, ValidationError
@@ -33,6 +34,12 @@ class Settings(BaseSettings):
 
     memory_gb: float = 8.0
     """Memory that a jail and its children may use together, in GiB (`ML_INTERN_MEMORY_GB`)."""
+
+    network: Literal["none", "hub", "full"] = "hub"
+    """What code in a jail reaches: nothing, the public Hub to read, or any public host (`ML_INTERN_NETWORK`)."""
+
+    allow_hosts: str = ""
+    """Further hosts that it reaches, separated by commas (`ML_INTERN_ALLOW_HOSTS`)."""
 
     @classmethod
     def load(cls, home: Path | None = None) -> Settings:

@@ -93,6 +93,61 @@ class ModelStep(MemoryStep):
         return []
 
 
+@dataclass
+class CompactionStep(MemoryStep):
+    """From here on less of the conversation is shown. What was said and seen stays in memory and on record.
+
+    Args:
+        trigger (`str`): `fill` (the prompt grew too long), `overflow` (the provider said so) or `asked`.
+        rung (`str`): How: `mask` (old observations become a line), `summary` (written by the model), `mechanical` (it
+            could not write one), `hard` (only what fits for certain).
+        at (`int`): Its own index among the memory's steps.
+        limit (`int`): Tokens that a prompt may take.
+        start (`int`): Index of the first step that is still shown.
+        masked (`int`): Observations of steps before this index are shown as a line.
+        cut (`int`): Characters that texts of the steps kept may take; 0 for no such limit.
+        lead (`str`): Stands in place of the steps that are not shown.
+        reminder (`str`): Stands where this step stands: plan, notes.
+        summary (`str`): What `lead` says of the steps that are not shown.
+        handles (`list[str]`): Lines that name large outputs.
+        before, after (`int`): Tokens of the prompt, as counted and estimated.
+        input_tokens, output_tokens, cached_tokens (`int`), cost_usd (`float`, *optional*): What the summary took.
+        said (`str`): The model's words, from which `summary` was made.
+        seconds (`float`): All in all, the model's time included.
+        spent (`Usage`, *optional*): Of the whole session.
+    """
+
+    trigger: str
+    rung: str
+    at: int
+    limit: int
+    start: int = 0
+    masked: int = 0
+    cut: int = 0
+    lead: str = ""
+    reminder: str = ""
+    summary: str = ""
+    handles: list[str] = field(default_factory=list)
+    before: int = 0
+    after: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = None
+    said: str = ""
+    seconds: float = 0.0
+    spent: Usage | None = None
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def only_masks(self) -> bool:
+        return self.rung == "mask"
+
+    def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
+        return []
+
+
 class TrackedActionStep(ActionStep):
     """An `ActionStep` that knows when it was changed after it had been rendered.
 
@@ -102,14 +157,28 @@ class TrackedActionStep(ActionStep):
 
     changed = False
     watched: Callable[[], None] | None = None
+    shelf: Callable[[], str] | None = None
+    """Where the observation lies once it has been put on disk: hundreds of long ones do not stay in memory."""
     __eq__ = object.__eq__  # a copy is another step: what is done to it is not seen on this one
     __hash__ = object.__hash__
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        if self.watched is not None and name not in ("changed", "watched", "model_input_messages"):
+        if self.watched is not None and name not in ("changed", "watched", "shelf", "model_input_messages"):
             object.__setattr__(self, "changed", True)
             self.watched()
+
+
+def _observations(self: TrackedActionStep) -> str | None:
+    return self.shelf() if self.shelf is not None else self.__dict__["observations"]
+
+
+def _observe(self: TrackedActionStep, text: str | None) -> None:
+    self.__dict__.update(observations=text, shelf=None)
+
+
+# Set afterwards: a property in the class body would clash with the field that it stands for.
+TrackedActionStep.observations = property(_observations, _observe)  # ty: ignore[invalid-assignment]
 
 
 class Observer:
@@ -138,6 +207,12 @@ class Observer:
 
     def finished(self, step: ActionStep) -> None:
         """A step is over."""
+
+    def compacting(self) -> None:
+        """The model is about to be asked for a summary."""
+
+    def compacted(self, step: CompactionStep) -> None:
+        """Less of the conversation is about to be shown."""
 
     def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
         """A person is about to be asked; `digest` is what the answer will bind to."""
@@ -179,6 +254,14 @@ class Observers(Observer):
     def finished(self, step: ActionStep) -> None:
         for observer in self.all:
             observer.finished(step)
+
+    def compacting(self) -> None:
+        for observer in self.all:
+            observer.compacting()
+
+    def compacted(self, step: CompactionStep) -> None:
+        for observer in self.all:
+            observer.compacted(step)
 
     def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
         for observer in self.all:

@@ -40,11 +40,19 @@ class Interrupt:
 
 
 @dataclass(frozen=True)
+class Compact:
+    """Make a session's conversation shorter, whatever fills the window; `focus` is what its summary is to keep above all."""
+
+    session_id: str
+    focus: str = ""
+
+
+@dataclass(frozen=True)
 class Shutdown:
     """Stop taking operations."""
 
 
-Operation = UserInput | Approval | Interrupt | Shutdown
+Operation = UserInput | Approval | Interrupt | Compact | Shutdown
 
 
 class SubmissionLoop:

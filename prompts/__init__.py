@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -11,3 +12,28 @@ def load_templates(name: str = "intern") -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load(resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+_NOTHING = "in a sandbox without network and without keys."
+_NETWORK = {
+    "hub": "in a sandbox without keys. Of the network it reaches what is public on the Hugging Face Hub, to read, no more:\n"
+    "huggingface_hub and what is built on it find it by themselves.",
+    "full": "in a sandbox without keys. It reaches public hosts, through a proxy that the environment names.",
+}
+
+
+def with_network(templates: Mapping[str, Any], network: str, hosts: Sequence[str] = ()) -> dict[str, Any]:
+    """The templates with a true sentence on what code reaches.
+
+    Args:
+        templates (`Mapping[str, Any]`): As [`load_templates`] gives them; others are left as they are.
+        network (`str`): `"none"`, `"hub"` or `"full"`.
+        hosts (`Sequence[str]`, *optional*): Named hosts that it reaches besides.
+    """
+    text = templates["system_prompt"]
+    if network in _NETWORK:
+        more = f" A proxy that the environment names leads to {', '.join(hosts)}." if hosts else ""
+        told = _NETWORK[network].replace(", no more:", ":") if hosts else _NETWORK[network]
+        text = text.replace(_NOTHING, told + more)
+        text = text.replace("What needs the network is a tool", "What needs more than that is a tool")
+    return {**templates, "system_prompt": text}

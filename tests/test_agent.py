@@ -315,7 +315,7 @@ def test_saved_and_loaded_again(make, tmp_path: Path) -> None:
     loaded.cleanup()
 
 
-@pytest.mark.parametrize("kind", ["docker", "modal", "blaxel", "e2b"])
+@pytest.mark.parametrize("kind", ["docker", "modal", "blaxel"])
 def test_executors_that_copy_tools_out_of_reach_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="out of reach of approvals"):
         InternAgent([], ScriptedModel([]), executor_type=kind)

@@ -28,7 +28,7 @@ from ml_intern.events import (
     Warned,
 )
 from ml_intern.session import title_of
-from ml_intern.testing import LocalHub, ScriptedModel
+from ml_intern.testing import LocalE2B, LocalHub, ScriptedModel
 from ml_intern.trace import last_end, note_of, read_rows
 
 
@@ -298,6 +298,25 @@ def test_files_images_and_data_are_handed_over_in_the_workspace(
     assert "table.csv" in shown and "`data/toy`" in shown and "'type': 'image'" in shown
 
 
+def test_code_runs_in_e2b_and_tools_approvals_and_record_stay_here(
+    make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = Publish()
+    script = [code("open('m.txt', 'w').write(publish('x'))"), code("final_answer(open('m.txt').read())")]
+    with LocalE2B(tmp_path / "cloud") as cloud:
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        ask = lambda request: ApprovalAnswer("approve", by="test")  # noqa: E731
+        intern = make(script, tools=[publish], executor_type="e2b", on_approval=ask)
+        assert intern.run("Publish.") == "published x"
+        session = intern.session
+        assert (session.workspace / "m.txt").read_text() == "published x"
+        assert "approval-answered" in kinds(session.trace)
+        assert next(note["jail"] for row in read_rows(session.trace) if (note := note_of(row))) == "e2b"
+        intern.close()
+        assert not cloud.boxes, "the sandbox ends with its session"
+
+
 def test_the_plan_is_told_as_it_changes_and_mistakes_in_it_are_explained(make) -> None:
     events: list[Event] = []
     script = [
@@ -358,7 +377,7 @@ def test_a_crash_of_the_host_leaves_whole_rows_and_no_process(home: Path) -> Non
     program = f"""
 from pathlib import Path
 from ml_intern import MLIntern
-from ml_intern.testing import LocalHub, ScriptedModel
+from ml_intern.testing import LocalE2B, LocalHub, ScriptedModel
 script = ["<code>\\nimport os\\nprint(os.getpid())\\n</code>", "<code>\\nimport time\\nprint('now', flush=True)\\ntime.sleep(60)\\n</code>"]
 MLIntern(ScriptedModel(script), home=Path({str(home)!r}), tools=[], on_event=lambda e: print(e.to_json(), flush=True)).run("Go.")
 """

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .hub_inspect_dataset import HubInspectDatasetTool
     from .hub_push import HubPushTool
     from .hub_search_datasets import HubSearchDatasetsTool
+    from .python_sandbox import PythonSandboxTool
 
 __all__ = [
     "ArxivSearchTool",
@@ -18,6 +19,7 @@ __all__ = [
     "HubInspectDatasetTool",
     "HubPushTool",
     "HubSearchDatasetsTool",
+    "PythonSandboxTool",
 ]
 
 _FILES = {
@@ -26,6 +28,7 @@ _FILES = {
     "HubInspectDatasetTool": "hub_inspect_dataset",
     "HubPushTool": "hub_push",
     "HubSearchDatasetsTool": "hub_search_datasets",
+    "PythonSandboxTool": "python_sandbox",
 }
 
 

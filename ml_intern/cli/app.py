@@ -27,6 +27,7 @@ _HELP = f"""\b
 Commands:
   demo    A whole errand in a minute, offline: `{PROGRAM} demo`
   doctor  What works on this machine, and how to get the rest
+  files   What lies in a session's workspace, and a copy of it
 
 \b
 Examples:
@@ -86,6 +87,18 @@ def _finite(number: float | None) -> float | None:
     return number
 
 
+def _place(name: str) -> str:
+    if name not in ("local", "e2b"):
+        raise typer.BadParameter("it is local or e2b.")
+    return name
+
+
+def _known(network: str | None) -> str | None:
+    if network not in (None, "none", "hub", "full"):
+        raise typer.BadParameter("it is none, hub or full.")
+    return network
+
+
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -125,6 +138,19 @@ def task(
     unsafe_local: Annotated[
         bool, typer.Option("--unsafe-local", help="Run the model's code without a jail, as you.")
     ] = False,
+    executor: Annotated[
+        str,
+        typer.Option(metavar="local|e2b", callback=_place, help="Where code runs: a jail here, or E2B's sandbox."),
+    ] = "local",
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|hub|full", callback=_known, help="What code reaches; hub: the public Hub, to read."
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str], typer.Option(metavar="HOST", help="A further host that code reaches. Repeatable.")
+    ] = [],  # noqa: B006 - typer copies it
     json: Json = False,
     verbose: Verbose = False,
     version: Annotated[
@@ -158,6 +184,9 @@ def task(
             slack=slack,
             yes=yes,
             unsafe_local=unsafe_local,
+            executor=executor,
+            network=network,
+            hosts=tuple(allow_host) or None,
             json=json,
             verbose=verbose,
         )
@@ -214,3 +243,21 @@ def doctor(
     from .doctor import run
 
     return run(home=home, as_json=json)
+
+
+@app.command()
+def files(
+    session: Annotated[str, typer.Argument(metavar="ID", help="The session, or the beginning of its id.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files and folders in its workspace; all if none.")
+    ] = [],  # noqa: B006 - typer copies it
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Copy them into this new folder.")] = None,
+    home: Annotated[Path | None, typer.Option(metavar="DIR", help="Where sessions are kept.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Hidden ones too, such as .cache.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> int:
+    """What lies in a session's workspace; with --to, a copy of it. Links are not followed."""
+    from .files import run
+
+    return run(session, tuple(paths), to=to, home=home, every=every, as_json=json)

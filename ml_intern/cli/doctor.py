@@ -97,9 +97,12 @@ def jail() -> Finding:
         first, _, rest = str(error).partition("\n")
         return Finding("jail", False, first, rest if shutil.which("bwrap") else f"{_install('bubblewrap')}\n{rest}")
     if kind == "landlock":
-        says = f"landlock: the code is locked in (bubblewrap, which hides more, does not work: {try_bubblewrap()})"
+        weaker = f"bubblewrap, which hides more, does not work: {try_bubblewrap()}"
+        says = f"landlock: the code is locked in, and has no network at all ({weaker})"
         return Finding("jail", True, says, "" if shutil.which("bwrap") else _install("bubblewrap"))
-    return Finding("jail", True, f"{kind}: the model's code is locked in, without network and without your keys")
+    return Finding(
+        "jail", True, f"{kind}: the model's code is locked in, without your keys; it reads the public Hub (--network)"
+    )
 
 
 def _install(package: str) -> str:

@@ -10,6 +10,7 @@ from ..events import (
     ApprovalAnswered,
     ApprovalAsked,
     CodePrinted,
+    Compacted,
     Event,
     ModelAnswered,
     ModelDelta,
@@ -93,6 +94,8 @@ class Renderer:
                 self._decided(event)
             case StepFinished():
                 self._finished(event)
+            case Compacted():
+                self._compacted(event)
             case Warned():
                 self.warn(event.text)
             case SessionEnded():
@@ -178,6 +181,15 @@ class Renderer:
             self.paper.output([words.last_lines(line, 1)[0][0] if line.strip() else "" for line in whole], 0, INDENT)
         else:
             self._printed = self._printed[-200_000:]
+
+    def _compacted(self, event: Compacted) -> None:
+        what = {
+            "mask": f"outputs of steps 1 to {event.last} folded away",
+            "summary": f"steps 1 to {event.last} summarised",
+        }.get(event.how, f"steps 1 to {event.last} cut short")
+        facts = f"{words.amount(event.before)} to {words.amount(event.after)} tokens"
+        cost = f", {words.money(event.cost_usd)}" if event.how == "summary" else ""
+        self.paper.put(Text(f"≈ context: {what}, {facts}{cost}", "dim"), INDENT, INDENT + 2)
 
     def _decided(self, event: ApprovalAnswered) -> None:
         mark, style, word = {

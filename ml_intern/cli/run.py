@@ -51,6 +51,9 @@ class Order:
     slack: bool = False
     yes: bool = False
     unsafe_local: bool = False
+    executor: str = "local"
+    network: str | None = None
+    hosts: tuple[str, ...] | None = None
     json: bool = False
     verbose: bool = False
 
@@ -185,6 +188,9 @@ def run_with(order: Order, tell: Callable[[Callable[[Event], None]], None] | Non
             budget_usd=order.budget_usd,
             max_hours=order.max_hours,
             unsafe_local=order.unsafe_local,
+            executor_type=order.executor,
+            network=order.network,
+            hosts=order.hosts,
         )
         return carry_out(conversation, intern)
     except KeyboardInterrupt:

@@ -6,20 +6,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ml_intern.execution.e2b import E2BExecutor
+    from ml_intern.execution.e2b_sandbox import E2BUnavailable
     from ml_intern.execution.executor import CodeInterrupted, JailExecutor, JailOutput, WorkerLost
     from ml_intern.execution.jail import Jail, JailUnavailable, Limits, find_jail
+    from ml_intern.execution.runner import JailRunner
     from ml_intern.execution.workspace import Workspace, WorkspaceError
 
 _HOMES = {
     "CodeInterrupted": "executor", "JailExecutor": "executor", "JailOutput": "executor", "WorkerLost": "executor",
     "Jail": "jail", "JailUnavailable": "jail", "Limits": "jail", "find_jail": "jail",
     "Workspace": "workspace", "WorkspaceError": "workspace",
+    "E2BExecutor": "e2b", "E2BUnavailable": "e2b_sandbox", "JailRunner": "runner",
 }  # fmt: skip
 __all__ = [
     "CodeInterrupted",
+    "E2BExecutor",
+    "E2BUnavailable",
     "Jail",
     "JailExecutor",
     "JailOutput",
+    "JailRunner",
     "JailUnavailable",
     "Limits",
     "WorkerLost",

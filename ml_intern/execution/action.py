@@ -29,6 +29,7 @@ class Action:
         self.interrupted = self.timed_out = False
         self.running = self.over = False
         self.answered = False
+        self.refused = ""  # on the network
         self.answer: Any = None
         self.lock = threading.Lock()
         self._out = 0

@@ -12,16 +12,19 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
 from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
 
 from ml_intern.execution.action import RUNNING, Action, Pool
+from ml_intern.execution.egress import Egress, Network, Refusal
 from ml_intern.execution.jail import Jail, Limits, find_jail
 from ml_intern.execution.process import Breach, WorkerProcess
+from ml_intern.execution.restart import Saved, forget_saved, read_saved, restarted, restored
 from ml_intern.execution.shelter import Shelter
 from ml_intern.execution.stubs import describe
 from ml_intern.execution.values import Codec, Unencodable, describe_error
@@ -31,7 +34,7 @@ GRACE_SECONDS = 3.0
 START_SECONDS = 60.0
 MARK_SECONDS = 3.0
 MAX_PRINT_OUTPUTS_LENGTH = 50_000
-RESTARTED = "The Python process was restarted: variables are gone, files in the workspace are still there."
+RESTORE_SECONDS, SETTLE_SECONDS = 60.0, 2.0
 # Objects of these come back from tools as themselves; others may hold what the code must not see, and stay here.
 DATA_PACKAGES = {
     "numpy",
@@ -55,7 +58,7 @@ class JailOutput(CodeOutput):
 
 
 class WorkerLost(InterpreterError):
-    """The Python process died or had to be killed; variables are gone."""
+    """The Python process died or had to be killed; what was in its last snapshot comes back with the next."""
 
 
 class CodeInterrupted(InterpreterError):
@@ -78,7 +81,14 @@ class JailExecutor(PythonExecutor):
         processes (`int`, defaults to 256): Processes and threads.
         unsafe_local (`bool`, defaults to `False`): Where no jail works, run code with your own rights.
         on_output (`Callable[[str], None]`, *optional*): Gets output as it comes, on a thread of its own.
+        network (`"none"`, `"hub"` or `"full"`, defaults to `"hub"`): What code reaches: nothing, what is public on the
+            Hub (read only, without anybody's token), or any public host. Needs bubblewrap: a Landlock jail has none.
+        hosts (`Sequence[str]`, *optional*): Further hosts, e.g. `"example.com"`, `"example.com:8443"`, `"*.example.com"`.
+        on_refused (`Callable[[Refusal], None]`, *optional*): Told of what was refused on the network, once each.
         jail (`Jail`, *optional*): Which jail to use; the strongest that works here if none is given.
+        snapshots (`Path`, *optional*): Folder where variables are saved between actions, and come back from when this
+            process or another one starts a worker; a temporary one if none is given.
+        packages (`Path`, *optional*): Folder of packages that code can import besides the host's, and cannot write.
     """
 
     def __init__(
@@ -92,7 +102,12 @@ class JailExecutor(PythonExecutor):
         processes: int = 256,
         unsafe_local: bool = False,
         on_output: Callable[[str], None] | None = None,
+        network: Network = "hub",
+        hosts: Sequence[str] = (),
+        on_refused: Callable[[Refusal], None] | None = None,
         jail: Jail | None = None,
+        snapshots: Path | None = None,
+        packages: Path | None = None,
     ) -> None:
         if max_print_outputs_length is None:
             max_print_outputs_length = MAX_PRINT_OUTPUTS_LENGTH
@@ -105,15 +120,22 @@ class JailExecutor(PythonExecutor):
         self.images: list[PIL.Image.Image] = []
         """What the last action showed; smolagents' loop has no other way to hand it on."""
         self._workspace, self._temporary = workspace, False
+        self._snapshots = snapshots and snapshots.resolve()
+        self._own_snapshots = snapshots is None
+        self.packages = packages and packages.resolve()
         self._shelter = Shelter()
+        self._shelter.egress = self._egress = Egress.of(network, hosts, on_refused)
         self._finalizer = weakref.finalize(self, self._shelter.close)
         self._realm = uuid.uuid4().hex
         self._results = Codec(self._realm, _is_data)
         self._variables = Codec(self._realm, lambda _: True, shares=self._results)
         self._unsent: dict[str, Any] = {}
         self._tools_unsent = True
-        self._number = 0
+        self._ended = saved.action if (saved := read_saved(self._snapshots)) else 0
+        """The last action that came to its end; those of a process before this one count."""
+        self._number = self._ended
         self._lost = ""
+        self._hurry = False
         self._pool = Pool()
         self._starting, self._running = threading.RLock(), threading.Lock()
         self._action: Action | None = None
@@ -132,6 +154,13 @@ class JailExecutor(PythonExecutor):
     def jail(self) -> str:
         """`"bubblewrap"`, `"landlock"` or `"none"`. Raises `JailUnavailable`."""
         return self._jail().kind
+
+    @property
+    def network(self) -> str:
+        """What code reaches in this jail: `"none"`, `"hub"` or `"full"`. Raises `JailUnavailable`."""
+        if self.jail == "none":
+            return "full"
+        return self._egress.mode if self._egress and self._jail().network else "none"
 
     def _jail(self) -> Jail:
         return self._chosen or find_jail(unsafe_local=self.unsafe_local)
@@ -180,7 +209,7 @@ class JailExecutor(PythonExecutor):
 
     def interrupt(self) -> None:
         """Interrupts the running action, from any thread; its waiting host calls are cancelled."""
-        action = self._action
+        action, self._hurry = self._action, True
         if action is not None:
             action.interrupted = True
             action.cancelled.set()
@@ -188,6 +217,7 @@ class JailExecutor(PythonExecutor):
 
     def cleanup(self) -> None:
         """Ends the worker and removes a temporary workspace. The executor may be used again."""
+        self._settle()
         self.interrupt()
         with self._starting:
             self._shelter.end_worker()
@@ -195,6 +225,8 @@ class JailExecutor(PythonExecutor):
             self._shelter.close()
             if self._temporary:
                 self._workspace, self._temporary = None, False
+            if self._own_snapshots:
+                self._snapshots = None
 
     # The worker
 
@@ -209,13 +241,93 @@ class JailExecutor(PythonExecutor):
                 worker.close()
             jail, workspace = self._jail(), self.workspace
             workspace.inside = jail.inside(workspace.root)
-            worker = WorkerProcess(jail, workspace.root, self.limits, self.max_print_outputs_length, self.on_output)
-            self._shelter.keep(worker)
-            self._hello(worker)
-            self._tools_unsent = True
-            self._unsent = {**self.state, **self._unsent}
-            self._unsent.pop("_print_outputs", None)
-            return worker
+            worker = self._new_worker(jail, workspace)
+            new, self._unsent = self._unsent, self._sent()
+            if read_saved(self._snapshots) is None:
+                return worker
+            try:
+                self._send_pending(worker)
+                back = self._restore(worker)
+            except BaseException:
+                self._unsent = new
+                raise
+            self._unsent = new if back else self._sent()  # what was set before the loss comes from the snapshot
+            return worker if back else self._new_worker(jail, workspace)
+
+    def _sent(self) -> dict[str, Any]:
+        return {name: value for name, value in self.state.items() if name != "_print_outputs"}
+
+    def _new_worker(self, jail: Jail, workspace: Workspace) -> WorkerProcess:
+        folder = self._snapshots_folder()
+        if self.packages is not None:
+            self.packages.mkdir(parents=True, exist_ok=True)
+            self.packages.chmod(0o755)  # the code may be another user
+        worker = WorkerProcess(
+            jail, workspace.root, self.limits, self.max_print_outputs_length, self.on_output, folder, self._egress,
+            self.packages,
+        )  # fmt: skip
+        self._shelter.keep(worker)
+        self._hello(worker)
+        self._tools_unsent = True
+        return worker
+
+    def _snapshots_folder(self) -> Path:
+        if self._snapshots is None:
+            self._snapshots = self._shelter.make_folder()
+        self._snapshots.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._snapshots
+
+    def _restore(self, worker: WorkerProcess) -> bool:
+        """Waits for the variables of the worker before; `False`: it did not get through and was killed.
+
+        Raises:
+            CodeInterrupted: interrupted meanwhile; the next action tries again.
+        """
+        self._hurry = self._action is not None and self._action.interrupted
+        deadline = time.monotonic() + RESTORE_SECONDS
+        poll = select.poll()
+        poll.register(worker.replies, select.POLLIN)
+        worker.send({"op": "restore"})
+        why = f"it took more than {RESTORE_SECONDS:.0f} seconds"
+        try:
+            while time.monotonic() < deadline:
+                poll.poll(100)
+                for message in worker.receive():
+                    report = Saved.of(message, "back") if message["op"] == "restored" else None
+                    if report is None:
+                        raise Breach(f"it sent {message['op'][:40]!r} meanwhile")
+                    self._lost += f"({restored(report, self._ended)})\n"
+                    return True
+                if self._hurry:
+                    why = ""
+                    break
+        except EOFError:
+            why = "the process ended"
+        except Breach as breach:
+            why = str(breach)
+        worker.kill()
+        worker.close()
+        self._shelter.worker = None
+        if not why:
+            raise CodeInterrupted("The action was interrupted while variables were being restored. It has not begun.")
+        forget_saved(self._snapshots_folder())
+        self._lost += f"(Variables are gone: they could not be restored, as {why}.)\n"
+        return False
+
+    def _settle(self) -> None:
+        """Before the end, where somebody may go on from the snapshot: until that of the last action is there."""
+        worker, ends = self._shelter.worker, time.monotonic() + SETTLE_SECONDS
+        if self._own_snapshots or worker is None or self._ended == 0:
+            return
+        while self._action is None and worker.alive and time.monotonic() < ends and not worker.wait(0.005):
+            saved = read_saved(self._snapshots)
+            if saved is not None and saved.action >= self._ended:
+                return
+
+    def _restarted(self, *, next_told: bool = False) -> str:
+        """What became of the variables; shorter where the same observation goes on with what was restored."""
+        saved = read_saved(self._snapshots)
+        return "The Python process was restarted." if saved and next_told else restarted(saved, self._ended)
 
     def _hello(self, worker: WorkerProcess) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -227,6 +339,7 @@ class JailExecutor(PythonExecutor):
                 poll.poll(1000)
                 for message in worker.receive():
                     if message["op"] == "hello":
+                        worker.open_door()
                         return
                     raise Breach("it did not greet")
         except (EOFError, Breach):
@@ -258,7 +371,9 @@ class JailExecutor(PythonExecutor):
         action = self._action = Action(self, self._number)
         self._cancelled = action.cancelled
         try:
+            action.call_begins()  # its clock stands still while a process is started for it
             worker = action.worker = self._worker()
+            action.call_ends()
             try:
                 return self._perform(action, code)
             except (EOFError, BrokenPipeError):
@@ -269,11 +384,11 @@ class JailExecutor(PythonExecutor):
             finally:
                 if action.running:  # something came in between, such as a second Ctrl-C
                     worker.kill()
-                self.state["_print_outputs"] = self._lost + worker.capture.text()
+                self.state["_print_outputs"] = self._printed(action)
                 if not worker.alive:
                     worker.close()
                     self._shelter.worker = None
-                self._lost = f"({RESTARTED})\n" if action.running else ""
+                self._lost = f"({self._restarted(next_told=True)})\n" if action.running else ""
         finally:
             action.end()
             self._action = None
@@ -313,7 +428,7 @@ class JailExecutor(PythonExecutor):
                 left = grace_ends - time.monotonic()
                 if left <= 0:
                     worker.kill()
-                    raise self._stopped(action, f"It had to be killed. {RESTARTED}", state_lost=True)
+                    raise self._stopped(action, f"It had to be killed. {self._restarted()}", state_lost=True)
             elif action.interrupted or (limit is not None and action.used() >= limit):
                 action.timed_out = not action.interrupted
                 action.cancelled.set()
@@ -329,12 +444,21 @@ class JailExecutor(PythonExecutor):
                 if message["op"] == "call":
                     self._dispatch(action, message)
                 elif message["op"] == "done" and message.get("n") == action.number:
+                    self._ended = action.number
                     return message
                 else:
                     raise Breach(f"it sent {message['op'][:40]!r} out of turn")
 
+    def _printed(self, action: Action) -> str:
+        """What the code printed, and what it was refused on the network, which some libraries keep to themselves."""
+        text = self._lost + action.worker.capture.text()
+        if self._egress:
+            action.refused += "".join(f"(Refused: {refusal.why})\n" for refusal in self._egress.take_refusals())
+        gap = "\n" if action.refused and text and not text.endswith("\n") else ""
+        return text + gap + action.refused
+
     def _output(self, action: Action, done: dict[str, Any]) -> JailOutput:
-        logs = self._lost + action.worker.capture.text()
+        logs = self._printed(action)
         error = done.get("error")
         if isinstance(error, dict):
             if action.interrupted or (action.timed_out and error.get("interrupted") is True):
@@ -368,7 +492,7 @@ class JailExecutor(PythonExecutor):
             if 0 < number < 65:
                 why = f"signal {number} ended it (9: killed, often for memory; 11: crash, often endless recursion)"
         when = "after the last action" if between else "in the middle of the action"
-        return WorkerLost(f"The Python process ended {when}: {why}. {RESTARTED}")
+        return WorkerLost(f"The Python process ended {when}: {why}. {self._restarted(next_told=between)}")
 
     # Host calls
 
@@ -380,6 +504,10 @@ class JailExecutor(PythonExecutor):
         action.call_begins()
         context = contextvars.copy_context()
         self._pool.submit(lambda: context.run(self._serve, action, message))
+
+    def _use(self, tool: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """The call itself; where code runs elsewhere there is more to do around it."""
+        return tool(*args, **kwargs)
 
     def _serve(self, action: Action, message: dict[str, Any]) -> None:
         """A host call, on a thread of the pool. Its reply goes to the worker that asked, if its action still lives."""
@@ -394,7 +522,7 @@ class JailExecutor(PythonExecutor):
             args, kwargs = self._results.decode(message.get("args")), self._results.decode(message.get("kwargs"))
             if not isinstance(args, list) or not isinstance(kwargs, dict):
                 raise TypeError("a call has a list of arguments and a dict of named ones")
-            value = tool(*args, **kwargs)
+            value = self._use(tool, args, kwargs)
             if name == "final_answer":
                 with action.lock:
                     if not action.answered:

@@ -1,7 +1,8 @@
 """Where the agent's code is locked in: bubblewrap where it works, else Landlock; never nothing, unless told so.
 
-A jail sees the interpreter, its packages, `/usr` and the workspace; it has no network, no secret and no process but
-its own. Which kind works here is found out once a process, by trying.
+A jail sees the interpreter, its packages, `/usr` and the workspace; it has no secret, no process but its own, and no
+network but the door that `egress.py` opens to bubblewrap's (Landlock allows no sockets: nothing is reached from there).
+Which kind works here is found out once a process, by trying.
 
 As root one bubblewrap is enough: namespaces are made with root's rights, then the worker becomes a throw-away user
 that owns nothing but the workspace. (A user namespace would map it to root again, for whom the limit on processes does
@@ -16,17 +17,19 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ml_intern.errors import InternError
-from ml_intern.execution import landlock, seccomp, values, worker
+from ml_intern.execution import landlock, pickling, seccomp, snapshot, values, worker
+from ml_intern.execution.egress import PORT
 from ml_intern.execution.spawn import spawn
 
 INSIDE = "/workspace"
+SNAPSHOTS, PACKAGES = "/snapshots", "/packages"
 SYSTEM_FOLDERS = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "media", "mnt", "opt", "proc", "root",
                   "run", "sbin", "srv", "sys", "tmp", "usr", "var")  # fmt: skip
 ETC = ("ld.so.cache", "ssl/certs", "ssl/openssl.cnf", "fonts", "alternatives", "localtime", "nsswitch.conf",
@@ -35,13 +38,14 @@ ETC = ("ld.so.cache", "ssl/certs", "ssl/openssl.cnf", "fonts", "alternatives", "
 BOOT = """
 import builtins, sys, types
 own = dict(vars(builtins))
-for name, path in (("ml_intern.execution.values", sys.argv[1]), ("__worker__", sys.argv[2])):
+names = *("ml_intern.execution." + name for name in ("values", "pickling", "snapshot")), "__worker__"
+for name, path in zip(names, sys.argv[1:]):
     sys.modules[name] = module = types.ModuleType(name)
     module.__dict__["__builtins__"] = own
     with open(path, encoding="utf-8") as file:
         exec(compile(file.read(), path, "exec"), module.__dict__)
 """
-PROGRAM = tuple(Path(module.__file__ or "").resolve() for module in (values, worker))
+PROGRAM = tuple(Path(module.__file__ or "").resolve() for module in (values, pickling, snapshot, worker))
 REMEDY = """\
 No jail works here, and code that a model wrote is not run without one. {why}
 Fix one of these:
@@ -74,17 +78,31 @@ class Jail:
 
     kind: str
 
+    @property
+    def network(self) -> bool:
+        """Whether it can have a door to the network: that takes a network of its own, which Landlock has not."""
+        return self.kind == "bubblewrap"
+
     def inside(self, root: Path) -> str:
         """The workspace's path as the code sees it."""
         return INSIDE if self.kind == "bubblewrap" else str(root)
 
-    def start(self, root: Path, scratch: Path | None, limits: Limits, **pipes: int) -> subprocess.Popen[bytes]:
+    def start(
+        self, root: Path, scratch: Path | None, limits: Limits, snapshots: Path | None = None,
+        variables: Mapping[str, str] | None = None, door: int | None = None, packages: Path | None = None,
+        **pipes: int
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Starts the worker on a workspace.
 
         Args:
             root (`Path`): The workspace on the host; below root it comes to belong to the jail's throw-away user.
             scratch (`Path`, *optional*): Stands in for `/tmp` where the jail has no file system of its own.
             limits (`Limits`): What the code may use.
+            snapshots (`Path`, *optional*): Where variables are saved between actions; the code's to write, as the
+                workspace is.
+            variables (`Mapping[str, str]`, *optional*): More of the code's environment.
+            door (`int`, *optional*): A socket over which the worker hands out its listener; see `egress.py`.
+            packages (`Path`, *optional*): What was installed for this session, to read; see `packages.py`.
             pipes (`int`): `stdin`, `stdout` and `stderr`: requests, replies, and what the code prints.
         """
         refuse_unfit(root, self.kind)
@@ -93,16 +111,29 @@ class Jail:
             "memory": limits.memory_bytes,
             "processes": limits.processes if self.kind == "bubblewrap" else None,
             "file": limits.file_bytes,
+            "variables": dict(variables or {}),
+            "door": None if door is None else [door, PORT],
+            "snapshots": snapshots and (SNAPSHOTS if self.kind == "bubblewrap" else str(snapshots)),
+            "packages": packages and (PACKAGES if self.kind == "bubblewrap" else str(packages)),
         }
         inner = [sys.executable, "-s", "-P", "-c", BOOT, *program(self.kind), json.dumps(config)]
         if self.kind != "bubblewrap":
-            command = self._supervised(root, scratch, limits, inner) if sys.platform == "linux" else inner
-            return spawn(command, env=environment(str(scratch)), **pipes)
+            if sys.platform == "linux":
+                inner = self._supervised(root, scratch, limits, inner, snapshots, packages)
+            return spawn(inner, env=environment(str(scratch)), **pipes)
         uid = hand_over(root) if os.geteuid() == 0 else None
+        if snapshots is not None and uid is not None:
+            hand_over(snapshots, uid)
+        binds = [Bind(snapshots, SNAPSHOTS, True)] if snapshots else []
+        binds += [Bind(packages, PACKAGES)] if packages else []
         with seccomp_file() as bpf:
-            return spawn(bubblewrap(root, inner, bpf, uid), env={}, pass_fds=(bpf,), **pipes)
+            handles = (bpf,) if door is None else (bpf, door)
+            return spawn(bubblewrap(root, inner, bpf, uid, binds), env={}, pass_fds=handles, **pipes)
 
-    def _supervised(self, root: Path, scratch: Path | None, limits: Limits, inner: list[str]) -> list[str]:
+    def _supervised(
+        self, root: Path, scratch: Path | None, limits: Limits, inner: list[str], snapshots: Path | None,
+        packages: Path | None,
+    ) -> list[str]:  # fmt: skip
         """Without a process namespace a supervisor sees to it that nothing is left behind."""
         if self.kind == "none":
             return landlock.Rules(inner, [], [], "", limits.processes, None, os.getpid()).launch()
@@ -110,15 +141,18 @@ class Jail:
             (scratch / "matplotlib").mkdir()
             for cached in font_caches():
                 shutil.copy(cached, scratch / "matplotlib")
-        readable = [*interpreter_paths(), *PROGRAM]
+        readable = [*interpreter_paths(), *PROGRAM, *([packages] if packages else [])]
         readable += [Path("/etc", name) for name in ETC]
         uid = None
         if os.geteuid() == 0:
-            reachable = all(open_to_all(path) for path in (*readable, root.parent, Path(sys.executable)))
+            needed = (*readable, root.parent, Path(sys.executable), snapshots or root.parent)
+            reachable = all(open_to_all(path) for path in needed)
             uid = hand_over(root) if reachable else hand_over(root, 0)
             if scratch is not None:
                 hand_over(scratch, uid)
-        writable = [str(root), str(scratch)] if scratch else [str(root)]
+            if snapshots is not None:
+                hand_over(snapshots, uid)
+        writable = [str(path) for path in (root, scratch, snapshots) if path]
         bpf = seccomp.program(namespaces=False).hex()
         rules = landlock.Rules(inner, [str(p) for p in readable], writable, bpf, limits.processes, uid, os.getpid())
         return rules.launch()
@@ -185,7 +219,16 @@ def font_caches() -> tuple[Path, ...]:
     return tuple(sorted(home.glob("fontlist-v*.json")))
 
 
-def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[str]:
+@dataclass(frozen=True)
+class Bind:
+    """A file or folder of the host that is seen inside, at a path of its own; to write if it says so."""
+
+    path: Path
+    inside: str
+    writable: bool = False
+
+
+def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None, binds: Sequence[Bind] = ()) -> list[str]:
     made: set[Path] = {Path("/"), Path("/usr"), Path("/tmp"), Path("/run"), Path("/etc")}
 
     def directories(path: Path) -> Iterator[str]:
@@ -224,6 +267,12 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None) -> list[
             arguments += ["--ro-bind", str(cached), f"/tmp/matplotlib/{cached.name}"]
     arguments += ["--proc", "/proc", "--dev", "/dev", *sized(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     arguments += ["--perms", "0755", "--dir", INSIDE, "--bind", str(root), INSIDE]
+    if (own := Path(sys.prefix, "pip.conf")).exists():  # it may hold the password of an index
+        arguments += ["--ro-bind", "/dev/null", str(own)]
+    for bind in binds:
+        inside = Path(bind.inside)
+        arguments += directories(inside if bind.path.is_dir() else inside.parent)
+        arguments += ["--bind" if bind.writable else "--ro-bind", str(bind.path), str(inside)]
     for path in host_code_in(root):
         arguments += ["--ro-bind", str(path), str(INSIDE / path.relative_to(root))]
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]

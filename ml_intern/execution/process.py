@@ -8,6 +8,7 @@ import os
 import re
 import select
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ml_intern.execution.egress import Egress, offline
 from ml_intern.execution.jail import Jail, Limits
 from ml_intern.execution.output import Capture
 from ml_intern.execution.values import LINE_LIMIT, PARTS_LIMIT, from_line, to_line
@@ -38,10 +40,21 @@ class WorkerProcess:
         limits (`Limits`): Memory, processes, file size.
         output_limit (`int`): Characters of output kept an action.
         on_output (`Callable[[str], None]`, *optional*): Gets output as it comes.
+        snapshots (`Path`, *optional*): Where it saves variables, on the host.
+        egress (`Egress`, *optional*): Its way to the network, where the jail can have one.
+        packages (`Path`, *optional*): What was installed for it, on the host.
     """
 
     def __init__(
-        self, jail: Jail, root: Path, limits: Limits, output_limit: int, on_output: Callable[[str], None] | None
+        self,
+        jail: Jail,
+        root: Path,
+        limits: Limits,
+        output_limit: int,
+        on_output: Callable[[str], None] | None,
+        snapshots: Path | None = None,
+        egress: Egress | None = None,
+        packages: Path | None = None,
     ) -> None:
         self.memory_bytes, self.processes = limits.memory_bytes, limits.processes
         self.why_killed = ""
@@ -54,19 +67,30 @@ class WorkerProcess:
             ours.append(reader if reads else writer)
             theirs.append(writer if reads else reader)
         self.requests, self.replies, output = ours
+        self.egress = egress if jail.network else None
+        self.door, their_door = socket.socketpair() if self.egress else (None, None)
+        number, variables = None, offline(jail.kind == "none")
+        if their_door and self.egress:
+            number = their_door.fileno()
+            variables = {**self.egress.variables(), "HF_HOME": f"{jail.inside(root)}/.cache/huggingface"}
         try:
             self.process: subprocess.Popen[bytes] = jail.start(
-                root, self.scratch, limits, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2]
-            )
+                root, self.scratch, limits, snapshots, variables, number, packages,
+                stdin=theirs[0], stdout=theirs[1], stderr=theirs[2],
+            )  # fmt: skip
         except BaseException:
             for pipe in ours:
                 os.close(pipe)
+            if self.door:
+                self.door.close()
             if self.scratch:
                 shutil.rmtree(self.scratch, ignore_errors=True)
             raise
         finally:
             for pipe in theirs:
                 os.close(pipe)
+            if their_door:
+                their_door.close()
         os.set_blocking(self.requests, False)
         os.set_blocking(self.replies, False)
         self._release_on_collection()
@@ -77,6 +101,16 @@ class WorkerProcess:
         self._sending = threading.Lock()
         _watched.add(self)
         _watch()
+
+    def open_door(self) -> None:
+        """After its greeting: takes the listener that it made before any code ran. Raises `Breach` if there is none."""
+        if self.egress and self.door:
+            try:
+                self.egress.take(self.door)
+            except OSError as error:
+                raise Breach(f"it opened no door to the network ({error})") from None
+            finally:
+                self.door.close()
 
     def send(self, message: dict[str, Any]) -> None:
         """Raises `BrokenPipeError` if the worker is gone, `Breach` if it stops reading, `ValueError` if too long."""
@@ -151,11 +185,13 @@ class WorkerProcess:
             self._release()
 
     def _release_on_collection(self) -> None:
-        pipes, scratch = (self.requests, self.replies), self.scratch
+        pipes, scratch, door = (self.requests, self.replies), self.scratch, self.door
 
         def release() -> None:
             for pipe in pipes:
                 os.close(pipe)
+            if door:
+                door.close()
             if scratch:
                 shutil.rmtree(scratch, ignore_errors=True)
 

@@ -8,21 +8,23 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ml_intern.execution.egress import Egress
 from ml_intern.execution.process import WorkerProcess
 
 
 class Shelter:
-    """What must not outlive the executor: worker, temporary workspace, wake-up pipe. Knows nothing of the executor."""
+    """What must not outlive the executor: worker, temporary folders, wake-up pipe. Knows nothing of the executor."""
 
     def __init__(self) -> None:
         self.worker: WorkerProcess | None = None
-        self.folder: Path | None = None
+        self.folders: list[Path] = []
+        self.egress: Egress | None = None
         self.waker = self._wake = -1
         self._process = os.getpid()
 
     def make_folder(self) -> Path:
-        self.folder = Path(tempfile.mkdtemp(prefix="ml-intern-")).resolve()
-        return self.folder
+        self.folders.append(Path(tempfile.mkdtemp(prefix="ml-intern-")).resolve())
+        return self.folders[-1]
 
     def keep(self, worker: WorkerProcess) -> None:
         self.worker = worker
@@ -47,6 +49,8 @@ class Shelter:
         if os.getpid() != self._process:  # a forked copy of the host owns nothing
             return
         self.end_worker()
+        if self.egress is not None:
+            self.egress.close()
         if self.worker is not None:
             self.worker.close()
             self.worker = None
@@ -54,6 +58,5 @@ class Shelter:
             if handle >= 0:
                 os.close(handle)
         self.waker = self._wake = -1
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder = None
+        while self.folders:
+            shutil.rmtree(self.folders.pop(), ignore_errors=True)

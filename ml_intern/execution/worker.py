@@ -18,13 +18,14 @@ import binascii
 import builtins
 import os
 import sys
-from _queue import SimpleQueue
+from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import ModuleType, TracebackType
 from typing import Any
 
-# In the jail the launcher has put this module there: nothing else of the package is needed, or used if it is installed.
+# In the jail the launcher has put these modules there: nothing else of the package is needed, or used if it is installed.
+from ml_intern.execution.snapshot import Snapshots
 from ml_intern.execution.values import (
     LINE_LIMIT,
     Codec,
@@ -82,6 +83,8 @@ class Worker:
         self.remembers = False
         self.sending = _lock()
         self.jobs: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self.snapshots: Snapshots | None = None
+        self.packages = ""  # the folder that `install_packages` fills
 
     # The wire
 
@@ -116,19 +119,45 @@ class Worker:
         self.send({"op": "hello", "pid": self.pid, "realm": self.codec.realm})
         while True:
             with suppress(KeyboardInterrupt):  # one that came just after its action had ended
-                self.handle(self.jobs.get())
+                try:
+                    job = self.jobs.get(timeout=self.snapshots.wait() if self.snapshots else None)
+                except Empty:
+                    job = {"op": "save"}
+                self.handle(job)
 
     def handle(self, message: dict[str, Any]) -> None:
         if message["op"] == "run":
             self.run(message)
         elif message["op"] == "tools":
             self.set_tools(message["tools"])
+        elif message["op"] == "restore":
+            self.restore()
+        elif message["op"] == "save" and self.snapshots:
+            self.snapshots.save()
         elif message["op"] == "variables":
             for name, data in message["values"].items():
                 try:
                     self.names[name] = self.codec.decode(data)
                 except ValueError as error:
                     print(f"(the variable {name} could not be read: {error})")
+
+    def restore(self) -> None:
+        """Before the first action: the namespace of the worker before this one. What that prints is dropped."""
+        nothing = os.open("/dev/null", os.O_WRONLY)
+        _dup2(nothing, 1)
+        _dup2(nothing, 2)
+        report: dict[str, Any] = {}
+        if self.snapshots:
+            report = self.snapshots.restore()
+            self.sources.update({name: text.splitlines() for name, text in self.snapshots.sources.items()})
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # what ran may have closed or replaced it
+                stream.flush()
+        os.close(nothing)
+        _dup2(self.capture, 1)
+        _dup2(self.capture, 2)
+        self.restore_streams()
+        self.send({"op": "restored", **report})
 
     # Tools
 
@@ -185,7 +214,15 @@ class Worker:
             raise build_error(reply["error"], self.codec)
         if reply.get("final"):
             raise _FinalAnswer
+        if name == INSTALL:
+            self.see_packages()
         return self.codec.decode(reply["value"])
+
+    def see_packages(self) -> None:
+        """What was installed just now can be imported, in programs that the code starts too."""
+        if self.packages:
+            os.environ["PYTHONPATH"] = self.packages
+            _import("importlib").invalidate_caches()
 
     # Actions
 
@@ -226,7 +263,9 @@ class Worker:
         self.sources[filename] = source.splitlines()
         if len(self.sources) > 2000:
             del self.sources[next(iter(self.sources))]
-        tree = compile(source, filename, "exec", _ast.PyCF_ONLY_AST | _TOP_LEVEL_AWAIT, True)
+        tree, source = self.parse(source, filename)
+        if self.snapshots:
+            self.snapshots.begin(filename, source, tree.body)
         mark_value(tree.body)
         code = compile(tree, filename, "exec", _TOP_LEVEL_AWAIT, True)
         self.remember(filename)
@@ -236,6 +275,19 @@ class Worker:
         else:
             exec(code, self.names)
         return self.names.pop(VALUE, None)
+
+    def parse(self, source: str, filename: str) -> tuple[Any, str]:
+        """Only where a line is no Python is it looked at as a notebook's `!pip install`: in a string it stays one."""
+        while True:
+            try:
+                return compile(source, filename, "exec", _ast.PyCF_ONLY_AST | _TOP_LEVEL_AWAIT, True), source
+            except SyntaxError as error:
+                lines, number = source.split("\n"), error.lineno or 0
+                call = pip_call(lines[number - 1]) if INSTALL in self.stubs and 0 < number <= len(lines) else ""
+                if not call:
+                    raise
+                lines[number - 1] = call
+                source = "\n".join(lines)
 
     def remember(self, filename: str) -> None:
         """So that tracebacks that the code prints, and `inspect.getsource`, show its lines."""
@@ -289,6 +341,8 @@ class Worker:
         self.answers.clear()
         if self.images:
             done["images"] = [binascii.b2a_base64(data, newline=False).decode() for data in self.images]
+        if self.snapshots:
+            self.snapshots.end(f"<action {done['n']}>", done["n"])
         data = memoryview(b"\0" + mark.encode() + b"\0")
         while data:
             data = data[_write(self.capture, data) :]
@@ -407,8 +461,26 @@ class Worker:
 
 
 VALUE = "__value_of_the_action__"
+INSTALL = "install_packages"
+PIPS = ("pip", "pip3", "uv pip", "python -m pip", "python3 -m pip")
+QUIET = ("-q", "-qq", "--quiet", "-U", "--upgrade", "--no-input", "--disable-pip-version-check")
 _TOP_LEVEL_AWAIT = 0x2000
 _BaseExceptionGroup = BaseExceptionGroup
+
+
+def pip_call(line: str) -> str:
+    """`!pip install x` or `%pip install x` as a call of the tool, which says what it does not take; empty: neither."""
+    bare = line.strip()
+    if bare[:1] not in ("!", "%") or " install" not in bare:
+        return ""
+    try:
+        words = _import("shlex").split(bare[1:], comments=True)
+    except ValueError:  # an open quote
+        return ""
+    if "install" not in words or " ".join(words[: (at := words.index("install"))]) not in PIPS:
+        return ""
+    names = [word for word in words[at + 1 :] if word not in QUIET]
+    return f"{line[: len(line) - len(line.lstrip())]}{INSTALL}({names!r})"
 
 
 def mark_value(body: list[Any]) -> None:
@@ -482,13 +554,27 @@ def limit(config: dict[str, Any]) -> None:
             resource.setrlimit(which, (value, value))
 
 
+def open_door(door: int, port: int) -> None:
+    """Hands a listener in the jail's own network to the host, which answers there: the way to the Hub (`egress.py`)."""
+    import _socket as network  # the worker needs no more of it
+
+    listener = network.socket(network.AF_INET, network.SOCK_STREAM)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(128)
+    host = network.socket(network.AF_UNIX, network.SOCK_STREAM, 0, fileno=door)
+    number = listener.fileno().to_bytes(4, sys.byteorder)
+    host.sendmsg([b"!"], [(network.SOL_SOCKET, network.SCM_RIGHTS, number)])
+    host.close()
+    listener.close()
+
+
 def main() -> None:
     global _signal, _SIGINT, _pthread_kill, _main_thread, _stdout, _stderr, _home
     import _signal as signal  # ty: ignore[import-not-found] - not the Python module around it: code may break that
     import fcntl
     import threading  # here, so that it takes this thread for the main one
 
-    config = from_line(sys.argv[3].encode())
+    config = from_line(sys.argv[-1].encode())
     high = fcntl.F_DUPFD_CLOEXEC
     requests, replies, capture = (fcntl.fcntl(number, high, 200) for number in (0, 1, 2))
     nothing = os.open("/dev/null", os.O_RDONLY)
@@ -499,8 +585,13 @@ def main() -> None:
     _signal, _SIGINT = signal.signal, signal.SIGINT
     _pthread_kill, _main_thread = signal.pthread_kill, threading.get_ident()
     limit(config)
+    os.environ.update(config.get("variables") or {})
+    if config.get("door"):
+        open_door(*config["door"])
     _home = config["cwd"]
     os.chdir(_home)
+    if config.get("packages"):
+        sys.path.append(config["packages"])  # after the host's own, which it is not to stand in front of
     if _home not in sys.path:
         sys.path.append(_home)  # last: a json.py in the workspace is not Python's json
     sys.argv = [""]
@@ -510,10 +601,17 @@ def main() -> None:
     worker = Worker(requests, replies, capture, no_input)
     sys.modules["__main__"] = worker.module
     worker.names["__builtins__"] = builtins
+    worker.packages = config.get("packages") or ""
+    if worker.packages and os.listdir(worker.packages):  # noqa: PTH208 - no pathlib in here
+        worker.see_packages()
+    if folder := config.get("snapshots"):
+        own = {"display": worker.names["display"]}
+        worker.snapshots = Snapshots(folder, worker.names, lambda: own | worker.stubs, config["memory"])
+    pipes = [requests, replies]
 
     def in_child() -> None:  # a forked child has no business on the host's pipe
-        os.close(requests)
-        os.close(replies)
+        while pipes:  # its own children have nothing to close any more
+            os.close(pipes.pop())
 
     os.register_at_fork(after_in_child=in_child)
     worker.serve()

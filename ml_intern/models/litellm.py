@@ -25,6 +25,7 @@ from smolagents.models import (
 from smolagents.tools import Tool
 
 from ..errors import ModelFailed
+from .cache_marks import marked, takes_marks
 from .endpoint import LOCAL_SERVERS, Endpoint
 from .failures import explain, pause
 from .messages import MessagePreparer
@@ -178,6 +179,16 @@ class EndpointModel(LiteLLMModel):
             return None
         return prompt + answer
 
+    def window(self) -> int | None:
+        """Tokens that the model can read by litellm's table; `None` for a local server's or a model that it does not know."""
+        name = str(self.model_id)
+        if name.partition("/")[0] in {server.litellm for server in LOCAL_SERVERS}:
+            return None  # it reads as much as it was started with
+        table = self.client.model_cost
+        known = table.get(name) or table.get(name.partition("/")[2]) or {}
+        found = known.get("max_input_tokens")
+        return found if isinstance(found, int) and found > 0 else None
+
     def _prepare_completion_kwargs(
         self, messages: list[ChatMessage | dict], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
@@ -186,7 +197,8 @@ class EndpointModel(LiteLLMModel):
         if not plain or kwargs.get("custom_role_conversions") or "flatten_messages_as_text" in kwargs:
             return super()._prepare_completion_kwargs(messages, *args, **kwargs)
         request = super()._prepare_completion_kwargs([], *args, **kwargs)
-        return {**request, "messages": self._prepared(cast("list[ChatMessage]", messages))}
+        prepared = self._prepared(cast("list[ChatMessage]", messages))
+        return {**request, "messages": marked(prepared) if takes_marks(str(self.model_id)) else prepared}
 
     def _prepared(self, messages: list[ChatMessage]) -> list[dict[str, Any]]:
         """The messages for the API. What tells conversations apart is their first message, which each holds on to."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ml_intern.testing.arxiv import LocalArxiv
+    from ml_intern.testing.e2b import LocalE2B
     from ml_intern.testing.hub import LocalHub
     from ml_intern.testing.llm import Cut, Fail, LocalLLM, Reply, ToolCall, mailbox, recorded, scripted
     from ml_intern.testing.models import ReplayedModel, ScriptedModel, UnconsumedScript, UnexpectedModelCall
@@ -21,6 +22,7 @@ __all__ = [
     "Cut",
     "Fail",
     "LocalArxiv",
+    "LocalE2B",
     "LocalHub",
     "LocalLLM",
     "ReplayedModel",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "arxiv": ("LocalArxiv",),
+    "e2b": ("LocalE2B",),
     "hub": ("LocalHub",),
     "llm": ("Cut", "Fail", "LocalLLM", "Reply", "ToolCall", "mailbox", "recorded", "scripted"),
     "models": ("ReplayedModel", "ScriptedModel", "UnconsumedScript", "UnexpectedModelCall"),

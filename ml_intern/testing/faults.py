@@ -56,6 +56,10 @@ class Failure:
         return True
 
 
+class HangUp(Exception):
+    """Raised by an app that drops the connection, in the middle of an answer or before one."""
+
+
 class Exchange:
     """One request, and what becomes of it."""
 
@@ -86,7 +90,11 @@ class Exchange:
             await Request(self._scope, self._receive).body()
             await self._say(Response(failure.body, failure.status, failure.headers))
         else:
-            await app(self._scope, self._receive, self._hold_errors)
+            try:
+                await app(self._scope, self._receive, self._hold_errors)
+            except HangUp:
+                await self._hang_up(record=not self._started)
+                return
             for message in self._held:
                 await self._forward(message)
 

@@ -90,7 +90,7 @@ def read_turns(trace: Path) -> list[Turn]:
     asked: set[str] = set()
     for row in rows:
         message = row.get("message")
-        if not isinstance(message, dict) or row.get("isSidechain") or row.get("isMeta"):
+        if not isinstance(message, dict) or any(row.get(key) for key in ("isSidechain", "isMeta", "isCompactSummary")):
             continue
         if row["type"] == "assistant" and (message.get("usage") or "planning" in str(row.get("stepKind"))):
             turns.append(_turn(row, message))

@@ -2,7 +2,7 @@
 
 from .journal import Journal
 from .read import last_end, note_of, read_rows
-from .recorder import TraceRecorder
+from .recorder import TraceRecorder, compaction_of
 from .share import share
 
-__all__ = ["Journal", "TraceRecorder", "last_end", "note_of", "read_rows", "share"]
+__all__ = ["Journal", "TraceRecorder", "compaction_of", "last_end", "note_of", "read_rows", "share"]

@@ -66,11 +66,12 @@ class Journal:
         self._size = os.fstat(self._file).st_size
         self._synced = self._size
 
-    def append(self, row: Row) -> str:
+    def append(self, row: Row, begins: bool = False) -> str:
         """Writes one row of the conversation, which follows the one before it.
 
         Args:
             row (`Row`): Without the envelope, which is added; masked before it is written.
+            begins (`bool`, defaults to `False`): The row has no parent, and names the one before it as its logical one.
 
         Returns:
             `str`: The row's `uuid`.
@@ -79,7 +80,8 @@ class Journal:
         with self._lock:
             identifier = rows.new_id()
             envelope: Row = {
-                "parentUuid": self._parent,
+                "parentUuid": None if begins else self._parent,
+                **({"logicalParentUuid": self._parent} if begins else {}),
                 "isSidechain": False,
                 "userType": "external",
                 "cwd": self.cwd,
@@ -110,6 +112,16 @@ class Journal:
         """An answer of the model."""
         message = rows.assistant_message(content, model, stop, usage)
         return self.append({"type": "assistant", "message": message, **plain(extra)})
+
+    def compacted(self, text: str, metadata: dict[str, Any]) -> str:
+        """The boundary that readers know, and the text that stands in place of what was before it."""
+        metadata = plain(metadata)
+        said = {"content": "Conversation compacted", "level": "info", "isMeta": False, "compactMetadata": metadata}
+        self.append({"type": "system", "subtype": "compact_boundary", **said}, begins=True)
+        message = rows.user_message(text)
+        return self.append(
+            {"type": "user", "isCompactSummary": True, "isVisibleInTranscriptOnly": True, "message": message}
+        )
 
     def call(self, call_id: str, tool: str, arguments: dict[str, Any], model: str, **extra: Any) -> str:
         """A call that is about to be made by the code of a step."""

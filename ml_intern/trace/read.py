@@ -36,6 +36,11 @@ class Ended:
     reason: str
 
 
+def of_compaction(row: Row) -> bool:
+    """Whether a row is part of a compaction, which is no part of a turn."""
+    return row.get("isCompactSummary") is True or row.get("stepKind") == "compaction"
+
+
 def last_end(path: Path) -> Ended | None:
     """The last end on record, `None` while a turn is open (or was cut off)."""
     end = None
@@ -43,6 +48,6 @@ def last_end(path: Path) -> Ended | None:
         note = note_of(row)
         if note is not None and note.get("kind") == "end":
             end = Ended(str(note.get("state", "")), str(note.get("reason", "")))
-        elif row["type"] in ("user", "assistant"):
+        elif row["type"] in ("user", "assistant") and not of_compaction(row):
             end = None
     return end

@@ -8,9 +8,36 @@ from smolagents.memory import ActionStep, PlanningStep, TaskStep
 
 from ..events import ApprovalAnswer, ApprovalRequest, Outcome
 from ..plain import as_text, plain
-from ..steps import ModelStep, Observer, ToolCallStep, ToolResultStep
+from ..steps import CompactionStep, ModelStep, Observer, ToolCallStep, ToolResultStep
 from . import rows
 from .journal import Journal
+
+CONTINUED = "This session is being continued from a previous conversation that ran out of context."
+"""What readers of the format know a summary by."""
+_FIELDS = (
+    "trigger", "rung", "at", "limit", "start", "masked", "cut", "lead", "reminder", "summary", "handles", "before", "after",
+    "input_tokens", "output_tokens", "cached_tokens", "cost_usd", "seconds",
+)  # fmt: skip
+
+
+def compaction_fields(step: CompactionStep) -> dict[str, Any]:
+    """What a row says of a compaction: all that rendering needs to know of it, and what it took."""
+    fields = {name: getattr(step, name) for name in _FIELDS if name != "trigger"}
+    return {**fields, "reason": step.trigger, "postTokens": step.after}
+
+
+def compaction_of(row: rows.Row) -> CompactionStep | None:
+    """The compaction or the masking batch that a row is about; `None` for other rows."""
+    if row.get("subtype") == "compact_boundary":
+        data = row.get("compactMetadata")
+    elif row["type"] == "progress" and isinstance(row.get("data"), dict) and row["data"].get("kind") == "masked":
+        data = row["data"]
+    else:
+        return None
+    if not isinstance(data, dict) or "rung" not in data:
+        return None  # another program's
+    fields = {name: data[name] for name in _FIELDS if name in data and name != "trigger"}
+    return CompactionStep(trigger=str(data.get("reason", "fill")), **fields)
 
 
 class TraceRecorder(Observer):
@@ -73,6 +100,22 @@ class TraceRecorder(Observer):
         self.journal.result(
             step.call_id, text, error=failed, step=step.action, seconds=round(step.seconds, 4), denied=step.denied
         )
+
+    def compacted(self, step: CompactionStep) -> None:
+        fields = compaction_fields(step)
+        if step.only_masks:
+            self.journal.note("masked", **fields)
+            return
+        if step.said:
+            usage = rows.usage_of(step.input_tokens, step.output_tokens, step.cached_tokens)
+            content = [rows.text_block(step.said)]
+            self.journal.answer(
+                content, self.model, usage, stepKind="compaction", modelOutput=step.said, costUsd=step.cost_usd
+            )
+        trigger = "manual" if step.trigger == "asked" else "auto"
+        text = "\n\n".join(filter(None, [step.lead, step.reminder]))
+        self.journal.compacted(f"{CONTINUED}\n\n{text}", {"trigger": trigger, "preTokens": step.before, **fields})
+        self.journal.sync()
 
     def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
         files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in request.files]

@@ -5,9 +5,14 @@ import random
 from smolagents.memory import ActionStep, AgentMemory, TaskStep, ToolCall
 from smolagents.monitoring import Timing
 
-from ml_intern.context import Renderer
+from ml_intern.context import Renderer as ContextRenderer
+from ml_intern.context.decide import Limits
 from ml_intern.context.render import step_messages
 from ml_intern.steps import TrackedActionStep
+
+
+def Renderer() -> ContextRenderer:
+    return ContextRenderer(Limits.of(170_000), lambda text: "artifact:0123456789abcdef")
 
 
 def action(number: int, kind: type[ActionStep] = TrackedActionStep) -> ActionStep:

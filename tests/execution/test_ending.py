@@ -45,15 +45,14 @@ def test_an_interrupt_ends_code_that_waits_and_keeps_the_state(make, wait: str) 
 
 def test_an_interrupt_that_is_ignored_kills_after_the_grace(make) -> None:
     executor = make()
-    executor("kept = 1")
     executor.send_variables({"sent": 2})
-    interrupt_after(executor, 0.2)
+    interrupt_after(executor, 0.5)
     began = time.monotonic()
     with pytest.raises(CodeInterrupted, match="variables are gone") as caught:
         executor(
-            "import time\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except KeyboardInterrupt: pass"
+            "import time\nkept = 1\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except KeyboardInterrupt: pass"
         )
-    assert 2.5 < time.monotonic() - began < 6
+    assert 3 < time.monotonic() - began < 6.5
     assert caught.value.state_lost is True
     assert executor("sent").output == 2
     with pytest.raises(InterpreterError, match="'kept' is not defined"):
@@ -81,13 +80,18 @@ def test_an_interrupt_comes_through_however_early_and_not_too_late(make) -> None
 
 def test_waiting_host_calls_find_out(make) -> None:
     executor = make()
-    found: list[bool] = []
-    executor.send_tools({"ask": lambda: found.append(executor.cancelled.wait(10))})
-    interrupt_after(executor, 0.2)
+    asked, found = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        if executor.cancelled.wait(10):
+            found.set()
+
+    executor.send_tools({"ask": ask})
+    threading.Thread(target=lambda: asked.wait(20) and executor.interrupt()).start()
     with pytest.raises(CodeInterrupted):
         executor("ask()")
-    time.sleep(0.1)
-    assert found == [True]
+    assert found.wait(5)
     assert executor.cancelled.is_set()
     executor("1")
     assert not executor.cancelled.is_set()
@@ -100,7 +104,7 @@ def test_time_limit(make) -> None:
     ):
         executor("import time\nkept = 1\ntime.sleep(1000)")
     assert executor("kept").output == 1
-    with pytest.raises(WorkerLost, match=r"exceeded.*killed.*variables are gone"):
+    with pytest.raises(WorkerLost, match=r"exceeded.*killed.*variables (are gone|come back)"):
         executor("sum(range(10**12))")
     assert executor("1").output == 1
 
@@ -156,8 +160,8 @@ def test_death_between_actions_is_told_with_the_next(make) -> None:
     output = executor("1")
     assert output.output == 1
     assert "ended after the last action: it exited with status 5" in output.logs
-    assert "variables are gone" in output.logs
-    assert executor("2").logs == ""
+    assert "Variables are back" in output.logs
+    assert executor("kept").logs == ""
 
 
 def test_300_mb_of_output_in_constant_memory(make) -> None:
@@ -244,13 +248,13 @@ def test_nothing_outlives_the_host(jail: Jail, death: signal.Signals, tmp_path: 
 def test_ctrl_c_in_the_host_stops_the_action_in_order(make) -> None:
     executor = make()
     for code, kept in (("time.sleep(100)", True), ("sum(range(10**12))", False)):
-        executor("import time\nkept = 1")
+        executor(f"import time\nkept = {kept}")
         threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             executor(code)
-        output = executor("'kept' in globals()")
-        assert output.output is kept
-        assert ("variables are gone" in output.logs) is not kept
+        output = executor("kept")
+        assert output.output is True  # the second was not saved yet: what is back is the first, and that is said
+        assert ("as an earlier action left them" in output.logs) is not kept
 
 
 def test_starting_from_several_threads_starts_one(make) -> None:
