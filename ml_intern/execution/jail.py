@@ -55,7 +55,7 @@ Fix one of these:
 /etc/apparmor.d/bwrap-userns-restrict
 - in a container: on Linux 6.12 or newer Landlock works as it is, unless a filter hides it; else start the container
   with: docker run --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined ...
-- macOS, Windows: use E2B (export E2B_API_KEY=...), or run in a Linux container.
+- macOS, Windows: use E2B (E2B_API_KEY=... and --executor e2b), or run in a Linux container.
 Last resort, only in a machine that you can throw away: unsafe_local=True."""
 
 
