@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from context.prefix import prefix_holds, pytest_configure  # noqa: F401 - what was sent stays sent, in every test
 
 # The official client reads this once, when it is imported: no test may reach the real Hub, or wait for it.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"

@@ -93,7 +93,9 @@ def jail() -> Finding:
     except JailUnavailable as error:
         if not sys.platform.startswith("linux"):
             first = "There is no local jail on this system."
-            return Finding("jail", False, first, "Work in a Linux container, or with E2B: E2B_API_KEY=... and --executor e2b")
+            return Finding(
+                "jail", False, first, "Work in a Linux container, or with E2B: E2B_API_KEY=... and --executor e2b"
+            )
         first, _, rest = str(error).partition("\n")
         return Finding("jail", False, first, rest if shutil.which("bwrap") else f"{_install('bubblewrap')}\n{rest}")
     if kind == "landlock":
