@@ -92,7 +92,7 @@ class Egress:
 
     Example:
         ```py
-        index = Egress(hosts=["pypi.org", "files.pythonhosted.org"])  # exactly these, for a jail that runs pip
+        index = Egress(hosts=["index.example.org", "files.example.org"])  # exactly these, for a jail that runs pip
         ```
     """
 

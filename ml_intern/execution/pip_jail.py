@@ -40,13 +40,17 @@ CACHE = "/cache"
 LOG_BYTES = 8 << 20
 MERGE = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True, dirs_exist_ok=True)"
 RELEASE = ("os-release", "debian_version", "lsb-release")  # pip says in its requests what it runs on
-PYPI = "https://pypi.org/simple"
-FILES = {"pypi.org": "files.pythonhosted.org", "test.pypi.org": "test-files.pythonhosted.org",
-         "download.pytorch.org": "download-r2.pytorch.org"}  # fmt: skip
 PLACES = ("index-url", "extra-index-url", "find-links")
 KEPT = (*PLACES, "no-index", "constraint", "trusted-host", "cert", "default-timeout", "timeout", "pre")
 NO_NETWORK = ("NewConnectionError", "ProxyError", "ConnectTimeoutError", "Name or service not known", "NameResolutionError",
               "Network is unreachable", "ReadTimeoutError", "SSLError", "Connection refused")  # fmt: skip
+
+
+def known_indexes() -> tuple[str, dict[str, str]]:
+    """Where pip looks when nothing is configured, and the hosts that keep the files of the indexes it knows: its own word."""
+    from pip._internal.models.index import PyPI, TestPyPI
+
+    return PyPI.simple_url, {index.netloc: index.file_storage_domain for index in (PyPI, TestPyPI)}
 
 
 class PackageError(InternError):
@@ -86,7 +90,7 @@ class PipConfig:
         return cls(found)
 
     def places(self) -> list[str]:
-        named = [self.options.get("index-url", PYPI), *self.options.get("extra-index-url", "").split()]
+        named = [self.options.get("index-url", known_indexes()[0]), *self.options.get("extra-index-url", "").split()]
         if self.options.get("no-index", "").lower() in ("1", "true", "yes", "on", "y", "t"):
             named = []
         return [place for place in (*named, *self.options.get("find-links", "").split()) if place]
@@ -94,12 +98,13 @@ class PipConfig:
     def hosts(self) -> list[str]:
         """The hosts that packages come from, and go nowhere else."""
         found: list[str] = []
+        storage = known_indexes()[1]
         for place in self.places():
             parts = urlsplit(place)
             if parts.scheme in ("http", "https") and parts.hostname:
                 found.append(f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname)
-                if parts.hostname in FILES:
-                    found.append(FILES[parts.hostname])
+                if parts.hostname in storage:
+                    found.append(storage[parts.hostname])
         return found
 
     def local(self) -> list[Path]:

@@ -43,7 +43,7 @@ dataset_info:
 ---
 # ML Intern traces
 
-Sessions of [ML Intern](https://pypi.org/project/smolagents-ml-intern/), one Claude Code JSONL file each.
+Sessions of ML Intern (`pip install smolagents-ml-intern`), one Claude Code JSONL file each.
 """
 
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from pip._internal.models.index import PyPI
 from smolagents import ChatMessage
 from smolagents.local_python_executor import InterpreterError
 
@@ -277,13 +278,14 @@ def test_pip_is_configured_as_on_the_host(monkeypatch: pytest.MonkeyPatch, tmp_p
     wheels.mkdir()
     file = tmp_path / "pip.conf"
     file.write_text("[global]\nindex-url = https://user:word@index.example/simple\nextra-index-url =\n  http://other.example:8080/x\n"
-                    f"  file://{wheels}\ntimeout = 7\nuser = true\n[install]\nfind-links = https://pypi.org/some\n")  # fmt: skip
+                    f"  file://{wheels}\ntimeout = 7\nuser = true\n[install]\nfind-links = https://{PyPI.netloc}/some\n")  # fmt: skip
     for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
     monkeypatch.setenv("PIP_PRE", "1")
     config = PipConfig.of_host()
-    assert config.hosts() == ["index.example", "other.example:8080", "pypi.org", "files.pythonhosted.org"]
+    assert PyPI.netloc != PyPI.file_storage_domain
+    assert config.hosts() == ["index.example", "other.example:8080", PyPI.netloc, PyPI.file_storage_domain]
     assert wheels in config.local()
     assert "pre = 1" in config.text() and "user = true" not in config.text()
     monkeypatch.setenv("PIP_NO_INDEX", "true")
