@@ -36,3 +36,10 @@ class Denied(InternError, PermissionError):
 
 class JournalFailed(InternError):
     """The journal could not be written: nothing may take effect that is not on record."""
+
+
+class Parking(BaseException):
+    """A call stays open while its session gives up thread and jail: it is carried out when it has been approved.
+
+    No error of anybody's, so that nobody who handles errors stops it on its way out.
+    """

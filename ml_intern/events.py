@@ -23,6 +23,7 @@ class State(StrEnum):
     BUDGET = "budget"
     INTERRUPTED = "interrupted"
     DENIED = "denied"
+    STUCK = "stuck"
     ERROR = "error"
 
 
@@ -58,11 +59,21 @@ class FileDigest:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """Where a call sends something: a name (`"me/model"`, `"hf_jobs"`) and who can see it there (`private`, `public`, `""`)."""
+
+    name: str
+    visibility: str = ""
+
+
+@dataclass(frozen=True)
 class ApprovalRequest:
-    """A call that waits for a person.
+    """A call that waits for a person; of the tool `ask_user`: a question of the agent's.
 
     `arguments` are what the tool will get, masked; `preview` is what a person should read before answering (a card, a
-    diff), `files` what leaves the machine, `cost_usd` the estimate (`None`: unknown or free of charge).
+    diff), `files` what leaves the machine, `cost_usd` the estimate (`None`: unknown or free of charge), `left_usd` what is
+    left of the budget (`None`: no budget), `sources` the untrusted texts that the arguments repeat, `rule` the rule that
+    would allow this kind of call (`""`: none can), `agent` the sub-agent that asks (`""`: the session's own agent).
     """
 
     call_id: str
@@ -73,19 +84,41 @@ class ApprovalRequest:
     preview: str = ""
     files: tuple[FileDigest, ...] = ()
     cost_usd: float | None = None
+    left_usd: float | None = None
+    destination: Destination | None = None
+    sources: tuple[str, ...] = ()
+    rule: str = ""
+    agent: str = ""
+
+
+DECISIONS = ("approve", "edit", "reject", "stop")
+SCOPES = ("once", "session", "always")
 
 
 @dataclass(frozen=True)
 class ApprovalAnswer:
-    """A person's (or a rule's) word on one call: `approve`, `reject` (the model gets the reason) or `stop` (the turn ends)."""
+    """A person's (or a rule's) word on one call.
+
+    `decision` is `approve`, `edit` (`arguments` replace those of the same name, and the call is looked at again),
+    `reject` (the model gets the reason) or `stop` (the turn ends). `by` says who answered and from where. An approval of
+    `scope` `session` or `always` also allows calls of this kind from now on. `text` is the answer to a question of the
+    agent's (`ask_user`).
+    """
 
     decision: str
     reason: str = ""
     by: str = ""
+    arguments: dict[str, Any] | None = None
+    scope: str = "once"
+    text: str = ""
 
     def __post_init__(self) -> None:
-        if self.decision not in ("approve", "reject", "stop"):
-            raise ValueError(f"`decision` is approve, reject or stop, not {self.decision!r}.")
+        if self.decision not in DECISIONS:
+            raise ValueError(f"`decision` is one of {', '.join(DECISIONS)}, not {self.decision!r}.")
+        if self.scope not in SCOPES:
+            raise ValueError(f"`scope` is one of {', '.join(SCOPES)}, not {self.scope!r}.")
+        if (self.decision == "edit") != (self.arguments is not None):
+            raise ValueError("`arguments` belong to the decision edit, and to no other.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +255,81 @@ class Compacted(Event):
     cost_usd: float | None = None
     seconds: float = 0.0
     usage: Usage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steered(Event):
+    """Text that somebody sent to a running turn has reached the agent: the model reads it with the next step."""
+
+    text: str
+    by: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extended(Event):
+    """A turn may take `steps` steps in all from here on; `why` says who or what gave them."""
+
+    steps: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeChanged(Event):
+    """How calls are decided from here on: `ask`, `plan`, `auto` or `deny`."""
+
+    mode: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undone(Event):
+    """The last turn no longer stands in the conversation; files and what was published stay as they are."""
+
+    task: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parked(Event):
+    """The session waits for a person and has given up its thread and its jail; the answer wakes it."""
+
+    calls: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(Event):
+    """The session goes on from its trace at `step`; `lost` names what could not be brought back."""
+
+    step: int
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentStarted(Event):
+    """A sub-agent has been given a task; `agent` is its name below the session's own (`researcher/reader`)."""
+
+    agent: str
+    task: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentEnded(Event):
+    """A sub-agent has ended: its state, what it reported (shortened), what it cost."""
+
+    agent: str
+    state: str
+    report: str
+    steps: int
+    usage: Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRecorded(Event):
+    """A choice that the agent made, why, and from which sources."""
+
+    step: int
+    subject: str
+    choice: str
+    reason: str
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

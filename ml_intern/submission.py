@@ -48,11 +48,46 @@ class Compact:
 
 
 @dataclass(frozen=True)
+class Steer:
+    """Text for a turn that runs: the model reads it with its next step. A session that is idle takes it as its next task."""
+
+    session_id: str
+    text: str
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Extend:
+    """Let a session's turn take this much more."""
+
+    session_id: str
+    steps: int = 0
+    usd: float = 0.0
+    hours: float = 0.0
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class SetMode:
+    """Decide a session's calls by another mode from now on: `ask`, `plan`, `auto` or `deny`."""
+
+    session_id: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Take a session's last turn out of the conversation."""
+
+    session_id: str
+
+
+@dataclass(frozen=True)
 class Shutdown:
     """Stop taking operations."""
 
 
-Operation = UserInput | Approval | Interrupt | Compact | Shutdown
+Operation = UserInput | Approval | Interrupt | Compact | Steer | Extend | SetMode | Undo | Shutdown
 
 
 class SubmissionLoop:

@@ -45,8 +45,8 @@ def test_an_event_is_one_ascii_line_named_after_its_class() -> None:
     assert json.loads(line)["event"] == "tool_called" and json.loads(line)["arguments"]["wo"] == "Köln\u2028"
 
 
-def test_an_answer_is_one_of_three_words() -> None:
-    with pytest.raises(ValueError, match="approve, reject or stop"):
+def test_an_answer_is_one_of_four_words() -> None:
+    with pytest.raises(ValueError, match="approve, edit, reject, stop"):
         ApprovalAnswer("maybe")
 
 

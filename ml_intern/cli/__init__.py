@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): Words after the program's name; defaults to those of this process.
 
     Returns:
-        `int`: 0 success, 1 failure, 2 wrong usage, 3 budget or steps used up, 4 denied, 130 interrupted.
+        `int`: 0 success, 1 failure, 2 wrong usage, 3 budget or steps used up or no progress, 4 denied, 130 interrupted.
     """
     from .app import dispatch
 

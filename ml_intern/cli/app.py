@@ -36,8 +36,8 @@ Examples:
   cat task.md | {PROGRAM} - --json
 
 \b
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 budget or steps used up,
-4 denied, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 budget or steps used up or
+no progress, 4 denied, 130 interrupted.
 """
 
 Yes = Annotated[bool, typer.Option("--yes", help="Approve everything that is asked, unread.")]

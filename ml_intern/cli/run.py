@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from ..intern import MLIntern, Session
 
-EXIT = {State.SUCCESS: 0, State.ERROR: 1, State.MAX_STEPS: 3, State.BUDGET: 3, State.DENIED: 4, State.INTERRUPTED: 130}
+EXIT = {
+    State.SUCCESS: 0,
+    State.ERROR: 1,
+    State.MAX_STEPS: 3,
+    State.BUDGET: 3,
+    State.STUCK: 3,
+    State.DENIED: 4,
+    State.INTERRUPTED: 130,
+}
 
 YES = "--yes: everything this task asks for is approved, unread. It may publish, spend money and delete."
 UNSAFE = "--unsafe-local: there is no jail. The model's code runs as you, with your files, keys and network."
