@@ -44,8 +44,15 @@ def lose(executor: JailExecutor, code: str = "import os\nos._exit(1)") -> str:
 
 
 def files(executor: JailExecutor) -> dict[str, int]:
+    """What lies there once nothing changes any more: files of the snapshot before go after the new one stands."""
     assert executor._snapshots is not None
-    return {path.name: path.stat().st_ino for path in executor._snapshots.iterdir() if path.name != MANIFEST}
+    last: dict[str, int] | None = None
+    while True:
+        found = {entry.name: entry.inode() for entry in os.scandir(executor._snapshots) if entry.name != MANIFEST}
+        if found == last:
+            return found
+        last = found
+        time.sleep(0.1)
 
 
 BACK = {
