@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smolagents import CodeAgent, MultiStepAgent, PythonExecutor
+from smolagents import CodeAgent, PythonExecutor
 from smolagents.agents import (
     AGENT_REGISTRY,
     ActionOutput,
@@ -24,39 +23,41 @@ from smolagents.agents import (
     ToolCall,
     handle_agent_output_types,
 )
-from smolagents.memory import ActionStep, MemoryStep, TaskStep
-from smolagents.monitoring import LogLevel, Timing
-from smolagents.utils import truncate_content
+from smolagents.memory import ActionStep, MemoryStep, SystemPromptStep, TaskStep
+from smolagents.models import MessageRole
+from smolagents.monitoring import LogLevel, Timing, TokenUsage
 
 from .approval import ApprovalGate, ApprovalPolicy, Asker, ask_at_terminal
-from .budget import SpendLedger
+from .budget import BudgetUsedUp, Reservation, SpendLedger, StepBudget
 from .context import ArtifactStore, ContextManager, Overflow, Summary, overflow_of
+from .drop_in import KEPT_OUTPUT, imports_said, mend_imports, whole_output
+from .errors import Parking
 from .events import State
 from .execution import JailExecutor, JailRunner, Workspace
-from .models import call_usage
+from .metering import Purse
+from .repetition import RepetitionGuard
 from .router import ToolRouter
 from .secrets import Masker
-from .steps import CompactionStep, ModelStep, Observer, Observers, ToolCallStep, ToolResultStep, TrackedActionStep
-
-USEFUL_PACKAGES = (
-    "numpy", "scipy", "pandas", "pyarrow", "sklearn", "skops", "xgboost", "lightgbm", "torch", "torchvision", "transformers",
-    "datasets", "accelerate", "peft", "trl", "sentence_transformers", "safetensors", "evaluate", "matplotlib", "seaborn", "PIL",
-)  # fmt: skip
-"""Those of them that are installed are named in the prompt: a model that has to find out loses a step."""
-
-KEPT_OUTPUT = 8_000_000
-"""Characters of a step's output that are kept, in memory or on disk; what is shown of them is the context's matter."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended, and why where it was no success."""
-
-    state: State
-    reason: str = ""
+from .steps import (
+    CompactionStep,
+    ModelStep,
+    Observer,
+    Observers,
+    ToolCallStep,
+    ToolResultStep,
+    TrackedActionStep,
+)
+from .subagents import CALLING, SubAgent
+from .supervision import Ending, Supervised, Supervisor, ToolSpending
+from .tree import TreeMember
+from .untrusted import UntrustedText
 
 
-class InternAgent(CodeAgent):
+class LimitReached(AgentMaxStepsError):
+    """A run ended before its task was done: its money, its time or its steps are used up, or it made no progress."""
+
+
+class InternAgent(TreeMember, Supervised, CodeAgent):
     """A `CodeAgent` in every place where one goes, with three differences.
 
     Its code runs in real Python in a local jail (`executor_type="local"`); every call of a tool goes through a router that
@@ -70,7 +71,11 @@ class InternAgent(CodeAgent):
         on_approval (`Asker`, *optional*): Asks that person. Defaults to a question at the terminal; where there is none,
             such calls are refused.
         observers (`Iterable[Observer]`): Told of everything as it happens; a session's journal is one.
-        ledger (`SpendLedger`, *optional*): What the run may cost.
+        ledger (`SpendLedger`, *optional*): What the run may cost, its sub-agents included; of an agent that becomes a
+            sub-agent: what each of its tasks may cost.
+        budget (`StepBudget`, *optional*): How the steps of a run are given out. Defaults to `max_steps` of them at once.
+        guard (`RepetitionGuard`, *optional*): Sees the agent and its sub-agents go round in circles. Defaults to nobody.
+        share (`float`, defaults to 0.5): How much of what is left of the budget each task of a sub-agent may take.
         workspace (`Workspace`, *optional*): The folder that the code and the tools share. Defaults to a temporary one.
         masker (`Masker`, *optional*): Masks secrets in whatever the model or an observer sees.
         context (`ContextManager`, *optional*): What the model sees of a long conversation.
@@ -91,20 +96,42 @@ class InternAgent(CodeAgent):
         workspace: Workspace | None = None,
         masker: Masker | None = None,
         context: ContextManager | None = None,
+        budget: StepBudget | None = None,
+        guard: RepetitionGuard | None = None,
+        share: float = 0.5,
         **kwargs: Any,
     ) -> None:
         self.masker = masker or Masker()
         self.context = context or ContextManager(store=ArtifactStore(mask=self.masker.text))
-        self.context.tell, self.context.ask = self._fire, self._summarise
-        self.observer: Observer = Observers(observers)
+        self.context.tell, self.context.ask = self.fire, self._summarise
+        self.observer: Observers = Observers(observers)
         self.ledger = ledger or SpendLedger()
+        self.supervisor = Supervisor(
+            budget or StepBudget(), guard, self.ask_person, self.tell_extended, lambda: "plan" in self.tools
+        )
         self.ending: Ending | None = None
-        self.router = ToolRouter(self._fire, self.masker)
+        self._parked = False
+        self._summary: Summary | None = None
+        self.path, self.share = "", share
+        self.root: TreeMember = self
+        self.above: SubAgent | None = None
+        self.runs: dict[str, SubAgent] = {}
+        self.purse = Purse(
+            lambda: self.ledger, lambda: self.model, lambda: self.context.count(self.memory), self.stopped
+        )
+        self._spending = ToolSpending(lambda path: self.runs[path].ledger if path in self.runs else self.ledger)
+        self.router = ToolRouter(self.fire, self.masker)
         self.gate = ApprovalGate(
-            policy or ApprovalPolicy(), on_approval or ask_at_terminal, self.observer, self._stop_denied, self.masker
+            policy or ApprovalPolicy(),
+            on_approval or ask_at_terminal,
+            self.observer,
+            self.stop_denied,
+            self.masker,
+            left_usd=lambda: self.ledger.left_usd(),
         )
         self._workspace = workspace
         self._managed: dict[str, Any] = {}
+        self.below: dict[str, SubAgent] = {}
         self._runner = JailRunner()
         kind = kwargs.get("executor_type", "local") if kwargs.get("executor") is None else ""
         self._in_jail, self._shares_packages = kind in ("local", "e2b"), kind == "local"
@@ -122,48 +149,56 @@ class InternAgent(CodeAgent):
         self.router.update(tools)
 
     @property
-    def managed_agents(self) -> dict[str, Any]:
-        return self._managed
-
-    @managed_agents.setter
-    def managed_agents(self, agents: Mapping[str, Any]) -> None:
-        self._managed = {name: self.router.route(agent) for name, agent in agents.items()}
-        for agent in agents.values():
-            self._adopt(agent)
-
-    def _adopt(self, agent: MultiStepAgent) -> None:
-        """Puts a managed agent's tools behind this agent's gate and record, and those of its own managed agents."""
-        if isinstance(agent, InternAgent):
-            own, agent.router = agent.router, ToolRouter(self._fire, self.masker)
-            agent.router.find_workspace, agent.router.find_runner = own.find_workspace, own.find_runner
-            agent.tools = dict(own)
-        else:
-            router = ToolRouter(self._fire, self.masker)
-            router.update(agent.tools)
-            agent.tools = router  # ty: ignore[invalid-assignment]  # smolagents takes any mapping there
-        for managed in agent.managed_agents.values():
-            self._adopt(managed)
+    def untrusted(self) -> UntrustedText:
+        """What tools brought in from outside: one for the whole tree."""
+        return self.router.untrusted
 
     def _setup_step_callbacks(self, step_callbacks: Any) -> None:
         super()._setup_step_callbacks(None)
-        self.step_callbacks.register(ToolCallStep, self.observer.calling)
-        self.step_callbacks.register(ToolCallStep, self.gate)
+        for callback in (self._calling, self.gate, self._spending.calling):
+            self.step_callbacks.register(ToolCallStep, callback)
         by_class = step_callbacks if isinstance(step_callbacks, dict) else {ActionStep: step_callbacks or []}
         for step_class, callbacks in by_class.items():
             for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
                 self.step_callbacks.register(step_class, callback)
         for step_class, callback in (
-            (ToolResultStep, self.observer.called),
-            (ToolResultStep, self.context.called),
+            (ToolResultStep, self._spending.called),
+            (ToolResultStep, self._called),
             (CompactionStep, self.observer.compacted),
             (ModelStep, self.observer.answered),
             (PlanningStep, self.observer.planned),
             (ActionStep, self.observer.finished),
+            (ActionStep, self.supervisor.finished),
         ):
             self.step_callbacks.register(step_class, callback)
 
-    def _fire(self, step: MemoryStep) -> None:
+    def fire(self, step: MemoryStep) -> None:
+        """Tells all callbacks of a step; one of them may refuse it."""
         self.step_callbacks.callback(step, agent=self)
+
+    def _calling(self, step: ToolCallStep) -> None:
+        CALLING.set(step)
+        run = self.runs.get(step.agent)  # none where a sub-agent is used by another program's agent as well
+        if run is not None:
+            run.calling(step)
+            return
+        self.observer.calling(step)
+        self.note_call(step)
+
+    def _called(self, step: ToolResultStep) -> None:
+        run = self.runs.get(step.agent)
+        if run is not None:
+            run.called(step)
+            return
+        self.observer.called(step)
+        self.note_result(step)
+
+    def note_call(self, step: ToolCallStep) -> None:
+        self.supervisor.note_call(step)
+
+    def note_result(self, step: ToolResultStep) -> None:
+        self.supervisor.note_result(step)
+        self.context.called(step)
 
     # Where the code runs.
 
@@ -188,39 +223,32 @@ class InternAgent(CodeAgent):
 
     def initialize_system_prompt(self) -> str:
         prompt = super().initialize_system_prompt()
-        if self._in_jail:  # real Python: whatever is installed imports
-            listed, there = str(self.authorized_imports), [name for name in USEFUL_PACKAGES if find_spec(name)]
-            named = f" ({', '.join(there)})" if self._shares_packages else ""
-            prompt = prompt.replace(
-                listed, f"whatever is installed{named} and all of Python's own modules, such as {listed}"
-            )
-        return prompt
+        return imports_said(prompt, str(self.authorized_imports), self._shares_packages) if self._in_jail else prompt
 
     # The loop.
 
     def _run_stream(self, task: str, max_steps: int, images: list[Any] | None = None) -> Generator[Any]:
-        self.step_number, self.ending, answer = 1, None, None
-        if self.context.tool.name not in self.tools:  # what is shown in part says how to read the rest
-            reading = {self.context.tool.name: self.router.route(self.context.tool)}
-            self.python_executor.send_tools({**self.tools, **self.managed_agents, **reading})
+        task = self.task = self.masker.text(task)
+        self.supervisor.begin(max_steps, task)
         if self.memory.steps and isinstance(self.memory.steps[-1], TaskStep):
+            self.memory.steps[-1].task = task
             self.observer.task(self.memory.steps[-1], sorted(self.state))
+        yield from self._steps_from(1, task, images)
+
+    def _steps_from(self, number: int, task: str, images: list[Any] | None) -> Generator[Any]:
+        self.step_number, self.ending, answer = number, None, None
+        self._send_reading_tool()
         while self.ending is None:
-            if self.interrupt_switch:
-                self.ending = Ending(State.INTERRUPTED)
-                raise AgentError("Agent interrupted.", self.logger)
-            if self.step_number > max_steps or (spent := self.ledger.exceeded()):
-                self.ending = (
-                    Ending(State.MAX_STEPS, f"{max_steps} steps")
-                    if self.step_number > max_steps
-                    else Ending(State.BUDGET, spent)
-                )
+            self.ending = self.look_round()
+            if self.ending is None:
+                self._make_room()
+                if self.planning_interval is not None and (self.step_number - 1) % self.planning_interval == 0:
+                    yield from self._planning(task)
+                self.ending = self._without_money()
+            if self.ending is not None:
                 answer = self._wrap_up(task)
                 yield self.memory.steps[-1]
                 break
-            self._make_room()
-            if self.planning_interval is not None and (self.step_number - 1) % self.planning_interval == 0:
-                yield from self._planning(task)
             step = TrackedActionStep(
                 step_number=self.step_number, timing=Timing(start_time=time.time()), observations_images=images
             )
@@ -237,9 +265,9 @@ class InternAgent(CodeAgent):
                 failure = error
             except AgentError as error:
                 step.error = self._masked(error)
-            self._finalize_step(step)
-            self.memory.steps.append(step)
-            step.model_input_messages = None  # every step would keep a copy of the whole prompt
+            if self._parked:
+                raise Parking
+            self.take_in(step)
             yield step
             self.step_number += 1
             if failure is not None:
@@ -251,7 +279,53 @@ class InternAgent(CodeAgent):
         self._finalize_step(final)
         yield final
 
+    def take_in(self, step: ActionStep) -> None:
+        """A step is over: told, and part of the conversation."""
+        self._finalize_step(step)
+        self.memory.steps.append(step)
+        step.model_input_messages = None  # every step would keep a copy of the whole prompt
+        if step.observations:
+            own = [self.task, step.model_output, step.code_action]
+            self.router.untrusted.add_printed(
+                f"what the code of step {step.step_number} printed", step.observations, own
+            )
+
+    def continue_run(self, max_steps: int | None = None) -> Any:
+        """Goes on with the conversation as it is, without a new task: after a restart, or after more steps were given.
+
+        Args:
+            max_steps (`int`, *optional*): Steps in all of the turn that is gone on with. Defaults to the agent's own.
+
+        Returns:
+            The final answer, as `run` returns it. How it ended stands in `ending`.
+        """
+        steps = self.memory.steps
+        since = max((index for index, step in enumerate(steps) if isinstance(step, TaskStep)), default=0)
+        turn = steps[since:]
+        task = self.task = turn[0].task if turn and isinstance(turn[0], TaskStep) else self.task or ""
+        images = turn[0].task_images if turn and isinstance(turn[0], TaskStep) else None
+        number = 1 + max((step.step_number for step in turn if isinstance(step, ActionStep)), default=0)
+        self.interrupt_switch = False
+        self.memory.system_prompt = SystemPromptStep(system_prompt=self.system_prompt)
+        self.python_executor.send_variables(variables=self.state)
+        self.python_executor.send_tools({**self.tools, **self.managed_agents})
+        self.supervisor.begin(max_steps or self.max_steps, task, number, turn)
+        return list(self._steps_from(number, task, images))[-1].output
+
+    def _send_reading_tool(self) -> None:
+        if self.context.tool.name not in self.tools:  # what is shown in part says how to read the rest
+            reading = {self.context.tool.name: self.router.route(self.context.tool)}
+            self.python_executor.send_tools({**self.tools, **self.managed_agents, **reading})
+
+    def _without_money(self) -> Ending | None:
+        why = self.purse.reserve_step()
+        return Ending(State.BUDGET, why) if why else None
+
     def _planning(self, task: str) -> Generator[Any]:
+        try:
+            reserved = self.purse.reserve("a plan")
+        except BudgetUsedUp:
+            return  # the step after it will not fit either, and says so
         started, step = time.time(), None
         for element in self._generate_planning_step(
             self.context.shortened(task), is_first_step=len(self.memory.steps) == 1, step=self.step_number
@@ -259,9 +333,11 @@ class InternAgent(CodeAgent):
             yield element
             step = element
         assert isinstance(step, PlanningStep)
-        used = call_usage(self.model, step.token_usage, step.model_output_message)
-        self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        used, _ = self.purse.settle(reserved, step.token_usage, step.model_output_message)
+        self.observer.paid(used.cost_usd)
         step.timing = Timing(start_time=started, end_time=time.time())
+        step.plan = self.masker.text(step.plan)
+        step.model_output_message.content = self.masker.data(step.model_output_message.content)
         self._finalize_step(step)
         self.memory.steps.append(step)
 
@@ -271,13 +347,23 @@ class InternAgent(CodeAgent):
             yield from self._step_stream(step)
         except AgentGenerationError as error:
             overflow = overflow_of(error.__cause__)
-            if overflow is None or not self._make_room(overflow):
+            if overflow is None or not self._make_room(overflow) or self._without_money():
                 raise
             yield from self._step_stream(step)
 
     def _make_room(self, overflow: Overflow | None = None) -> bool:
         """Compacts where that is due; a model is asked for a summary only while there is money for it."""
-        return bool(self.context.make_room(self.memory, self.model, overflow, may_ask=self.ending is None))
+        return (
+            self._compacted(self.context.make_room(self.memory, self.model, overflow, self.ending is None)) is not None
+        )
+
+    def _compacted(self, step: CompactionStep | None) -> CompactionStep | None:
+        """A summary that made the conversation no shorter is not used: what it took is on record all the same."""
+        summary, self._summary = self._summary, None
+        if step is None and summary is not None:
+            tokens = (summary.input_tokens, summary.output_tokens, summary.cached_tokens)
+            self.observer.unused(*tokens, summary.cost_usd)
+        return step
 
     def compact(self, focus: str = "") -> CompactionStep | None:
         """Compacts now, whatever the fill. For an agent that is not running; see [`ContextManager.request`].
@@ -289,34 +375,43 @@ class InternAgent(CodeAgent):
             `CompactionStep` or `None`: `None` where there was nothing to compact.
         """
         self.context.request(focus)
-        return self.context.make_room(self.memory, self.model)
+        return self._compacted(self.context.make_room(self.memory, self.model))
 
     def _summarise(self, messages: list[ChatMessage]) -> Summary:
         self.observer.compacting()
         try:
+            reserved = self.purse.reserve("a summary")
+        except BudgetUsedUp:
+            return Summary()
+        try:
             message = self.model.generate(messages)
         except Exception as error:  # noqa: BLE001 - any model's own error: the conversation goes on with a mechanical summary
+            reserved.release()
             self.logger.log(f"No summary from the model: {error}", level=LogLevel.INFO)
             return Summary()
-        used = call_usage(self.model, message.token_usage, message)
-        spent = self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        used, spent = self.purse.settle(reserved, message.token_usage, message)
         said = message.content if isinstance(message.content, str) else ""
-        return Summary(
-            self.masker.text(said), used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd, spent
-        )
+        self.router.untrusted.add_printed("a summary of what was read", said)
+        tokens = (used.input_tokens, used.output_tokens, used.cached_tokens)
+        self._summary = Summary(self.masker.text(said), *tokens, used.cost_usd, spent)
+        return self._summary
 
     def _step_stream(self, memory_step: ActionStep) -> Generator[Any]:
+        reserved = self.purse.take_step()
         with contextlib.ExitStack() as acting:
+            acting.callback(reserved.release)  # where it was not settled: the model did not answer
             try:
                 for output in super()._step_stream(memory_step):
                     if isinstance(output, ToolCall):  # the code has been parsed and has not run yet
-                        self._answered(memory_step)
+                        self._answered(memory_step, reserved)
+                        output.arguments = memory_step.code_action
                         acting.enter_context(self.router.acting(memory_step.step_number))
+                        acting.callback(self.interrupt_below)  # whoever still works for code that has ended
                     elif isinstance(output, ActionOutput):
-                        memory_step.observations = _whole(memory_step.observations, output.output)
+                        memory_step.observations = whole_output(memory_step.observations, output.output)
                     yield output
             except AgentParsingError:
-                self._answered(memory_step)
+                self._answered(memory_step, reserved)
                 raise
             finally:
                 if memory_step.observations:
@@ -325,14 +420,14 @@ class InternAgent(CodeAgent):
                     shown = [*(memory_step.observations_images or []), *self.python_executor.images]
                     memory_step.observations_images, self.python_executor.images = shown, []
 
-    def _answered(self, step: ActionStep) -> None:
+    def _answered(self, step: ActionStep, reserved: Reservation) -> None:
         """Counts what the answer took and puts it on record, before its code runs."""
-        used = call_usage(self.model, step.token_usage, step.model_output_message)
+        used, spent = self.purse.settle(reserved, step.token_usage, step.model_output_message)
         self.context.measured(used.input_tokens)
-        spent = self.ledger.record(used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        self._hide_secrets(step)
         words = step.model_output if isinstance(step.model_output, str) else ""
         thought = words.split(self.code_block_tags[0])[0].strip() if step.code_action is not None else words
-        self._fire(
+        self.fire(
             ModelStep(
                 step,
                 thought,
@@ -345,6 +440,16 @@ class InternAgent(CodeAgent):
             )
         )
 
+    def _hide_secrets(self, step: ActionStep) -> None:
+        """What the model itself said of a secret is not said to it again, or to another one; its code runs as it is."""
+        said, code = step.model_output, step.code_action
+        if isinstance(said, str) and (masked := self.masker.text(said)) != said:
+            step.model_output = masked
+            if step.model_output_message is not None:
+                step.model_output_message = replace(step.model_output_message, content=masked, raw=None)
+        if code is not None and (masked := self.masker.text(code)) != code:
+            step.code_action = masked
+
     def _accepted(self, answer: Any) -> Any:
         self.logger.log(f"Final answer: {answer}", level=LogLevel.INFO)
         if self.final_answer_checks:
@@ -352,17 +457,15 @@ class InternAgent(CodeAgent):
         return answer
 
     def _wrap_up(self, task: str) -> Any:
-        """The model's last word when steps or money are used up."""
+        """The model's last word when steps, time or money are used up; without a model where it is the money."""
         assert self.ending is not None
-        started = time.time()
+        started, ending = time.time(), self.ending
         self._make_room()
-        message: ChatMessage = self.provide_final_answer(self.context.shortened(task))
-        said = (
-            "Reached max steps." if self.ending.state is State.MAX_STEPS else f"Budget used up: {self.ending.reason}."
-        )
+        said = "Reached max steps." if ending.state is State.MAX_STEPS else f"{CAUSES[ending.state]}: {ending.reason}."
+        message = self._last_word(task)
         step = TrackedActionStep(
             step_number=self.step_number,
-            error=(AgentMaxStepsError if self.ending.state is State.MAX_STEPS else AgentError)(said, self.logger),
+            error=(AgentMaxStepsError if ending.state is State.MAX_STEPS else LimitReached)(said, self.logger),
             timing=Timing(start_time=started, end_time=time.time()),
             token_usage=message.token_usage,
         )
@@ -371,27 +474,49 @@ class InternAgent(CodeAgent):
         self.memory.steps.append(step)
         return message.content
 
+    def _last_word(self, task: str) -> ChatMessage:
+        try:
+            reserved = self.purse.reserve("a last word")
+        except BudgetUsedUp as error:
+            said = f"The work had to end before its task was done: {error}"
+            return ChatMessage(MessageRole.ASSISTANT, said, token_usage=TokenUsage(0, 0))
+        message: ChatMessage = self.provide_final_answer(self.context.shortened(task))
+        used, _ = self.purse.settle(reserved, message.token_usage, message)
+        self.observer.paid(used.cost_usd)
+        return message
+
     def write_memory_to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return self.context.render_for_plan(self.memory) if summary_mode else self.context.render(self.memory)
 
     # Stopping.
 
+    def park(self) -> None:
+        """Ends the jail in the middle of an action whose call stays open: the run raises [`Parking`]. From any thread."""
+        self._parked = True
+        self.interrupt_below()
+        if isinstance(self.python_executor, JailExecutor):
+            self.python_executor.settle(waiting=True)
+            self.python_executor.cleanup()
+
     def interrupt(self) -> None:
-        """Stops the run: running code and tools now, the loop before its next step."""
+        """Stops the run: running code and tools now, sub-agents as well, the loop before its next step."""
         super().interrupt()
         if isinstance(self.python_executor, JailExecutor):
             self.python_executor.interrupt()
         self._runner.interrupt()
+        self.interrupt_below()
 
     def cleanup(self) -> None:
         """Ends the jails or sandboxes that code ran in."""
         super().cleanup()
         self._runner.close()
 
-    def _stop_denied(self, reason: str) -> None:
+    def stop_denied(self, reason: str) -> None:
+        """A person said stop: the turn ends as denied."""
         self.ending = Ending(State.DENIED, reason)
         if isinstance(self.python_executor, JailExecutor):
             self.python_executor.interrupt()
+        self.interrupt_below()
 
     def _masked(self, error: AgentError) -> AgentError:
         error.message = self.masker.text(error.message)
@@ -400,33 +525,10 @@ class InternAgent(CodeAgent):
 
     def save(self, output_dir: str | Path, relative_path: str | None = None) -> None:
         super().save(output_dir, relative_path)
-        app = Path(output_dir) / "app.py"
-        lines = app.read_text(encoding="utf-8").splitlines()
-        app.write_text("\n".join(map(_import_line, lines)) + "\n", encoding="utf-8")
+        mend_imports(Path(output_dir) / "app.py")
 
 
-def _whole(observation: str | None, output: Any) -> str | None:
-    """An observation with all of the last line's value: smolagents keeps 20,000 characters of it, we show fewer and keep all."""
-    if observation is None or "..._This content has been truncated" not in observation[-21_000:]:
-        return observation
-    text = str(output)
-    kept = truncate_content(text)
-    return observation[: -len(kept)] + text[:KEPT_OUTPUT] if observation.endswith(kept) else observation
-
-
-OURS = {
-    "InternAgent": "from ml_intern import InternAgent",
-    "EndpointModel": "from ml_intern.models import EndpointModel",
-}
-"""Classes that smolagents' template of `app.py` would import from smolagents."""
-
-
-def _import_line(line: str) -> str:
-    if not line.startswith("from smolagents import "):
-        return line
-    names = line.removeprefix("from smolagents import ").split(", ")
-    rest = ", ".join(name for name in names if name not in OURS)
-    return "\n".join([f"from smolagents import {rest}", *(OURS[name] for name in names if name in OURS)])
+CAUSES = {State.BUDGET: "The budget is used up", State.STUCK: "There is no progress"}
 
 
 AGENT_REGISTRY["InternAgent"] = InternAgent  # ty: ignore[invalid-assignment]  # declared by what it holds

@@ -5,6 +5,7 @@ Events are told after the fact and carry text that has been masked. They are a v
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -373,6 +374,11 @@ class EventLog:
             for event in self.history[since:]:
                 self._tell(listener, event)
             self._listeners.append(listener)
+
+    def forget(self, listener: Callable[[Event], None]) -> None:
+        """Takes a listener away; one that is not there is no error."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
 
     def _tell(self, listener: Callable[[Event], None], event: Event) -> None:
         try:

@@ -6,18 +6,34 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .approval import ask_at_terminal
+from .approval import MODES, ApprovalPolicy, ask_at_terminal
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, Event, State
 from .models import EndpointModel, resolve
 from .prompts import load_templates
-from .session import Session, SessionConfig, data_folder
+from .session import Session
 from .settings import Settings
-from .submission import Approval, Compact, Interrupt, Operation, SubmissionLoop, UserInput
+from .submission import (
+    Approval,
+    Compact,
+    Extend,
+    Interrupt,
+    Operation,
+    SetMode,
+    Steer,
+    SubmissionLoop,
+    Undo,
+    UserInput,
+)
+from .trace.fork import fork
+from .trace.listing import find
+from .trace.sharing import Sharer
+from .waiting import Warm
+from .workshop import SessionConfig, data_folder
 
 
 class MLIntern:
@@ -44,6 +60,11 @@ class MLIntern:
             without your token), any public host. Defaults to `ML_INTERN_NETWORK`, else `"hub"`.
         hosts (`Sequence[str]`, *optional*): Further hosts that code reaches, e.g. `"example.com"`. Defaults to
             `ML_INTERN_ALLOW_HOSTS`.
+        mode (`str`, defaults to `"ask"`): Who decides about calls that write, spend, or do not say what they do: `"ask"` (a
+            person), `"auto"` (rules; a person where none fits), `"plan"` (reading only), `"deny"` (nobody: they are refused).
+        allow (`Sequence[str]`): Rules for what needs no question, e.g. `"hub_push:me/*:private"`,
+            `"training_job:hf_jobs:<=5usd"`; they stand beside those a person has saved for good.
+        deny (`Sequence[str]`): Rules for what may never happen. They win over all others.
 
     Raises:
         NoModel: no model is named and none was found.
@@ -75,9 +96,14 @@ class MLIntern:
         executor_type: str = "local",
         network: str | None = None,
         hosts: Sequence[str] | None = None,
+        mode: str = "ask",
+        allow: Sequence[str] = (),
+        deny: Sequence[str] = (),
     ) -> None:
         if max_iterations < 1:
             raise InternError(f"`max_iterations` is at least 1, not {max_iterations}")
+        if mode not in MODES:
+            raise InternError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
         self.settings = Settings.load(home)
         self._endpoint = resolve(model) if model is None or isinstance(model, str) else None
         self._model = model if self._endpoint is None else None
@@ -99,8 +125,12 @@ class MLIntern:
                 "unsafe_local": unsafe_local,
                 **_network(self.settings, network, hosts),
             },
-            share_traces=self.settings.share_traces and _has_hub_token(),
+            mode=mode,
+            rules=ApprovalPolicy.of(allow, deny).rules,
+            find_own=_own_namespaces,
         )
+        self._warm = Warm()
+        self._sharer = Sharer(self.settings.home, self._warn)
         self._loop = SubmissionLoop(self._handle, self._refused)
 
     def run(
@@ -116,7 +146,7 @@ class MLIntern:
 
         Returns:
             What the agent gave as its final answer, `None` where the turn was stopped before one. How it ended stands in
-            `intern.session.outcome`.
+            `intern.session().outcome`.
 
         Raises:
             InternError: the turn ended in an error; its session and its trace are intact.
@@ -140,28 +170,118 @@ class MLIntern:
         """Begins a task in a session of its own and returns that at once. Questions wait for [`approve`] or [`reject`]."""
         return self._submit(task, files, images, datasets, attended=False)
 
-    @property
-    def session(self) -> Session:
-        """The newest session.
+    def resume(self, which: str | Path, task: str | None = None) -> Session:
+        """Takes up a session from its trace, in this process: its memory, plan, notes, variables, budget and rules are back.
+
+        A turn that was cut off goes on; nothing that may have taken effect is done again without asking.
+
+        Args:
+            which (`str` or `Path`): Its id, the beginning of it, words of its title, or its file.
+            task (`str`, *optional*): What to do next, once a turn that was open is over.
 
         Raises:
-            InternError: there is none yet.
+            InternError: there is no such session, or another process holds it.
         """
-        if not self.sessions:
-            raise InternError("There is no session yet", "", "Begin one with `run` or `submit`.")
-        return next(reversed(self.sessions.values()))
+        path = find(self.settings.home, which, own=True)
+        session = self.sessions.get(path.stem) or self._make_session(path.stem, attended=False)
+        session.resume()
+        if task is not None:
+            self._loop.put(Steer(session.id, task))
+        return session
 
-    def approve(self, session_id: str, call_id: str, by: str = "") -> None:
-        """Lets a call be made that waits for an answer. From any thread."""
-        self._loop.put(Approval(session_id, call_id, ApprovalAnswer("approve", by=by or "python")))
+    def fork(
+        self,
+        which: str | Path,
+        task: str | None = None,
+        *,
+        at: int | str | None = None,
+        instruction: str | None = None,
+        go_on: bool = False,
+        attended: bool = False,
+    ) -> Session:
+        """Begins a session of its own with what another one knew at some step.
+
+        Args:
+            which (`str` or `Path`): A session of this home, a trace's file, `hf://datasets/user/name/sessions/....jsonl` or
+                the address of its page. What was not written under this home gives text and code, but no rules,
+                approvals, budgets or open calls.
+            task (`str`, *optional*): What to do in it; without one it waits for [`steer`].
+            at (`int` or `str`, *optional*): The last step it takes over, counted through all turns, or a row's `uuid`.
+                Defaults to the end.
+            instruction (`str`, *optional*): Takes the place of the first task.
+            go_on (`bool`, defaults to `False`): Go on at once with the task that stood there.
+            attended (`bool`, defaults to `False`): Ask at this terminal, as [`run`] does.
+
+        Raises:
+            InternError: there is no such trace or step.
+        """
+        forked = fork(which, self.settings.home, at, instruction=instruction)
+        session = self._make_session(forked.path.stem, attended)
+        session.resume(go_on=go_on and task is None)
+        for what in forked.could_not:
+            session.warn(what)
+        if task is not None:
+            self._loop.put(UserInput(session.id, task))
+        return session
+
+    def session(self, session_id: str | None = None) -> Session:
+        """A session by its id (or the beginning of it), the newest one by default.
+
+        Raises:
+            InternError: there is none.
+        """
+        if session_id is None:
+            if not self.sessions:
+                raise InternError("There is no session yet", "", "Begin one with `run` or `submit`.")
+            return next(reversed(self.sessions.values()))
+        found = [session for key, session in self.sessions.items() if key.startswith(session_id)]
+        if len(found) != 1:
+            why = "several begin so" if found else "this process has none of that id"
+            raise InternError(
+                f"There is no session {session_id}", why, "`sessions` lists them; `resume` takes one up."
+            )
+        return found[0]
+
+    def events(self, session_id: str | None = None, since: int = 0) -> Iterator[Event]:
+        """What happens in a session (the newest one by default), as it happens, until its turn is over.
+
+        Args:
+            session_id (`str`, *optional*): Which session.
+            since (`int`, defaults to 0): Begin after the event of this number; 0 gives all there were.
+        """
+        return self.session(session_id).follow(since)
+
+    def approve(self, session_id: str, call_id: str, by: str = "", *, scope: str = "once", text: str = "") -> None:
+        """Lets a call be made that waits for an answer. From any thread.
+
+        Args:
+            session_id (`str`), call_id (`str`): Which call.
+            by (`str`): Who says so; on record.
+            scope (`str`, defaults to `"once"`): `"session"` or `"always"` also allow calls of this kind from now on.
+            text (`str`): The answer to a question of the agent's (`ask_user`).
+        """
+        answer = ApprovalAnswer("approve", by=by or "python", scope=scope, text=text)
+        self._loop.put(Approval(session_id, call_id, answer))
 
     def reject(self, session_id: str, call_id: str, reason: str = "", by: str = "") -> None:
         """Refuses a call that waits for an answer; the model reads the reason. From any thread."""
         self._loop.put(Approval(session_id, call_id, ApprovalAnswer("reject", reason, by or "python")))
 
+    def edit(self, session_id: str, call_id: str, arguments: dict[str, Any], by: str = "") -> None:
+        """Changes arguments of a call that waits for an answer; it is looked at again as it is then. From any thread."""
+        answer = ApprovalAnswer("edit", by=by or "python", arguments=arguments)
+        self._loop.put(Approval(session_id, call_id, answer))
+
+    def steer(self, text: str, session_id: str | None = None, by: str = "") -> None:
+        """Tells a session something while it works (the newest one by default): the model reads it with its next step.
+
+        One that is idle takes it as its next task. From any thread.
+        """
+        self._loop.put(Steer(self.session(session_id).id, text, by))
+
     def interrupt(self, session_id: str | None = None) -> None:
         """Stops a session's turn (the newest one's by default). From any thread."""
-        self._loop.put(Interrupt(session_id or self.session.id))
+        self._loop.put(Interrupt(self.session(session_id).id))
 
     def compact(self, session_id: str | None = None, focus: str = "") -> None:
         """Makes a session's conversation shorter (the newest one's by default), whatever fills the window. From any thread.
@@ -172,13 +292,31 @@ class MLIntern:
             session_id (`str`, *optional*): Which session.
             focus (`str`, *optional*): What the summary is to keep above all.
         """
-        self._loop.put(Compact(session_id or self.session.id, focus))
+        self._loop.put(Compact(self.session(session_id).id, focus))
+
+    def extend(self, session_id: str | None = None, *, steps: int = 0, usd: float = 0.0, hours: float = 0.0) -> None:
+        """Lets a session's turn (the newest one's by default) take more; one that ended for want of it goes on."""
+        self._loop.put(Extend(self.session(session_id).id, steps, usd, hours))
+
+    def undo(self, session_id: str | None = None) -> None:
+        """Takes a session's last turn out of the conversation. What it did to files and to the world stays."""
+        self._loop.put(Undo(self.session(session_id).id))
+
+    def set_mode(self, mode: str, session_id: str | None = None) -> None:
+        """Decides a session's calls by another mode from now on: `ask`, `plan`, `auto` or `deny`."""
+        if mode not in MODES:
+            raise InternError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
+        self._loop.put(SetMode(self.session(session_id).id, mode))
 
     def close(self) -> None:
         """Ends all sessions: what runs is interrupted, jails are closed, traces are whole."""
         self._loop.close()
         for session in self.sessions.values():
             session.close()
+        self._sharer.close()
+        for session in self.sessions.values():
+            if url := self._sharer.url_of(session.trace):
+                session.warn(f"The trace is in your private dataset: {url}")
 
     def __enter__(self) -> MLIntern:
         return self
@@ -191,10 +329,26 @@ class MLIntern:
     ) -> Session:
         if not task.strip():
             raise InternError("The task is empty", "", 'Say what to do, e.g. "find a dataset and train a classifier".')
-        ask = self.on_approval or (ask_at_terminal if attended and sys.stdin and sys.stdin.isatty() else None)
-        model = EndpointModel.of(self._endpoint) if self._endpoint else self._model
+        session = self._make_session(str(uuid.uuid4()), attended)
+        handed = [*(self._hand_over(session, Path(path)) for path in (*files, *images))]
+        handed += [self._hand_over(session, Path(name)) for name in datasets if Path(name).exists()]
+        on_hub = tuple(name for name in datasets if not Path(name).exists())
+        handed += [f"the data set `{name}` from the Hub, in `{data_folder(name)}` in the workspace" for name in on_hub]
+        if handed:
+            task += "\n\nHanded over with this task:\n" + "\n".join(f"- {item}" for item in handed)
+        self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images)), on_hub))
+        return session
+
+    def _make_session(self, session_id: str, attended: bool) -> Session:
         session = Session(
-            self._config, model, self._make_tools(), str(uuid.uuid4()), on_approval=ask, wait_for_answers=not attended
+            self._config,
+            lambda: EndpointModel.of(self._endpoint) if self._endpoint else self._model,
+            self._make_tools,
+            session_id,
+            on_approval=self.on_approval or (ask_at_terminal if attended and _at_terminal() else None),
+            wait_for_answers=not attended,
+            warm=self._warm,
+            changed=lambda session: self._sharer.trace_changed(session.trace),
         )
         self.sessions[session.id] = session
         if self.on_event:
@@ -205,13 +359,6 @@ class MLIntern:
             from .notify import notify_slack
 
             notify_slack(session.events, session.warn)
-        handed = [*(self._hand_over(session, Path(path)) for path in (*files, *images))]
-        handed += [self._hand_over(session, Path(name)) for name in datasets if Path(name).exists()]
-        on_hub = tuple(name for name in datasets if not Path(name).exists())
-        handed += [f"the data set `{name}` from the Hub, in `{data_folder(name)}` in the workspace" for name in on_hub]
-        if handed:
-            task += "\n\nHanded over with this task:\n" + "\n".join(f"- {item}" for item in handed)
-        self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images)), on_hub))
         return session
 
     def _make_tools(self) -> list[Any]:
@@ -242,6 +389,19 @@ class MLIntern:
                 self.sessions[session_id].interrupt()
             case Compact(session_id, focus):
                 self.sessions[session_id].compact(focus)
+            case Steer(session_id, text, by):
+                self.sessions[session_id].steer(text, by)
+            case Extend(session_id, steps, usd, hours, by):
+                self.sessions[session_id].extend(steps, usd, hours, by)
+            case SetMode(session_id, mode):
+                self.sessions[session_id].set_mode(mode)
+            case Undo(session_id):
+                self.sessions[session_id].undo()
+
+    def _warn(self, text: str) -> None:
+        """What concerns no session alone is told in the newest one."""
+        if self.sessions:
+            self.session().warn(text)
 
     def _refused(self, operation: Operation, error: InternError) -> None:
         session = self.sessions.get(getattr(operation, "session_id", ""))
@@ -273,6 +433,19 @@ def _load_image(path: Path) -> Any:
     except OSError as error:
         raise InternError(f"{path} cannot be read as an image", str(error), "PNG and JPEG work.") from None
     return image
+
+
+def _at_terminal() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
+def _own_namespaces() -> frozenset[str]:
+    """The user's own namespace on the Hub; none without a token. Raises `OSError` where the Hub does not answer."""
+    if not _has_hub_token():
+        return frozenset()
+    from huggingface_hub import HfApi
+
+    return frozenset({str(HfApi().whoami()["name"])})
 
 
 def _has_hub_token() -> bool:

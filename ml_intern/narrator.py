@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smolagents.memory import ActionStep, PlanningStep, TaskStep
 
 from . import events as told
-from .events import ApprovalAnswer, ApprovalRequest, EventLog
+from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome
 from .plain import as_text, plain
-from .secrets import Masker
-from .steps import CompactionStep, ModelStep, Observer, ToolCallStep, ToolResultStep
+from .secrets import MaskedStream, Masker
+from .steps import AgentRun, CompactionStep, ModelStep, Observer, SteerStep, ToolCallStep, ToolResultStep
 
 SUMMARY = 1_000
 """Characters of a result that an event carries."""
@@ -21,6 +23,8 @@ class Narrator(Observer):
 
     def __init__(self, events: EventLog, masker: Masker) -> None:
         self.events, self.masker = events, masker
+        # A secret may be cut in two between pieces: what could be the beginning of one waits for the next piece.
+        self._said, self._printed = MaskedStream(masker), MaskedStream(masker)
         self._step = 0
         self._streaming = False
 
@@ -34,6 +38,7 @@ class Narrator(Observer):
         )
 
     def started(self, step: ActionStep) -> None:
+        self._said.end()  # of an attempt that failed: it is void
         self._step, self._streaming = step.step_number, False
         self.events.emit(told.StepStarted(step=step.step_number))
         self.events.emit(told.Waiting(on="the model"))
@@ -42,9 +47,12 @@ class Narrator(Observer):
         if not self._streaming:
             self._streaming = True
             self.events.emit(told.Waiting(on=""))
-        self.events.emit(told.ModelDelta(step=self._step, text=self.masker.text(text)))
+        if shown := self._said.feed(text):
+            self.events.emit(told.ModelDelta(step=self._step, text=shown))
 
     def answered(self, step: ModelStep) -> None:
+        if rest := self._said.end():
+            self.events.emit(told.ModelDelta(step=self._step, text=rest))
         if not self._streaming:
             self.events.emit(told.Waiting(on=""))
         self.events.emit(
@@ -59,7 +67,8 @@ class Narrator(Observer):
         )
 
     def printed(self, text: str) -> None:
-        self.events.emit(told.CodePrinted(step=self._step, text=self.masker.text(text[-4_000:])))
+        if shown := self._printed.feed(text):
+            self.events.emit(told.CodePrinted(step=self._step, text=shown[-4_000:]))
 
     def calling(self, step: ToolCallStep) -> None:
         arguments = self.masker.data(plain(step.arguments))
@@ -83,6 +92,12 @@ class Narrator(Observer):
         self.events.emit(told.ApprovalAsked(request=request))
 
     def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
+        said = {
+            "reason": answer.reason,
+            "text": answer.text,
+            "arguments": answer.arguments and plain(answer.arguments),
+        }
+        answer = replace(answer, **self.masker.data(said))
         self.events.emit(told.ApprovalAnswered(call_id=request.call_id, answer=answer))
 
     def compacting(self) -> None:
@@ -106,7 +121,28 @@ class Narrator(Observer):
         )
         self.events.emit(told.Waiting(on=""))
 
+    def steered(self, step: SteerStep) -> None:
+        self.events.emit(told.Steered(text=self.masker.text(step.text), by=step.by))
+
+    def extended(self, steps: int, why: str) -> None:
+        self.events.emit(told.Extended(steps=steps, why=self.masker.text(why)))
+
+    def agent_started(self, run: AgentRun) -> Observer:
+        self.events.emit(told.AgentStarted(agent=run.agent, task=self.masker.text(run.task)))
+        return SubAgentNarrator(self)
+
+    def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
+        report = self.masker.text(as_text(outcome.answer))
+        report = report if len(report) <= SUMMARY else f"{report[:SUMMARY]}..."
+        self.events.emit(
+            told.AgentEnded(
+                agent=run.agent, state=str(outcome.state), report=report, steps=outcome.steps, usage=outcome.usage
+            )
+        )
+
     def finished(self, step: ActionStep) -> None:
+        if rest := self._printed.end():
+            self.events.emit(told.CodePrinted(step=self._step, text=rest[-4_000:]))
         seen = step.observations or ""
         if len(seen) > SEEN:  # events are kept as long as the session: the whole is on record
             seen = f"{seen[: SEEN // 2]}\n[... {len(seen):,} characters ...]\n{seen[-SEEN // 2 :]}"
@@ -119,3 +155,22 @@ class Narrator(Observer):
                 images=len(step.observations_images or []),
             )
         )
+
+
+class SubAgentNarrator(Observer):
+    """What of a sub-agent's work is told: its calls, and those that work for it. Its words and steps are in its own record."""
+
+    def __init__(self, above: Narrator) -> None:
+        self._above = above
+
+    def calling(self, step: ToolCallStep) -> None:
+        self._above.calling(step)
+
+    def called(self, step: ToolResultStep) -> None:
+        self._above.called(step)
+
+    def agent_started(self, run: AgentRun) -> Observer:
+        return self._above.agent_started(run)
+
+    def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
+        self._above.agent_ended(run, outcome, spent_usd, unpriced_calls)

@@ -1,7 +1,8 @@
 """ToolRouter: where every tool is registered and every call goes through.
 
 What must never happen here: a tool runs whose call is not on record, or that was not allowed; a call that a person
-refused takes effect all the same; two calls share a tool's mutable state; a result carries a secret into the jail.
+refused takes effect all the same; two calls share a tool's mutable state; a result carries a secret into the jail; what
+tools brought in from outside is forgotten; a tool from outside says of itself what it does to the world.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import tempfile
 import threading
 import time
 import uuid
@@ -18,41 +18,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smolagents import MultiStepAgent
+from smolagents import MultiStepAgent, Tool
 
-from .errors import Denied, JournalFailed
-from .events import FileDigest
+from .effects import effects_of, outside, served, untrusted
+from .errors import Denied, InternError, JournalFailed, Parking
+from .events import ApprovalAnswer, Destination, FileDigest
+from .frozen import Frozen
 from .secrets import Masker
 from .steps import ToolCallStep, ToolResultStep
+from .untrusted import UntrustedText
 
 if TYPE_CHECKING:
-    from smolagents import Tool
     from smolagents.memory import MemoryStep
 
-SMOLAGENTS_EFFECTS = {
-    "final_answer": "read",
-    "user_input": "read",
-    "web_search": "read",
-    "visit_webpage": "read",
-    "wikipedia_search": "read",
-    "transcriber": "read",
-    "python_interpreter": "execute",
-}
-"""What smolagents' own tools do to the world; they do not say so themselves."""
-
+TEXTS = frozenset(
+    {".md", ".txt", ".json", ".jsonl", ".yaml", ".yml", ".py", ".csv", ".tsv", ".ipynb", ".toml", ".html"}
+)
+"""Files in which untrusted text is looked for, before they are sent."""
+SMALL = 256 * 1024
 
 SETTLE_SECONDS = 1.0
 """How long an action that has ended waits for its calls that are out."""
 
-
-def effects_of(tool: Any, arguments: dict[str, Any]) -> str:
-    """What a call does to the world: `read`, `write`, `spend`, `execute`, or `unknown` where the tool does not say."""
-    declared = getattr(type(tool), "effects", None)  # optional by design: tools this project has never seen lack it
-    if isinstance(declared, dict):
-        declared = declared.get(arguments.get("operation"))
-    if declared is None and type(tool).__module__.startswith("smolagents."):
-        declared = SMOLAGENTS_EFFECTS.get(tool.name)
-    return declared if declared in ("read", "write", "spend", "execute") else "unknown"
+SEARCHED = 64 << 20
+"""Bytes of a file that is sent away, up to which it is searched for secrets: larger ones are weights."""
 
 
 @dataclass
@@ -71,6 +60,9 @@ class Prepared:
     runner: Any
     files: tuple[FileDigest, ...] = ()
     preview: str = ""
+    destination: Destination | None = None
+    cost_usd: float | None = None
+    sources: tuple[str, ...] = ()
     problem: Exception | None = None
 
 
@@ -87,7 +79,7 @@ class RoutedTool:
 
     @property
     def __class__(self) -> type:  # type: ignore[override]
-        return type(self._tool)
+        return self._tool.__class__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
@@ -117,11 +109,26 @@ class ToolRouter(MutableMapping[str, Any]):
             each call with a [`ToolCallStep`] and after it with a [`ToolResultStep`].
         masker (`Masker`, *optional*): Masks results before the code or the model sees them.
         vouched (`bool`, defaults to `True`): Whether tools put here are vouched for by who put them.
+        above (`ToolRouter`, *optional*): Of the agent at the top, where these are a sub-agent's tools: what is remembered
+            (`untrusted`) and where copies lie (`frozen_in`) is one for a session and its sub-agents.
+
+    `untrusted` remembers what tools return. `frozen_in` is the folder for copies
+    of what calls send, `<frozen_in>/<call_id>/`: gone when the call is over, there still while it waits in a session that
+    sleeps. Without it they lie in a temporary folder, for as long as the call is out.
     """
 
-    def __init__(self, fire: Callable[[MemoryStep], None], masker: Masker | None = None, vouched: bool = True) -> None:
+    def __init__(
+        self,
+        fire: Callable[[MemoryStep], None],
+        masker: Masker | None = None,
+        vouched: bool = True,
+        above: ToolRouter | None = None,
+    ) -> None:
         self._fire, self._vouched = fire, vouched
         self.masker = masker or Masker()
+        self.above = above
+        self.untrusted: UntrustedText = above.untrusted if above is not None else UntrustedText()
+        self.frozen_in: Path | None = None
         self.find_workspace: Callable[[], Any] | None = None
         self.find_runner: Callable[[], Any] | None = None
         self.action = Action()
@@ -179,86 +186,221 @@ class ToolRouter(MutableMapping[str, Any]):
                 action.out -= 1
                 self._back.notify_all()
 
-    def _call(self, action: Action, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any], vouched: bool) -> Any:
-        call_id = f"call_{uuid.uuid4().hex[:20]}"
-        arguments = bind(tool, args, kwargs)
-        with contextlib.ExitStack() as stack:
-            prepared = self._prepare(tool, arguments, call_id, stack)
-            step = ToolCallStep(
-                call_id=call_id,
-                tool=tool.name,
-                arguments=arguments,
-                effects=effects_of(tool, arguments),
-                action=action.number,
-                files=prepared.files,
-                preview=prepared.preview,
-                vouched=vouched,
-                problem=prepared.problem,
-                ended=action.ended,
+    def carry_out(
+        self,
+        call_id: str,
+        tool: str,
+        arguments: dict[str, Any],
+        approved: str,
+        answer: ApprovalAnswer | None = None,
+        action: int = 0,
+    ) -> Any:
+        """Makes a call that was approved while its code no longer ran: on the same path, but for no action.
+
+        Args:
+            call_id (`str`), tool (`str`), arguments (`dict`): The call, as its record has it.
+            approved (`str`): What the approval bound to ([`approval.binding`]). Where arguments and files are no longer
+                those the call is refused.
+            answer (`ApprovalAnswer`, *optional*): The answer itself, which a question of the agent's is after.
+            action (`int`, defaults to 0): Number of the step whose code made the call.
+
+        Raises:
+            Denied: a rule refuses it by now, or it is not what was approved.
+            InternError: there is no such tool.
+        """
+        if tool not in self._tools:
+            raise InternError(
+                f"`{tool}` cannot be called", "there is no such tool here", "Was it passed in last time?"
             )
-            result = ToolResultStep(call_id=call_id, tool=tool.name, action=action.number)
+        routed = self._tools[tool]
+        return self._made(Action(action), call_id, routed._tool, arguments, routed._vouched, (approved, answer))
+
+    def remember(self, tool: str, arguments: dict[str, Any], text: Any) -> None:
+        """Takes what a tool returned for untrusted text, unless that tool's results are not: as after each call."""
+        if tool in self._tools and not untrusted(self._tools[tool]._tool):
+            return
+        first = next((value for value in arguments.values() if isinstance(value, str) and value), "")
+        about = " ".join(first.split())[:60]
+        self.untrusted.add(f"`{tool}`" + (f" ({about})" if about else ""), text, own=arguments)
+
+    def reconcile(self, call_id: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        """Asks a tool's service whether a call took effect of which nobody knows: its result, `None` where it did not.
+
+        Raises:
+            InternError: there is no such tool, or it cannot say.
+        """
+        found = self._tools[tool]._tool if tool in self._tools else None
+        ask = getattr(found, "reconcile", None)  # optional by design: only tools that write or spend have it
+        if found is None or ask is None or outside(found):
+            raise InternError(f"`{tool}` cannot say whether a call took effect")
+        return ask(call_id, **arguments)
+
+    def _call(self, action: Action, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any], vouched: bool) -> Any:
+        # What a call takes may go far: to a search, into a commit's message. Known secrets stay here.
+        args, kwargs = self.masker.certain.data(args), self.masker.certain.data(kwargs)
+        return self._made(
+            action, f"call_{uuid.uuid4().hex[:20]}", tool, bind(tool, args, kwargs), vouched, given=(args, kwargs)
+        )
+
+    def _made(
+        self,
+        action: Action,
+        call_id: str,
+        tool: Any,
+        arguments: dict[str, Any],
+        vouched: bool,
+        carried: tuple[str, ApprovalAnswer | None] | None = None,
+        given: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    ) -> Any:
+        ready: list[Prepared] = []
+
+        def prepare(step: ToolCallStep) -> None:
+            done = self._prepare(tool, step, frozen)
+            ready.append(done)
+            step.files, step.preview, step.problem = done.files, done.preview, done.problem
+            step.destination, step.cost_usd, step.sources = done.destination, done.cost_usd, done.sources
+
+        def revise(step: ToolCallStep, edits: dict[str, Any]) -> None:
+            step.edited, step.arguments = (step.edited or {}) | edits, step.arguments | edits
+            step.effects, step.approved = effects_of(tool, step.arguments), ""
+            frozen.clear()
+            prepare(step)
+
+        step = ToolCallStep(
+            call_id=call_id,
+            tool=tool.name,
+            arguments=arguments,
+            effects=effects_of(tool, arguments),
+            action=action.number,
+            vouched=vouched and not served(tool),
+            ended=action.ended,
+            approved=carried[0] if carried else "",
+            answer=carried[1] if carried else None,
+            carried=carried is not None,
+            revise=revise,
+        )
+        result = ToolResultStep(call_id=call_id, tool=tool.name, action=action.number)
+        with Frozen(
+            self.above.frozen_in if self.above is not None else self.frozen_in, call_id, bool(step.approved)
+        ) as frozen:
+            prepare(step)
             started = time.monotonic()
             try:
                 self._fire(step)
-                if prepared.problem is not None:
-                    raise prepared.problem
+                if step.problem is not None:
+                    raise step.problem
                 if action.ended.is_set():
                     raise Denied(f"`{tool.name}` was not called", "the code that asked for it has ended")
-                result.result = self.masker.data(prepared.runner(*args, **kwargs))
+                runner = ready[-1].runner
+                if step.question and runner is not tool:
+                    runner.answer = step.answer
+                args, kwargs = ((), step.arguments) if given is None or step.edited is not None else given
+                result.result = self.masker.data(runner(*args, **kwargs))
+            except Parking:
+                frozen.kept = True
+                raise
             except BaseException as error:
                 result.error, result.denied = error, isinstance(error, Denied)
                 raise
             finally:
                 result.seconds = time.monotonic() - started
-                if not isinstance(result.error, JournalFailed):
+                if not (frozen.kept or isinstance(result.error, JournalFailed)):
+                    if not result.denied:
+                        self.remember(
+                            tool.name, step.arguments, result.result if result.error is None else str(result.error)
+                        )
                     self._fire(result)
             return result.result
 
-    def _prepare(self, tool: Any, arguments: dict[str, Any], call_id: str, stack: contextlib.ExitStack) -> Prepared:
+    def _prepare(self, tool: Any, step: ToolCallStep, frozen: Frozen) -> Prepared:
         """The tool as this call will run it.
 
-        A tool of this project gets an instance of its own with the workspace, a runner for code where it takes one, and
-        the call's id. What it is about to send away is copied out of the jail's reach first: what was shown to a person
-        is what will be sent. A call that the tool's own `check` refuses is never asked about.
+        A tool of this project gets an instance of its own with the workspace, a runner for code where it takes one, the
+        call's id, and the answer to its question. What it is about to send away is copied out of the jail's reach first:
+        what was shown to a person is what will be sent. A call that the tool's own `check` refuses is never asked about.
         """
-        parameters = inspect.signature(type(tool).__init__).parameters
-        if (
-            "workspace" not in parameters
-            or getattr(tool, "workspace", None) is not None
-            or self.find_workspace is None
-        ):
-            return Prepared(tool)
-        runner, workspace = copy.copy(tool), self.find_workspace()
-        runner.workspace, runner.call_id = workspace, call_id
-        if "runner" in parameters and getattr(tool, "runner", None) is None and self.find_runner is not None:
-            runner.runner = self.find_runner()
-        sends = [arguments[name] for name in getattr(type(tool), "sends", ()) if arguments.get(name)]
-        check, preview = getattr(runner, "check", None), getattr(runner, "preview", None)
-        files: tuple[FileDigest, ...] = ()
+        kind, arguments = type(tool), step.arguments
+        if outside(tool) or isinstance(tool, MultiStepAgent):
+            return Prepared(tool, sources=self._sources(step, None, ()))
+        parameters = inspect.signature(kind.__init__).parameters
+        takes_workspace = "workspace" in parameters and getattr(tool, "workspace", None) is None
+        runner, workspace, files = tool, None, ()
+        if takes_workspace and self.find_workspace is not None:
+            runner, workspace = copy.copy(tool), self.find_workspace()
+            runner.workspace, runner.call_id = workspace, step.call_id
+            if "runner" in parameters and getattr(tool, "runner", None) is None and self.find_runner is not None:
+                runner.runner = self.find_runner()
+        elif step.question:
+            runner = copy.copy(tool)
+        # Optional by design: tools this project has never seen lack these, and mean something else by the names.
+        said = {name: getattr(runner, name, None) for name in ("check", "preview", "destination", "estimate_cost")}
+        if not hasattr(kind, "effects"):
+            said = dict.fromkeys(said)
+        elif workspace is None and not step.question:
+            said["check"] = said["preview"] = None
+        sends = [arguments[name] for name in getattr(kind, "sends", ()) if arguments.get(name)] if workspace else []
         try:
+            unknown = [name for name in step.edited or {} if name not in (getattr(tool, "inputs", None) or {})]
+            if unknown:
+                raise TypeError(f"`{tool.name}` has no argument {unknown[0]!r}, which the edit named.")
             if sends:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-intern-frozen-"))
-                runner.workspace, files = freeze(workspace, sends, Path(folder))
-            if check is not None:
-                check(**arguments)
-            text = self.masker.text(preview(**arguments)) if preview is not None else ""
+                runner.workspace, files = frozen.copies(workspace, sends)
+                self._refuse_secrets(files, runner.workspace)
+            if said["check"] is not None:
+                said["check"](**arguments)
+            where = said["destination"](**arguments) if said["destination"] is not None else None
+            cost = said["estimate_cost"](**arguments) if said["estimate_cost"] is not None else None
+            text = self.masker.text(said["preview"](**arguments)) if said["preview"] is not None else ""
+            return Prepared(
+                runner,
+                files,
+                text,
+                Destination(str(where["name"]), str(where.get("visibility") or "")) if where else None,
+                _amount(cost),
+                self._sources(step, runner.workspace if sends else None, files),
+            )
         except Exception as error:  # noqa: BLE001 - a tool's own code: whatever it raises is the call's result, on record
             return Prepared(runner, files, problem=error)
-        return Prepared(runner, files, text)
+
+    def _refuse_secrets(self, files: tuple[FileDigest, ...], workspace: Any) -> None:
+        """Nothing leaves this machine that names or holds a secret it knows."""
+        for file in files:
+            if (shown := self.masker.certain.text(file.path)) != file.path:
+                raise ValueError(f"A file's name holds a secret: {shown}. Give it another name.")
+            if file.size <= SEARCHED:
+                with workspace.open_read(file.path) as content:
+                    if found := self.masker.found_in(content):
+                        raise ValueError(f"`{file.path}` holds a secret: {', '.join(found)}. Take it out of the file.")
+
+    def _sources(self, step: ToolCallStep, workspace: Any, files: tuple[FileDigest, ...]) -> tuple[str, ...]:
+        """The untrusted texts that a call repeats, in its arguments or in small texts that it sends."""
+        if step.effects == "read" and not step.question:
+            return ()
+        found = self.untrusted.sources_in(step.arguments)
+        for file in files:
+            if file.size <= SMALL and Path(file.path).suffix.lower() in TEXTS:
+                found += self.untrusted.sources_in(workspace.read_bytes(file.path).decode(errors="replace"))
+        return tuple(dict.fromkeys(found))
 
 
-def freeze(workspace: Any, paths: list[str], folder: Path) -> tuple[Any, tuple[FileDigest, ...]]:
-    """A workspace over copies of `paths`, out of the jail's reach, and the digests of what was copied."""
-    frozen = folder / "workspace"
-    files = [file for path in paths for file in workspace.copy_out(path, frozen / workspace.relative(path))]
-    return type(workspace)(frozen, inside=workspace.inside), tuple(files)
+def _amount(cost: Any) -> float | None:
+    """An estimate as a number of dollars; what is none is unknown, and unknown is not zero."""
+    known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf")
+    return float(cost) if known else None
 
 
 def bind(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name. A lone dictionary of inputs is taken apart, as `Tool.__call__` does it."""
+    """The arguments of a call by name. A lone dictionary of inputs is taken apart, as `Tool.__call__` does it.
+
+    What stands first goes to the parameter of `forward` that stands first, in whatever order the inputs are described:
+    what a person is shown must be what the tool gets.
+    """
     names = list(getattr(tool, "inputs", None) or {})
     kwargs = {name: value for name, value in kwargs.items() if name != "sanitize_inputs_outputs"}
     if len(args) == 1 and not kwargs and isinstance(args[0], dict) and all(key in names for key in args[0]):
         return dict(args[0])
+    if len(args) > 1 and isinstance(tool, Tool):
+        parameters = list(inspect.signature(type(tool).forward).parameters)[1:]
+        names = parameters if set(parameters) == set(names) else names
     positional = {names[i] if i < len(names) else f"arg{i}": value for i, value in enumerate(args)}
     return positional | kwargs

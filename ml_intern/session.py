@@ -1,178 +1,224 @@
-"""Session: one agent, one journal, one workspace; a turn at a time, on a thread of its own."""
+"""Session: a conversation with one agent, its record and its workspace; a turn at a time.
+
+What must never happen here: a turn ends without an explicit state on record; a session takes another down with it; an
+answer reaches a question it was not given to, or counts twice; a question is lost because a thread or a process ended.
+"""
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from smolagents import FinalAnswerTool, LogLevel, Tool
+from smolagents import Tool
 from smolagents.agents import AgentError, AgentGenerationError
 
 from . import events as told
-from .agent import InternAgent
-from .approval import ApprovalPolicy
-from .budget import SpendLedger
-from .context import ArtifactStore, ContextManager, Fill
-from .errors import InternError
-from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome, State
-from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
-from .execution.egress import Refusal
-from .execution.packages import Packages
-from .models import EndpointModel, LazyLitellm
-from .narrator import Narrator
-from .prompts import with_network
+from .approval import nobody
+from .context import Fill
+from .errors import InternError, Parking
+from .events import ApprovalAnswer, ApprovalRequest, Event, EventLog, Outcome, State, Usage
+from .models import EndpointModel
 from .secrets import Masker
-from .session_tools import Desk, InstallPackagesTool, NotesTool, PlanTool, pinned_text, plan_text
-from .trace import Journal, TraceRecorder, share
+from .session_tools import Desk
+from .trace import Journal, Restored, restore
+from .waiting import Pending, Warm
+from .wake import finish_open, rules_of, take_up
+from .workshop import SessionConfig, Workshop
 
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """What a session is made of, besides its model and its tools."""
-
-    folder: Path
-    """Where its trace and its folder go."""
-    prompt_templates: dict[str, Any]
-    instructions: str | None = None
-    max_iterations: int = 300
-    budget_usd: float | None = None
-    max_hours: float | None = None
-    executor_type: str = "local"
-    executor_kwargs: dict[str, Any] | None = None
-    share_traces: bool = False
+AT_ONCE = 0.2
+"""Seconds between looks at what a waiting question waits for besides its answer."""
 
 
 class Session:
     """A conversation with one agent, its record and its workspace.
 
-    What must never happen here: a turn ends without an explicit state on record; a session takes another down with it;
-    an answer reaches a question it was not given to.
+    It holds a thread while a turn runs. While a person is waited for it gives up thread and jail after a time, or when
+    too many wait; the answer wakes it from its trace. Made over a trace that exists it knows what stands there.
 
     Args:
         config (`SessionConfig`): What it is made of.
-        model (`Model`): Any smolagents model.
-        tools (`list[Tool]`): The tools besides the session's own.
+        make_model (`Callable[[], Model]`): Gives a smolagents model, each time the session wakes.
+        make_tools (`Callable[[], Sequence[Tool]]`): Gives the tools besides the session's own.
         session_id (`str`): A UUID; also the trace's file name.
         on_approval (`Callable`, *optional*): Asks a person; without it [`answer`] has to be called from elsewhere.
         wait_for_answers (`bool`, defaults to `False`): Without `on_approval`: whether to wait for [`answer`]. Otherwise
             what would be asked is refused.
+        warm (`Warm`, *optional*): Shared by the sessions of one process.
+        changed (`Callable[[Session], None]`, *optional*): Called when the trace has come to a point where sharing it makes
+            sense: a turn's end, a compaction, a long wait.
     """
 
     def __init__(
         self,
         config: SessionConfig,
-        model: Any,
-        tools: Sequence[Tool],
+        make_model: Callable[[], Any],
+        make_tools: Callable[[], Sequence[Tool]],
         session_id: str,
         on_approval: Callable[[ApprovalRequest], ApprovalAnswer] | None = None,
         wait_for_answers: bool = False,
+        warm: Warm | None = None,
+        changed: Callable[[Session], None] = lambda session: None,
     ) -> None:
-        self.config, self.id, self.model = config, session_id, model
+        self.config, self.id = config, session_id
         self.trace = config.folder / f"{session_id}.jsonl"
         self.workspace = config.folder / session_id / "workspace"
         self.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.masker = Masker()
         self.events = EventLog(session_id)
-        self.journal = Journal(self.trace, masker=self.masker)
-        self.recorder = TraceRecorder(self.journal, getattr(model, "model_id", None) or type(model).__name__)
-        self.ledger = SpendLedger(config.budget_usd, config.max_hours)
+        self.title, self.mode, self.rules = "", config.mode, config.rules
         self.outcome: Outcome | None = None
-        self._refused_hosts: set[str] = set()
+        self._make_model, self._make_tools = make_model, make_tools
+        self._on_approval, self._waits = on_approval, wait_for_answers
+        self._warm, self._changed = warm or Warm(), changed
+        self._lock = threading.RLock()
+        self._shop: Workshop | None = None
+        self._usage = Usage()
         self._waiting: dict[str, Pending] = {}
         self._thread: threading.Thread | None = None
         self._tidying: threading.Thread | None = None
-        self._turn_over = threading.Event()
-        self._interrupted = threading.Event()
-        narrator = Narrator(self.events, self.masker)
-        workspace = Workspace(self.workspace)
-        self.desk = Desk()
-        store = ArtifactStore(self.journal.artifacts, self.masker.text)
-        context = ContextManager(store=store, pinned=lambda: pinned_text(self.desk.plan, self.desk.notes))
-        packages = Packages(
-            self.workspace.parent / "packages",
-            config.folder.parent / "cache" / "pip",  # for all sessions of this home
-            lambda: find_jail(unsafe_local=(config.executor_kwargs or {}).get("unsafe_local", False)),
-            lambda: self.agent.router.action.ended.is_set(),
-        )
-        self.agent = InternAgent(
-            [
-                PlanTool(self._planned),
-                NotesTool(self._noted, lambda: self.desk.notes),
-                context.tool,
-                *(
-                    [InstallPackagesTool(packages)] if config.executor_type == "local" else []
-                ),  # it fills a local jail's layer
-                *tools,
-                *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()]),
-            ],
-            model,
-            prompt_templates=with_network(config.prompt_templates, *_network_of(config)),
-            instructions=config.instructions,
-            max_steps=config.max_iterations,
-            policy=ApprovalPolicy(trust_vouched=False),
-            on_approval=on_approval or (self._wait_for_answer if wait_for_answers else _refuse),
-            observers=[self.recorder, narrator],
-            ledger=self.ledger,
-            workspace=workspace,
-            masker=self.masker,
-            context=context,
-            executor_type=config.executor_type,
-            executor_kwargs={
-                **(config.executor_kwargs or {}),
-                **({"session": session_id} if config.executor_type == "e2b" else {}),
-                "on_output": narrator.printed,
-                "on_refused": self._refused_on_network,
-                "snapshots": self.workspace.parent / "snapshots",
-                "packages": packages.layer,
-            },
-            verbosity_level=LogLevel.OFF,
-            return_full_result=False,
-        )
-        self.journal.cwd = workspace.inside
-        if isinstance(model, EndpointModel):
-            model.on_delta = narrator.streamed
-            model.on_retry = self._retried
+        self._turn_over, self._interrupted, self._let_go = threading.Event(), threading.Event(), threading.Event()
+        self._parking = False
+        self._worked = 0.0  # seconds of this turn before it was parked
+        self._steering: list[tuple[str, str]] = []  # for an agent that is not there at the moment
+        self._given: dict[
+            str, ApprovalAnswer
+        ] = {}  # while nobody stood by; to questions between two steps, by their name
+
+    # What others look at.
 
     @property
     def state(self) -> str:
         """`idle`, `running`, `waiting` (for a person's answer), or how the last turn ended."""
-        if self._thread is not None and self._thread.is_alive():
-            return "waiting" if self._waiting else "running"
+        if self._waiting:
+            return "waiting"
+        if self.busy:
+            return "running"
         return str(self.outcome.state) if self.outcome else "idle"
 
-    def start(self, task: str, images: Sequence[Any] = (), datasets: Sequence[str] = ()) -> None:
-        """Begins a turn; returns at once. `datasets` are fetched from the Hub before the first step.
+    @property
+    def busy(self) -> bool:
+        """Whether a turn has a thread."""
+        return self._thread is not None and self._thread.is_alive()
 
-        Raises:
-            InternError: a turn is running.
-        """
-        if self._thread is not None and self._thread.is_alive():
-            raise InternError("This session is busy with a turn", "", "Wait for its end or interrupt it.")
-        self._turn_over.clear()
-        self._interrupted.clear()
-        if isinstance(self.model, EndpointModel):
-            self.model.cancelled.clear()
-        self._thread = threading.Thread(
-            target=self._turn, args=(task, list(images), tuple(datasets)), name=f"session-{self.id[:8]}", daemon=True
-        )
-        self._thread.start()
+    @property
+    def usage(self) -> Usage:
+        """Tokens and money so far."""
+        shop = self._shop
+        return shop.ledger.usage if shop else self._usage
+
+    @property
+    def agent(self) -> Any:
+        """Its [`InternAgent`], made from the trace where it was let go."""
+        return self._open().agent
+
+    @property
+    def model(self) -> Any:
+        return self._open().model
+
+    @property
+    def desk(self) -> Desk:
+        """Plan and notes."""
+        return self._open().desk
+
+    def pending(self) -> list[ApprovalRequest]:
+        """The questions that wait for [`answer`]."""
+        return [pending.request for pending in list(self._waiting.values())]
+
+    def context(self) -> Fill:
+        """What fills the window now."""
+        agent = self.agent
+        return agent.context.fill(agent.memory)
+
+    def follow(self, since: int = 0) -> Iterator[Event]:
+        """Events after number `since`, as they come, until no turn is open any more."""
+        inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.events.listen(inbox.put, since)
+        try:
+            while True:
+                try:
+                    yield inbox.get(timeout=AT_ONCE)
+                except queue.Empty:
+                    if self._turn_over.is_set() and inbox.empty():
+                        return
+        finally:
+            self.events.forget(inbox.put)
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """Waits for the end of the turn. Returns its outcome, `None` if `timeout` (seconds) ran out first."""
         return self.outcome if self._turn_over.wait(timeout) else None
 
+    def warn(self, text: str) -> None:
+        self.events.emit(told.Warned(text=self.masker.text(text)))
+
+    # Operations. None of them blocks for long; all may come from any thread.
+
+    def start(self, task: str, images: Sequence[Any] = (), datasets: Sequence[str] = ()) -> None:
+        """Begins a turn; returns at once. `datasets` are fetched from the Hub before the first step.
+
+        Raises:
+            InternError: a turn is running or waits for a person.
+        """
+
+        def work(shop: Workshop) -> Any:
+            shop.announce(task)
+            shop.prepare(self._interrupted)
+            shop.fetch(datasets)
+            return shop.agent.run(task, images=list(images) or None, reset=not shop.agent.memory.steps)
+
+        with self._lock:
+            if self._waiting:
+                raise InternError("This session waits for an answer", "", "Answer it or interrupt it first.")
+            self._begin(task, work)
+
+    def resume(self, go_on: bool = True) -> None:
+        """Takes the trace up: a turn that was cut off continues, a question that was open is open again.
+
+        Args:
+            go_on (`bool`, defaults to `True`): Otherwise a turn that was cut off stays so, and a new task can be given.
+        """
+        with self._lock:
+            if self.busy or self._shop is not None:
+                return
+            restored = restore(self.trace)
+            self._know(restored)
+            for problem in restored.problems:
+                self.warn(problem)
+            if not restored.open or not go_on:
+                self._turn_over.set()
+                return
+            self._turn_over.clear()
+            if restored.pending and self._waits and self._on_approval is None:
+                for request in restored.pending:
+                    self._waiting[request.call_id] = Pending(request, asleep=True)
+                    self.events.emit(told.ApprovalAsked(request=request))
+                return
+            self._begin(restored.task, self._go_on)
+
+    def steer(self, text: str, by: str = "") -> None:
+        """Tells a running turn something: the model reads it with its next step. Starts a turn where none is open."""
+        with self._lock:
+            if not self.busy and not self._waiting:
+                self.start(text)
+            elif self._shop is not None:
+                self._shop.agent.steer(text, by)
+            else:
+                self._steering.append((text, by))
+
     def interrupt(self) -> None:
         """Stops the turn: running code and tools now, the loop before its next step, a request to the model as it streams."""
-        self._interrupted.set()
-        if isinstance(self.model, EndpointModel):
-            self.model.cancelled.set()
-        self.agent.interrupt()
-        for pending in list(self._waiting.values()):
-            pending.give(ApprovalAnswer("stop", "interrupted", "user"))
+        with self._lock:
+            if not self.busy and not self._waiting:
+                return
+            self._interrupted.set()
+            if self._shop is not None:
+                if isinstance(self._shop.model, EndpointModel):
+                    self._shop.model.cancelled.set()
+                self._shop.agent.interrupt()
+            for call_id in list(self._waiting):
+                self.answer(call_id, ApprovalAnswer("stop", "interrupted", "user"))
 
     def answer(self, call_id: str, answer: ApprovalAnswer) -> None:
         """Answers a question that waits.
@@ -180,13 +226,55 @@ class Session:
         Raises:
             InternError: no such question waits (any more): an answer counts once.
         """
-        pending = self._waiting.pop(call_id, None)
-        if pending is None or not pending.give(answer):
-            raise InternError(f"Nothing waits for an answer under {call_id}", "it was answered, or its code has ended")
+        with self._lock:
+            pending = self._waiting.get(call_id)
+            if pending is None or not pending.give(answer):
+                raise InternError(
+                    f"Nothing waits for an answer under {call_id}", "it was answered, or its code has ended"
+                )
+            if pending.asleep and not self.busy:
+                self._wake()
 
-    def pending(self) -> list[ApprovalRequest]:
-        """The questions that wait for [`answer`]."""
-        return [pending.request for pending in list(self._waiting.values())]
+    def extend(self, steps: int = 0, usd: float = 0.0, hours: float = 0.0, by: str = "") -> None:
+        """Lets the turn take this much more. One that ended because it was used up goes on."""
+        with self._lock:
+            shop = self._open()
+            if steps:
+                shop.agent.extend(steps, by or "the user")
+            if usd or hours:
+                shop.ledger.raise_by(usd, hours)
+                shop.journal.note("budget", usd=shop.ledger.budget_usd, hours=shop.ledger.max_hours, by=by)
+            ended = self.outcome is not None and self.outcome.state in (State.MAX_STEPS, State.BUDGET, State.STUCK)
+            if ended and not self.busy and not self._waiting:
+                self._begin(shop.agent.task or "", lambda shop: shop.agent.continue_run())
+
+    def undo(self) -> None:
+        """Takes the last turn out of the conversation. What it did to files and to the world stays.
+
+        Raises:
+            InternError: a turn is running; there is none to take back.
+        """
+        with self._lock:
+            if self.busy or self._waiting:
+                raise InternError("A turn is running", "", "Interrupt it first.")
+            turns = restore(self.trace).turns if self.trace.exists() else ()
+            if not turns:
+                raise InternError("There is no turn to take back")
+            journal = self._open().journal
+            journal.branch_from(turns[-1].before)
+            journal.note("undone", to=turns[-1].before)
+            self.release()
+            self.outcome = None
+            self.events.emit(told.Undone(task=turns[-1].task))
+
+    def set_mode(self, mode: str) -> None:
+        """Decides calls by another mode from now on: `ask`, `plan`, `auto` or `deny`."""
+        with self._lock:
+            self._note("mode", mode=mode)
+            if self._shop is not None:
+                self._shop.set_mode(mode)
+            self.mode = mode
+            self.events.emit(told.ModeChanged(mode=mode))
 
     def compact(self, focus: str = "") -> None:
         """Makes the conversation shorter, whatever fills the window: now where nothing runs, else before the next step.
@@ -194,70 +282,84 @@ class Session:
         Args:
             focus (`str`, *optional*): What the summary is to keep above all.
         """
-        for thread in (self._thread, self._tidying):
-            if thread is not None and thread.is_alive():
-                self.agent.context.request(focus)
+        with self._lock:
+            shop = self._open()
+            if self.busy or (self._tidying is not None and self._tidying.is_alive()):
+                shop.agent.context.request(focus)
                 return
-        if isinstance(self.model, EndpointModel):
-            self.model.cancelled.clear()
-        self._tidying = threading.Thread(
-            target=self._compact, args=(focus,), name=f"compact-{self.id[:8]}", daemon=True
-        )
-        self._tidying.start()
-
-    def context(self) -> Fill:
-        """What fills the window now."""
-        return self.agent.context.fill(self.agent.memory)
-
-    def _compact(self, focus: str) -> None:
-        try:
-            if self.agent.compact(focus) is None:
-                self.warn("There is nothing to compact yet.")
-        except InternError as error:
-            self.warn(str(error))
-
-    def warn(self, text: str) -> None:
-        self.events.emit(told.Warned(text=self.masker.text(text)))
-
-    def _refused_on_network(self, refusal: Refusal) -> None:
-        """What code tried and may not: on record each time, and shown once for a host."""
-        try:
-            self.journal.note("network-refused", host=refusal.host, why=refusal.why)
-        except InternError as error:
-            self.warn(str(error))
-        if refusal.host not in self._refused_hosts:
-            self._refused_hosts.add(refusal.host)
-            self.warn(refusal.why)
-
-    def _retried(self, text: str) -> None:
-        self.warn(text)
-        self.events.emit(told.Waiting(on="the model"))  # what was streamed of the attempt before is void
+            if isinstance(shop.model, EndpointModel):
+                shop.model.cancelled.clear()
+            self._tidying = threading.Thread(
+                target=self._compact, args=(shop, focus), name=f"compact-{self.id[:8]}", daemon=True
+            )
+            self._tidying.start()
 
     def close(self) -> None:
-        """Ends what runs, shares the trace if that is wanted, and lets go of the jail."""
-        if self._thread is not None and self._thread.is_alive():
+        """Ends what runs and lets go of the jail. What waits for a person goes on waiting, on record."""
+        if self._waiting and self._on_approval is None:
+            self._let_go.set()
+        elif self.busy:
             self.interrupt()
-            self._thread.join(timeout=15)
-        if self._tidying is not None:
-            self._tidying.join(timeout=15)
-        self.agent.cleanup()
-        self.journal.close()
+        for thread in (self._thread, self._tidying):
+            if thread is not None:
+                thread.join(timeout=15)
+        self.release()
 
-    def _turn(self, task: str, images: list[Any], datasets: tuple[str, ...]) -> None:
-        started = time.monotonic()
-        self.outcome = None
+    def let_go(self) -> None:
+        """Gives up jail and memory, as others need the room; a turn that waits is parked, one that runs goes on."""
+        if self._waiting:
+            self._let_go.set()
+        else:
+            self.release()
+
+    def release(self) -> None:
+        """Gives up jail and memory where no turn runs; they are made from the trace when they are needed."""
+        with self._lock:
+            shop = self._shop
+            if shop is None or (self.busy and threading.current_thread() is not self._thread):
+                return
+            self._usage, self._shop = shop.ledger.usage, None
+            shop.close()
+
+    # A turn.
+
+    def _begin(self, task: str, work: Callable[[Workshop], Any]) -> None:
+        if self.busy:
+            raise InternError("This session is busy with a turn", "", "Wait for its end or interrupt it.")
+        self._warm.works(self)
+        self._turn_over.clear()
+        self._interrupted.clear()
+        self._let_go.clear()
+        self._parking, self.outcome, self._worked = False, None, 0.0
+        self._spawn(task, work)
+
+    def _spawn(self, task: str, work: Callable[[Workshop], Any]) -> None:
+        self._thread = threading.Thread(
+            target=self._turn, args=(task, work), name=f"session-{self.id[:8]}", daemon=True
+        )
+        self._thread.start()
+
+    def _turn(self, task: str, work: Callable[[Workshop], Any]) -> None:
+        started = time.monotonic() - self._worked
         if self._tidying is not None:
             self._tidying.join()
-        state, reason, answer = State.ERROR, "", None
+        state, reason, answer, shop = State.ERROR, "", None, None
         try:
-            self._begin(task)
-            self._fetch(datasets)
-            answer = self.agent.run(task, images=images or None, reset=not self.agent.memory.steps)
-            ending = self.agent.ending
+            shop = self._open()
+            if isinstance(shop.model, EndpointModel) and not self._interrupted.is_set():
+                shop.model.cancelled.clear()
+            answer = work(shop)
+            while said := shop.agent.unheard():  # words that came as the turn ended
+                answer = shop.agent.run("\n\n".join(said), reset=False)
+            ending = shop.agent.ending
             state, reason = (ending.state, ending.reason) if ending else (State.ERROR, "the run ended without a state")
-            if state is State.SUCCESS and self.agent.gate.unmet:
+            if state is State.SUCCESS and shop.agent.gate.unmet:
                 state = State.DENIED
-                reason = "; ".join(f"`{tool}` was refused: {why}" for tool, why in self.agent.gate.unmet.items())
+                reason = "; ".join(f"`{tool}` was refused: {why}" for tool, why in shop.agent.gate.unmet.items())
+        except Parking:
+            assert shop is not None
+            self._park(shop, time.monotonic() - started)
+            return
         except AgentGenerationError as error:
             reason = str(error.__cause__ or error)
         except (AgentError, InternError) as error:
@@ -266,154 +368,145 @@ class Session:
             reason = f"{type(error).__name__}: {error}"
         if self._interrupted.is_set() and state is not State.SUCCESS:
             state, reason = State.INTERRUPTED, ""
-        self._end(state, reason, answer, time.monotonic() - started)
+        self._end(shop, state, reason, answer, time.monotonic() - started)
 
-    def _begin(self, task: str) -> None:
-        """What has to be there before the first step, each slow part said while it takes its time.
-
-        Raises:
-            InternError: interrupted meanwhile; there is no jail.
-        """
-        executor = self.agent.python_executor
-        jail = executor.jail if isinstance(executor, JailExecutor) else ""
-        model, workspace, trace = self.recorder.model, str(self.workspace), str(self.trace)
-        self.events.emit(told.SessionStarted(task=task, model=model, workspace=workspace, trace=trace, jail=jail))
-        self.recorder.jail = jail
-        loading = None
-        if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
-            loading = threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True)
-            loading.start()
-        if isinstance(executor, JailExecutor):
-            self.events.emit(told.Waiting(on="starting the jail"))
-            executor.start()
-            self.journal.cwd = executor.workspace.inside  # where a jail cannot move it, known once it is there
-        if loading is not None:
-            self.events.emit(told.Waiting(on="loading litellm"))
-            while loading.is_alive() and not self._interrupted.is_set():
-                loading.join(0.1)
-        if self._interrupted.is_set():
-            raise InternError("Interrupted before the first step")
-
-    def _fetch(self, datasets: Sequence[str]) -> None:
-        from .tools import HubDownloadTool
-
-        for name in datasets:
-            self.events.emit(told.Waiting(on=f"the download of {name}"))
+    def _end(self, shop: Workshop | None, state: State, reason: str, answer: Any, seconds: float) -> None:
+        reason, answer = self.masker.text(reason), self.masker.data(answer)
+        if shop is None:
+            outcome = Outcome(state, answer, reason, 0, seconds, self._usage)
+        else:
+            steps = max(0, shop.agent.step_number - 1)
+            outcome = Outcome(state, answer, reason, steps, seconds, shop.ledger.usage)
             try:
-                HubDownloadTool(Workspace(self.workspace)).forward(name, repo_type="dataset", folder=data_folder(name))
-            except Exception as error:  # noqa: BLE001 - a tool's own code; what it says is what the person needs to know
-                raise InternError(f"The data set {name} could not be handed over", str(error)) from None
-
-    def _end(self, state: State, reason: str, answer: Any, seconds: float) -> None:
-        reason = self.masker.text(reason)
-        outcome = Outcome(
-            state, self.masker.data(answer), reason, self.agent.step_number - 1, seconds, self.ledger.usage
-        )
-        try:
-            self.recorder.ended(outcome)
-            if not self.journal.titled:
-                self.journal.title(title_of(self.agent.task or ""))
-        except InternError as error:
-            self.warn(str(error))
-            outcome = Outcome(State.ERROR, outcome.answer, str(error), outcome.steps, seconds, outcome.usage)
-        if self.config.share_traces and self.agent.memory.steps:
-            self._share()
+                shop.recorder.ended(outcome)
+                if not shop.journal.titled:
+                    shop.journal.title(title_of(shop.agent.task or ""))
+                self.title = self.title or title_of(shop.agent.task or "")
+            except InternError as error:
+                self.warn(str(error))
+                outcome = Outcome(State.ERROR, answer, str(error), steps, seconds, outcome.usage)
+            if shop.agent.memory.steps:
+                self._changed(self)
         self.outcome = outcome
         self.events.emit(told.SessionEnded(outcome=outcome, trace=str(self.trace)))
         self._turn_over.set()
+        self._warm.rests(self)
 
-    def _share(self) -> None:
-        announced = self.config.folder.parent / "sharing-announced"
+    def _park(self, shop: Workshop, worked: float) -> None:
+        with self._lock:
+            self._worked, self._shop, self._usage = worked, None, shop.ledger.usage
+            calls = tuple(self._waiting)
+            try:
+                shop.journal.note("parked", calls=calls)
+                shop.journal.sync()
+            finally:
+                shop.close()
+                self._thread = None
+            self._warm.works(self)
+            self.events.emit(told.Parked(calls=calls))
+            self._changed(self)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Goes on where all that was asked is answered."""
+        if self._waiting and all(pending.answered for pending in self._waiting.values()):
+            self._parking = False
+            self._let_go.clear()
+            self._spawn("", self._go_on)
+
+    def _go_on(self, shop: Workshop) -> Any:
+        """The rest of a turn that was parked or cut off."""
+        with self._lock:
+            answers = {call: answer for call, pending in self._waiting.items() if (answer := pending.wait(0))}
+            self._given = {
+                pending.request.tool: answers[call] for call, pending in self._waiting.items() if call in answers
+            }
+            self._waiting.clear()
+        restored = restore(self.trace)
+        if restored.action is not None:
+            finish_open(shop, restored.action, answers)
+        lost = tuple(f"the variable {name}" for name in restored.variables if name not in shop.agent.state)
+        self.events.emit(told.Resumed(step=shop.agent.step_number, lost=lost))
+        shop.journal.note("resumed", step=shop.agent.step_number, lost=lost)
+        if not self._interrupted.is_set():
+            shop.prepare(self._interrupted)
+        if self._interrupted.is_set():
+            raise InternError("Interrupted while it waited")
+        return shop.agent.continue_run()
+
+    def _open(self) -> Workshop:
+        with self._lock:
+            if self._shop is None:
+                restored = restore(self.trace) if self.trace.exists() else None
+                shop = self._shop = Workshop(
+                    self.config, self.id, self._make_model(), self._make_tools(), self.events, self.masker, self._ask(),
+                    self.mode, self.rules, restored.desk if restored else None,
+                )  # fmt: skip
+                if restored is not None:
+                    take_up(shop, restored)
+                if shop.journal.repaired:
+                    self.warn(shop.journal.repaired)
+                for text, by in self._steering:
+                    shop.agent.steer(text, by)
+                self._steering.clear()
+            return self._shop
+
+    def _know(self, restored: Restored) -> None:
+        self.title = restored.title
+        self.mode = restored.mode or self.mode
+        self.rules = tuple(dict.fromkeys([*self.rules, *rules_of(restored)]))
+        self._usage = restored.usage
+        if restored.ended is not None:
+            state = next((state for state in State if state == restored.ended.state), State.ERROR)
+            self.outcome = Outcome(
+                state, None, restored.ended.reason, restored.next_step - 1, restored.seconds, self._usage
+            )
+
+    def _compact(self, shop: Workshop, focus: str) -> None:
         try:
-            if not announced.exists():
-                self.warn(
-                    "From now on the trace of each session is uploaded to ml-intern-traces, a private dataset of yours; "
-                    "ML_INTERN_SHARE_TRACES=0 turns that off."
-                )
-                announced.touch()
-            self.events.emit(told.Waiting(on="the upload of the trace"))
-            shared = share(self.trace)
-        except (InternError, OSError) as error:
+            if shop.agent.compact(focus) is None:
+                self.warn("There is nothing to compact yet.")
+        except InternError as error:
             self.warn(str(error))
-        else:
-            self.journal.note("shared", url=shared.url)
-            self.warn(f"The trace is in your private dataset: {shared.url}")
-        finally:
-            self.events.emit(told.Waiting(on=""))
 
-    def _noted(self, notes: tuple[str, ...]) -> None:
-        self.desk = replace(self.desk, notes=self.masker.data(notes))
-        self._write("notes.md", "".join(f"- {note}\n" for note in self.desk.notes))
+    def _note(self, kind: str, **fields: Any) -> None:
+        """On record, whether or not anybody works here at the moment."""
+        if self._shop is not None:
+            self._shop.journal.note(kind, **fields)
+            return
+        journal = Journal(self.trace, masker=self.masker)
+        journal.note(kind, **fields)
+        journal.close()
 
-    def _write(self, name: str, text: str) -> None:
-        """A file beside the workspace for people to look at; the trace is what counts."""
-        try:
-            (self.config.folder / self.id / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            self.warn(f"{name} could not be written: {error.strerror}")
+    # Questions.
 
-    def _planned(self, items: tuple[dict[str, str], ...]) -> None:
-        self.desk = replace(self.desk, plan=self.masker.data(items))
-        self._write("plan.md", plan_text(self.desk.plan) + "\n")
-        self.events.emit(told.PlanChanged(items=self.masker.data(items)))
+    def _ask(self) -> Callable[[ApprovalRequest], ApprovalAnswer]:
+        return self._on_approval or (self._wait_for_answer if self._waits else nobody)
 
     def _wait_for_answer(self, request: ApprovalRequest) -> ApprovalAnswer:
-        pending = self._waiting[request.call_id] = Pending(request)
-        ended = self.agent.router.action.ended
-        try:
-            while (answer := pending.wait(0.2)) is None:
-                if ended.is_set():
-                    pending.give(ApprovalAnswer("reject", "the code that asked for it has ended", "session"))
-            return answer
-        finally:
-            self._waiting.pop(request.call_id, None)
-
-
-class Pending:
-    """A question that waits; takes one answer."""
-
-    def __init__(self, request: ApprovalRequest) -> None:
-        self.request = request
-        self._lock = threading.Lock()
-        self._given = threading.Event()
-        self._answer: ApprovalAnswer | None = None
-
-    def give(self, answer: ApprovalAnswer) -> bool:
+        shop = self._shop
+        assert shop is not None
+        if request.tool in self._given:
+            return self._given.pop(request.tool)
+        in_code = request.call_id.startswith("call_")  # else it is asked between two steps
+        pending, ended = Pending(request), shop.agent.router.action.ended
         with self._lock:
-            if self._answer is not None:
-                return False
-            self._answer = answer
-            self._given.set()
-            return True
-
-    def wait(self, timeout: float) -> ApprovalAnswer | None:
-        self._given.wait(timeout)
-        return self._answer
-
-
-def _refuse(request: ApprovalRequest) -> ApprovalAnswer:
-    return ApprovalAnswer(
-        "reject", f"nobody can be asked here; pass `on_approval=` to allow `{request.tool}`", "policy"
-    )
-
-
-def _network_of(config: SessionConfig) -> tuple[str, Sequence[str]]:
-    """What code will reach. Where no jail works the session ends before its first step, and it does not matter."""
-    options = config.executor_kwargs or {}
-    if config.executor_type == "e2b":  # all or nothing there, and the Hub's proxy does not reach it
-        return ("full" if options.get("network") == "full" else "none"), ()
-    try:
-        jail = find_jail(unsafe_local=options.get("unsafe_local", False))
-    except JailUnavailable:
-        return "none", ()
-    if jail.kind == "none":
-        return "full", ()
-    return (options.get("network", "hub"), options.get("hosts", ())) if jail.network else ("none", ())
-
-
-def data_folder(dataset: str) -> str:
-    """Where in the workspace a data set that was handed over lies."""
-    return f"data/{dataset.split('/')[-1]}"
+            self._waiting[request.call_id] = pending
+        self._warm.rests(self)
+        parks_at = time.monotonic() + self.config.park_seconds
+        while (answer := pending.wait(AT_ONCE)) is None:
+            if in_code and ended.is_set() and not self._parking:
+                pending.give(ApprovalAnswer("reject", "the code that asked for it has ended", "session"))
+            due = self._parking or self._let_go.is_set() or time.monotonic() > parks_at
+            # A sub-agent's question stands in the middle of two actions: there is no going on after it.
+            if due and not request.agent and pending.falls_asleep():
+                self._parking = True
+                shop.agent.park()
+                raise Parking
+        with self._lock:
+            self._waiting.pop(request.call_id, None)
+        self._warm.works(self)
+        return answer
 
 
 def title_of(task: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from smolagents import Tool
 
+from .events import ApprovalAnswer
 from .execution.packages import Packages
-
-STATUSES = ("pending", "in_progress", "done")
+from .trace.desk import Desk as Desk
+from .trace.desk import noted, plan_item
 
 
 class PlanTool(Tool):
@@ -38,7 +39,7 @@ class PlanTool(Tool):
         self.on_change = on_change
 
     def forward(self, items: list) -> dict[str, Any]:
-        plan = tuple(_item(item) for item in items)
+        plan = tuple(plan_item(item) for item in items)
         if sum(item["status"] == "in_progress" for item in plan) > 1:
             raise ValueError("More than one item is in_progress: work on one thing at a time.")
         self.on_change(plan)
@@ -82,13 +83,6 @@ class NotesTool(Tool):
         return list(notes)
 
 
-def noted(notes: tuple[str, ...], add: str | None, replace: str | None) -> tuple[str, ...]:
-    """The notes after a call of the tool."""
-    if replace is not None:
-        return tuple(line.strip() for line in replace.split("\n") if line.strip())
-    return (*notes, add.strip()) if add is not None and add.strip() else notes
-
-
 def plan_text(items: tuple[dict[str, str], ...]) -> str:
     """A plan as a list in Markdown."""
     marks = {"done": "[x]", "in_progress": "[>]", "pending": "[ ]"}
@@ -101,47 +95,6 @@ def pinned_text(items: tuple[dict[str, str], ...], notes: tuple[str, ...]) -> st
     if notes:
         parts.append("## Your notes\n" + "\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts)
-
-
-@dataclass(frozen=True)
-class Desk:
-    """Plan and notes of a session, as its trace says: what was given to the tools in calls that came back."""
-
-    plan: tuple[dict[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, rows: Iterable[dict[str, Any]]) -> Desk:
-        """Args: rows (`Iterable[dict]`): Of a trace, in order, up to where it is looked at."""
-        desk, asked = cls(), {}
-        for row in rows:
-            message = row.get("message")
-            content = message.get("content") if isinstance(message, dict) else None
-            for block in content if isinstance(content, list) else ():
-                if block.get("type") == "tool_use" and block.get("name") in (PlanTool.name, NotesTool.name):
-                    asked[block["id"]] = block
-                elif block.get("type") == "tool_result" and not block.get("is_error"):
-                    desk = desk.after(asked.pop(block["tool_use_id"], None))
-        return desk
-
-    def after(self, call: dict[str, Any] | None) -> Desk:
-        if call is None:
-            return self
-        given = call["input"]
-        if call["name"] == PlanTool.name:
-            return replace(self, plan=tuple(_item(item) for item in given.get("items", [])))
-        return replace(self, notes=noted(self.notes, given.get("add"), given.get("replace")))
-
-
-def _item(item: Any) -> dict[str, str]:
-    if isinstance(item, str):
-        item = {"text": item}
-    if not isinstance(item, dict) or not str(item.get("text", "")).strip():
-        raise ValueError(f'Each item is like {{"text": "...", "status": "pending"}}, not {item!r}.')
-    status = item.get("status", "pending")
-    if status not in STATUSES:
-        raise ValueError(f"`status` is one of {', '.join(STATUSES)}, not {status!r}.")
-    return {"text": str(item["text"]).strip(), "status": status}
 
 
 class InstallPackagesTool(Tool):
@@ -183,3 +136,163 @@ class InstallPackagesTool(Tool):
             raise ValueError('`packages` is a list of names, such as ["polars", "x==1.2"].')
         done = self.packages.install(packages)
         return {"installed": list(done.new), "already_there": list(done.there)}
+
+
+NOBODY = "Nobody is there to answer. Decide yourself, by what the task says, and record the decision and its reason."
+
+
+class AskUserTool(Tool):
+    """A question of the agent's to a person. Whoever answers questions about calls is asked; the answer comes with the call.
+
+    Attributes:
+        answer (`ApprovalAnswer`, *optional*): Set for each call, on a copy of the tool, once a person has answered.
+    """
+
+    name = "ask_user"
+    effects = "read"
+    answer: ApprovalAnswer | None = None
+    description = (
+        "Asks the user a question and waits for the answer. Ask before a decision that is theirs and hard to take back, that "
+        "the task leaves open, and on which the rest depends; else decide yourself. One question at a time, with what they "
+        "need to know to answer it. Returns `answered` and `answer`; where nobody is there, `answered` is False: then decide."
+    )
+    inputs = {
+        "question": {"type": "string", "description": "The question, with what one has to know to answer it."},
+        "choices": {"type": "array", "description": "Answers to choose from, the best first.", "nullable": True},
+    }
+    output_type = "object"
+    output_schema = {
+        "type": "object",
+        "properties": {
+            "answered": {"type": "boolean"},
+            "answer": {"type": "string"},
+            "choice": {"type": ["string", "null"]},
+            "by": {"type": "string"},
+        },
+        "required": ["answered", "answer", "choice", "by"],
+    }
+
+    def check(self, question: str, choices: list | None = None) -> None:
+        """Raises where nobody should be bothered with it."""
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError("`question` is empty: say what you want to know.")
+        if choices is not None and (
+            len(choices) < 2 or not all(isinstance(one, str) and one.strip() for one in choices)
+        ):
+            raise ValueError("`choices` are at least two texts, or leave them out.")
+
+    def forward(self, question: str, choices: list | None = None) -> dict[str, Any]:
+        self.check(question, choices)
+        given = self.answer
+        if given is None:
+            return {"answered": False, "answer": NOBODY, "choice": None, "by": ""}
+        text = (
+            given.text.strip() or given.reason.strip() or {"approve": "Yes.", "reject": "No."}.get(given.decision, "")
+        )
+        return {"answered": True, "answer": text, "choice": chosen(text, choices or []), "by": given.by}
+
+
+def chosen(text: str, choices: list[str]) -> str | None:
+    """The choice that an answer names, by its words or its number from 1; `None` for an answer in other words."""
+    said = text.strip().casefold().rstrip(".")
+    for number, choice in enumerate(choices, 1):
+        if said in (choice.strip().casefold().rstrip("."), str(number)):
+            return choice
+    return None
+
+
+class RequestStepsTool(Tool):
+    """The agent's wish for more steps.
+
+    Args:
+        request (`Callable[[int, str], tuple[int, int]]`): Gets number and reason; returns how many steps were given, and how
+            many the turn may take in all.
+    """
+
+    name = "request_steps"
+    effects = "read"
+    description = (
+        "Asks for more steps for this task. Your steps are given out bit by bit, more while there is progress. Ask before you "
+        "run out of them, with what is left to do and why it is worth it. Returns how many were given now and how many you may "
+        "take in all; beyond a limit of the session a person decides when it is reached."
+    )
+    inputs = {
+        "steps": {"type": "integer", "description": "How many more."},
+        "reason": {"type": "string", "description": "What is left to do, and why it is worth it."},
+    }
+    output_type = "object"
+    output_schema = {
+        "type": "object",
+        "properties": {"granted": {"type": "integer"}, "in_all": {"type": "integer"}, "note": {"type": "string"}},
+        "required": ["granted", "in_all", "note"],
+    }
+
+    def __init__(self, request: Callable[[int, str], tuple[int, int]]) -> None:
+        super().__init__()
+        self.request = request
+
+    def forward(self, steps: int, reason: str) -> dict[str, Any]:
+        granted, in_all = self.request(steps, reason)
+        note = "" if granted >= steps else "A person is asked for the rest when these are used up."
+        return {"granted": granted, "in_all": in_all, "note": note}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A choice that the agent made, why, and from which sources."""
+
+    subject: str
+    choice: str
+    reason: str
+    sources: tuple[str, ...] = ()
+
+
+class RecordDecisionTool(Tool):
+    """Puts a decision on record, for whoever reads the session later.
+
+    Args:
+        on_decision (`Callable[[Decision], None]`): Gets it.
+    """
+
+    name = "record_decision"
+    effects = "read"
+    description = (
+        "Puts a decision of yours on record: which data set, which model, which metric, which split, what was tried and given "
+        "up. Do it when you decide, with the reason as you see it now, and what it rests on (papers, pages, files, measured "
+        "figures). Returns the decision."
+    )
+    inputs = {
+        "subject": {"type": "string", "description": "What was to be decided, e.g. `base model`."},
+        "choice": {"type": "string", "description": "What you chose."},
+        "reason": {"type": "string", "description": "Why, and why not the others."},
+        "sources": {
+            "type": "array",
+            "description": "What it rests on: links, names, paths, figures.",
+            "nullable": True,
+        },
+    }
+    output_type = "object"
+    output_schema = {
+        "type": "object",
+        "properties": {
+            "subject": {"type": "string"},
+            "choice": {"type": "string"},
+            "reason": {"type": "string"},
+            "sources": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["subject", "choice", "reason", "sources"],
+    }
+
+    def __init__(self, on_decision: Callable[[Decision], None]) -> None:
+        super().__init__()
+        self.on_decision = on_decision
+
+    def forward(self, subject: str, choice: str, reason: str, sources: list | None = None) -> dict[str, Any]:
+        for name, text in (("subject", subject), ("choice", choice), ("reason", reason)):
+            if not text.strip():
+                raise ValueError(f"`{name}` is empty.")
+        decision = Decision(
+            subject.strip(), choice.strip(), reason.strip(), tuple(str(source) for source in sources or ())
+        )
+        self.on_decision(decision)
+        return {**asdict(decision), "sources": list(decision.sources)}

@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     memory_gb: float = 8.0
     """Memory that a jail and its children may use together, in GiB (`ML_INTERN_MEMORY_GB`)."""
 
+    disk_gb: float = 50.0
+    """Disk that a session may take, in GiB (`ML_INTERN_DISK_GB`)."""
+
+    gpus: bool = False
+    """Whether code in a jail may use this machine's GPUs (`ML_INTERN_GPUS`)."""
+
     network: Literal["none", "hub", "full"] = "hub"
     """What code in a jail reaches: nothing, the public Hub to read, or any public host (`ML_INTERN_NETWORK`)."""
 

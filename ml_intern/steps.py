@@ -13,9 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smolagents.memory import ActionStep, MemoryStep, PlanningStep, TaskStep
-from smolagents.models import ChatMessage
+from smolagents.models import ChatMessage, MessageRole
 
-from .events import ApprovalAnswer, ApprovalRequest, FileDigest, Usage
+from .errors import Denied
+from .events import ApprovalAnswer, ApprovalRequest, Destination, FileDigest, Outcome, Usage
+
+QUESTION = "ask_user"
+"""The tool with which the agent asks a person something: its answer is told to the tool."""
+
+
+def _not_again(step: ToolCallStep, edits: dict[str, Any]) -> None:
+    raise Denied(f"`{step.tool}` was not called", "its arguments cannot be edited here")
 
 
 @dataclass
@@ -32,7 +40,16 @@ class ToolCallStep(MemoryStep):
         preview (`str`): What a person should read before saying yes.
         vouched (`bool`): Whether the caller who passed the tool in vouches for it.
         problem (`Exception`, *optional*): Why the call cannot be made; it is raised instead, and nobody is asked.
+        agent (`str`): The sub-agent whose code makes the call (`""`: the session's own agent).
         ended (`threading.Event`): Set once the code that made the call has ended: then nobody needs to be asked any more.
+        destination (`Destination`, *optional*): Where it sends something; `None` where the tool does not say.
+        cost_usd (`float`, *optional*): What it is estimated to cost; `None` where nobody knows.
+        sources (`tuple[str, ...]`): The untrusted texts that its arguments, or texts among its files, repeat.
+        edited (`dict`, *optional*): What a person put in place of arguments of the same names; they are in `arguments`.
+        answer (`ApprovalAnswer`, *optional*): The last answer of a person; told to a tool that asks questions.
+        approved (`str`): What an answer bound to that was given while the code no longer ran.
+        carried (`bool`): The code that made the call no longer runs; the call itself is on record already.
+        revise (`Callable`): Makes the call ready again, in place, with edited arguments.
     """
 
     call_id: str
@@ -44,8 +61,22 @@ class ToolCallStep(MemoryStep):
     preview: str = ""
     vouched: bool = False
     problem: Exception | None = None
+    agent: str = ""
     ended: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
     started: float = field(default_factory=time.time)
+    destination: Destination | None = None
+    cost_usd: float | None = None
+    sources: tuple[str, ...] = ()
+    edited: dict[str, Any] | None = None
+    answer: ApprovalAnswer | None = None
+    approved: str = ""
+    carried: bool = False
+    revise: Callable[[ToolCallStep, dict[str, Any]], None] = field(default=_not_again, repr=False, compare=False)
+
+    @property
+    def question(self) -> bool:
+        """Whether the agent asks a person something, rather than doing anything."""
+        return self.tool == QUESTION and self.effects == "read"
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return []
@@ -53,7 +84,11 @@ class ToolCallStep(MemoryStep):
 
 @dataclass
 class ToolResultStep(MemoryStep):
-    """A tool has been called: its result, or the error that it raised (`denied` if it never ran)."""
+    """A tool has been called: its result, or the error that it raised (`denied` if it never ran).
+
+    `cost_usd` is what it is taken to have cost: as it says itself, else as was estimated; `None` where it spends nothing, or
+    nobody knows.
+    """
 
     call_id: str
     tool: str
@@ -62,6 +97,8 @@ class ToolResultStep(MemoryStep):
     error: BaseException | None = None
     denied: bool = False
     seconds: float = 0.0
+    agent: str = ""
+    cost_usd: float | None = None
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return []
@@ -77,7 +114,7 @@ class ModelStep(MemoryStep):
         code (`str`, *optional*): `None` where no code could be found in the answer.
         input_tokens (`int`): Tokens of the whole prompt, `cached_tokens` of them from the provider's cache.
         cost_usd (`float`, *optional*): `None` where the price is unknown.
-        spent (`Usage`): Of the whole session, this call included.
+        spent (`Usage`): Of the whole session (of a sub-agent: of its task), this call included.
     """
 
     action: ActionStep
@@ -148,6 +185,37 @@ class CompactionStep(MemoryStep):
         return []
 
 
+USER, GUARD = "user", "guard"
+
+
+@dataclass
+class SteerStep(MemoryStep):
+    """Text that reaches the agent while it works: it stands at the end of the conversation and moves nothing before it.
+
+    Args:
+        text (`str`): What was said.
+        by (`str`): Who said it, from where; `""` where that is not known.
+        source (`str`): `user` (a person), or `guard` (this program, which saw the agent go round in circles).
+    """
+
+    text: str
+    by: str = ""
+    source: str = USER
+
+    def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
+        return [ChatMessage(role=MessageRole.USER, content=[{"type": "text", "text": self.said}])]
+
+    @property
+    def said(self) -> str:
+        """The text as the model reads it."""
+        lead = STEERED if self.source == USER else NOTICED
+        return f"{lead}\n{self.text}"
+
+
+STEERED = "A message from the user, who sees you work (go on with the task, and heed this):"
+NOTICED = "A notice from the program that runs you (not from the user):"
+
+
 class TrackedActionStep(ActionStep):
     """An `ActionStep` that knows when it was changed after it had been rendered.
 
@@ -181,6 +249,29 @@ def _observe(self: TrackedActionStep, text: str | None) -> None:
 TrackedActionStep.observations = property(_observations, _observe)  # ty: ignore[invalid-assignment]
 
 
+@dataclass(frozen=True)
+class AgentRun:
+    """One task of a sub-agent.
+
+    Args:
+        id (`str`): Unique; part of the name of its trace.
+        agent (`str`): Its name below the session's own agent, such as `researcher/reader`.
+        kind (`str`): Its class.
+        model (`str`): The model it asks.
+        task (`str`): As the agent above it gave it.
+        call_id (`str`): Of the call that it answers; `""` where that is not known.
+        step (`int`): The step of the agent above whose code made the call.
+    """
+
+    id: str
+    agent: str
+    kind: str
+    model: str
+    task: str
+    call_id: str = ""
+    step: int = 0
+
+
 class Observer:
     """Told of everything that an agent does, as it happens; every method may be left as it is.
 
@@ -208,11 +299,33 @@ class Observer:
     def finished(self, step: ActionStep) -> None:
         """A step is over."""
 
+    def paid(self, cost_usd: float | None) -> None:
+        """The model was asked for a plan or a last word, which are told next; it took this much (`None`: nobody knows)."""
+
     def compacting(self) -> None:
         """The model is about to be asked for a summary."""
 
+    def unused(self, input_tokens: int, output_tokens: int, cached_tokens: int, cost_usd: float | None) -> None:
+        """The model wrote a summary that is not used, as it makes nothing shorter; it took this much."""
+
     def compacted(self, step: CompactionStep) -> None:
         """Less of the conversation is about to be shown."""
+
+    def steered(self, step: SteerStep) -> None:
+        """Text from outside is about to be shown to the model."""
+
+    def extended(self, steps: int, why: str) -> None:
+        """The turn may take `steps` steps in all from here on."""
+
+    def agent_started(self, run: AgentRun) -> Observer:
+        """A sub-agent takes a task on. Returns who is to be told of what it does."""
+        return Observer()
+
+    def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
+        """A sub-agent has ended; `outcome.answer` is what the agent above reads.
+
+        `spent_usd` is what it is known to have spent, agents below it included, beside calls of unknown price.
+        """
 
     def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
         """A person is about to be asked; `digest` is what the answer will bind to."""
@@ -255,13 +368,36 @@ class Observers(Observer):
         for observer in self.all:
             observer.finished(step)
 
+    def paid(self, cost_usd: float | None) -> None:
+        for observer in self.all:
+            observer.paid(cost_usd)
+
     def compacting(self) -> None:
         for observer in self.all:
             observer.compacting()
 
+    def unused(self, input_tokens: int, output_tokens: int, cached_tokens: int, cost_usd: float | None) -> None:
+        for observer in self.all:
+            observer.unused(input_tokens, output_tokens, cached_tokens, cost_usd)
+
     def compacted(self, step: CompactionStep) -> None:
         for observer in self.all:
             observer.compacted(step)
+
+    def steered(self, step: SteerStep) -> None:
+        for observer in self.all:
+            observer.steered(step)
+
+    def extended(self, steps: int, why: str) -> None:
+        for observer in self.all:
+            observer.extended(steps, why)
+
+    def agent_started(self, run: AgentRun) -> Observer:
+        return Observers([observer.agent_started(run) for observer in self.all])
+
+    def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
+        for observer in self.all:
+            observer.agent_ended(run, outcome, spent_usd, unpriced_calls)
 
     def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
         for observer in self.all:

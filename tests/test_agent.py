@@ -169,10 +169,11 @@ def test_money_that_is_used_up_ends_the_run_with_a_last_word(make) -> None:
         [],
         Priced([code("1"), code("2"), "the last word"]),
         verbosity_level=LogLevel.OFF,
-        ledger=SpendLedger(budget_usd=1.0),
+        ledger=SpendLedger(budget_usd=2.0),
     )
     assert agent.run("Go.") == "the last word"
-    assert agent.ending.state is State.BUDGET and "$1.20 of $1.00" in agent.ending.reason
+    assert agent.ending.state is State.BUDGET and "$1.20 of $2.00" in agent.ending.reason
+    assert agent.ledger.spent_usd == pytest.approx(1.8), "the last word was paid from what had been kept for it"
     assert len(steps_of(agent)) == 3
     agent.cleanup()
 

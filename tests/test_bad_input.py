@@ -71,7 +71,7 @@ def check(intern: MLIntern, expected: str) -> None:
     started = time.monotonic()
     assert intern.run("Go.") == "went on"
     assert time.monotonic() - started < 25
-    session = intern.session
+    session = intern.session()
     first = next(event for event in session.events.history if isinstance(event, StepFinished))
     assert expected in first.observation + first.error
     assert len(first.observation + first.error) < 200_000
@@ -125,7 +125,7 @@ def test_an_unreachable_endpoint(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     with MLIntern("vllm/some-model", home=home, tools=[]) as intern:
         with pytest.raises(InternError, match=r"Nothing answers for .*127\.0\.0\.1:9"):
             intern.run("Go.")
-        assert last_end(intern.session.trace).state == "error"
+        assert last_end(intern.session().trace).state == "error"
 
 
 def test_no_model_at_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

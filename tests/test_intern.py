@@ -107,7 +107,7 @@ def test_a_task_ends_in_an_answer_an_outcome_events_and_a_trace(make) -> None:
         on_event=events.append,
     )
     assert intern.run("Look around.") == "here!"
-    session = intern.session
+    session = intern.session()
     assert session.outcome.state is State.SUCCESS and session.outcome.steps == 2
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert isinstance(events[0], SessionStarted) and isinstance(events[-1], SessionEnded)
@@ -125,7 +125,7 @@ def test_a_task_ends_in_an_answer_an_outcome_events_and_a_trace(make) -> None:
 def test_calls_are_recorded_with_their_real_arguments_inside_the_step_that_made_them(make) -> None:
     intern = make([code("for i in range(3):\n    look(where=f'place {i}')"), code("final_answer(1)")], tools=[Look()])
     intern.run("Look thrice.")
-    rows = [row for row in read_rows(intern.session.trace) if "message" in row or "data" in row]
+    rows = [row for row in read_rows(intern.session().trace) if "message" in row or "data" in row]
     calls = [row for row in rows if row["type"] == "assistant" and row["message"]["content"][-1].get("name") == "look"]
     assert [row["message"]["content"][0]["input"] for row in calls] == [{"where": f"place {i}"} for i in range(3)]
     assert all("usage" not in row["message"] and row["step"] == 1 for row in calls)
@@ -266,7 +266,7 @@ def test_a_question_is_withdrawn_when_the_code_that_asked_has_ended(make) -> Non
 def test_a_second_turn_goes_on_where_the_first_ended(make) -> None:
     intern = make([code("kept = 5\nfinal_answer(kept)"), code("final_answer(kept + 1)")])
     intern.run("First.")
-    session = intern.session
+    session = intern.session()
     session.start("Second.")
     assert session.wait(20).answer == 6
     with pytest.raises(InternError, match="busy"):
@@ -293,7 +293,7 @@ def test_files_images_and_data_are_handed_over_in_the_workspace(
         assert text == "x,y\n3,4\n" and names == ["a picture.png", "data", "table.csv"]
         with pytest.raises(InternError, match="The data set tester/gone could not be handed over"):
             make([]).run("Read it.", datasets=["tester/gone"])
-    (request,) = intern.session.model.requests
+    (request,) = intern.session().model.requests
     shown = str([message.content for message in request])
     assert "table.csv" in shown and "`data/toy`" in shown and "'type': 'image'" in shown
 
@@ -309,7 +309,7 @@ def test_code_runs_in_e2b_and_tools_approvals_and_record_stay_here(
         ask = lambda request: ApprovalAnswer("approve", by="test")  # noqa: E731
         intern = make(script, tools=[publish], executor_type="e2b", on_approval=ask)
         assert intern.run("Publish.") == "published x"
-        session = intern.session
+        session = intern.session()
         assert (session.workspace / "m.txt").read_text() == "published x"
         assert "approval-answered" in kinds(session.trace)
         assert next(note["jail"] for row in read_rows(session.trace) if (note := note_of(row))) == "e2b"
@@ -409,7 +409,7 @@ with MLIntern(ScriptedModel(script), home=Path({str(home)!r}), tools=[], on_even
     try:
         intern.run("Go.")
     except KeyboardInterrupt:
-        print(intern.session.outcome.state)
+        print(intern.session().outcome.state)
 """
     host = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     for line in host.stdout:

@@ -55,6 +55,8 @@ def test_every_command_is_one_that_a_test_runs() -> None:
         "export LLM_ENDPOINT=ollama/qwen2.5-coder:32b",  # below
         'python -m ml_intern "find a small text classification data set and train a classifier on it"',  # below
         "python -m ml_intern doctor",  # below
+        "python -m ml_intern",  # tests/cli/test_chat.py
+        "python -m ml_intern sessions",  # tests/gateways/test_control.py
     }
 
 

@@ -9,9 +9,10 @@ from smolagents import Tool, ToolCallingAgent, tool
 from smolagents.default_tools import PythonInterpreterTool, VisitWebpageTool
 from smolagents.memory import MemoryStep
 
+from ml_intern.effects import effects_of
 from ml_intern.errors import Denied, JournalFailed
 from ml_intern.execution import Workspace
-from ml_intern.router import RoutedTool, ToolRouter, bind, effects_of
+from ml_intern.router import RoutedTool, ToolRouter, bind
 from ml_intern.secrets import Masker
 from ml_intern.steps import ToolCallStep, ToolResultStep
 from ml_intern.testing import ScriptedModel
@@ -240,6 +241,20 @@ def test_a_routed_tool_looks_like_the_tool() -> None:
 )
 def test_arguments_are_bound_by_name(args: tuple, kwargs: dict, bound: dict) -> None:
     assert bind(double, args, kwargs) == bound
+
+
+class Swapped(Tool):
+    name, description, output_type = "swapped", "Describes its inputs in another order than it takes them.", "any"
+    inputs = {"a": {"type": "string", "description": "One."}, "b": {"type": "string", "description": "Other."}}
+
+    def forward(self, b: str, a: str) -> list:
+        return [a, b]
+
+
+def test_what_is_shown_of_arguments_without_names_is_what_the_tool_gets() -> None:
+    fired = Fired()
+    assert router(fired, Swapped())["swapped"]("for b", "for a") == ["for a", "for b"]
+    assert fired.steps[0].arguments == {"a": "for a", "b": "for b"}
 
 
 class Switch(Tool):

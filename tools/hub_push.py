@@ -66,6 +66,7 @@ class HubPushTool(Tool):
         },
     }
     effects = "write"
+    untrusted = False  # its result says what this host did
     sends: tuple = ("folder",)
 
     def __init__(self, workspace=None):
@@ -106,6 +107,11 @@ class HubPushTool(Tool):
 
         with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
             self._refuse(self._plan(copy, **arguments), arguments["repo_id"])
+
+    def destination(self, **arguments: Any) -> dict:
+        """Where a call pushes to, and who can see it there. `private` is certain: a public repository would be refused."""
+        visibility = "private" if arguments.get("private") is not False else "public"
+        return {"name": self._full_name(arguments["repo_id"]), "visibility": visibility}
 
     def _refuse(self, plan: dict, repo_id: str) -> None:
         if plan["problems"]:

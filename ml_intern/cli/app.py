@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InternError
+from .options import Allow, Deny, Home, Hours, Json, Mode, Model, Steps, Usd, Verbose, WrongUsage, Yes, known, place
 
-
-class WrongUsage(typer.TyperException):
-    """A command line that cannot be meant."""
-
-    exit_code = 2
+if TYPE_CHECKING:
+    from .run import Order
 
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
@@ -28,6 +25,13 @@ Commands:
   demo    A whole errand in a minute, offline: `{PROGRAM} demo`
   doctor  What works on this machine, and how to get the rest
   files   What lies in a session's workspace, and a copy of it
+  sessions, resume, fork   Earlier ones; go on with one, or from one of its steps
+  approve, steer, stop     Answer, tell or stop one that runs in another process
+  share   Where sessions are uploaded and who can read them: status, on, off, public, private
+  trace   A session's record: show, html, run, compare, decisions, validate, path
+
+\b
+Without a task, in a terminal: a conversation. /help there says more.
 
 \b
 Examples:
@@ -40,11 +44,6 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 budget or steps used up or
 no progress, 4 denied, 130 interrupted.
 """
 
-Yes = Annotated[bool, typer.Option("--yes", help="Approve everything that is asked, unread.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON line per event on standard output.")]
-
-Verbose = Annotated[bool, typer.Option("--verbose", help="Fold nothing; tracebacks for errors.")]
-
 
 def dispatch(argv: Sequence[str]) -> int:
     """Runs the command that `argv` names; a first word that names none is a task.
@@ -52,7 +51,9 @@ def dispatch(argv: Sequence[str]) -> int:
     Returns:
         `int`: the exit code.
     """
-    commands = typer.main.get_group(app).commands
+    from . import commands as beside
+
+    commands = typer.main.get_group(beside.app).commands
     named = argv[0] if argv and argv[0] in commands and argv[0] != "task" else None
     words, program = (argv[1:], f"{PROGRAM} {named}") if named else (argv, PROGRAM)
     verbose = "--verbose" in words
@@ -81,24 +82,6 @@ def _complain(message: str, code: int, traceback: bool = False) -> int:
     return code
 
 
-def _finite(number: float | None) -> float | None:
-    if number is not None and not (math.isfinite(number) and number > 0):
-        raise typer.BadParameter("it must be more than 0.")
-    return number
-
-
-def _place(name: str) -> str:
-    if name not in ("local", "e2b"):
-        raise typer.BadParameter("it is local or e2b.")
-    return name
-
-
-def _known(network: str | None) -> str | None:
-    if network not in (None, "none", "hub", "full"):
-        raise typer.BadParameter("it is none, hub or full.")
-    return network
-
-
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -121,32 +104,29 @@ def task(
     dataset: Annotated[
         list[str], typer.Option(metavar="REPO|PATH", help="A data set: on the Hub or here. Repeatable.")
     ] = [],  # noqa: B006 - typer copies it
-    model: Annotated[
-        str | None, typer.Option(metavar="ENDPOINT", help="The model; otherwise LLM_ENDPOINT, or what is found.")
-    ] = None,
-    max_iterations: Annotated[int, typer.Option(metavar="N", min=1, help="Steps at most.")] = 300,
-    budget_usd: Annotated[float | None, typer.Option(metavar="USD", callback=_finite, help="Money at most.")] = None,
-    max_hours: Annotated[float | None, typer.Option(metavar="HOURS", callback=_finite, help="Time at most.")] = None,
+    model: Model = None,
+    max_iterations: Steps = 300,
+    budget_usd: Usd = None,
+    max_hours: Hours = None,
     system_prompt: Annotated[
         str | None, typer.Option(metavar="TEXT|FILE", help="Who the intern is to be, added to its own prompt.")
     ] = None,
-    home: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where sessions are kept; otherwise ML_INTERN_HOME.")
-    ] = None,
+    home: Home = None,
     slack: Annotated[bool, typer.Option("--slack", help="Send notifications to Slack.")] = False,
+    mode: Mode = "ask",
+    allow: Allow = [],  # noqa: B006 - typer copies it
+    deny: Deny = [],  # noqa: B006 - typer copies it
     yes: Yes = False,
     unsafe_local: Annotated[
         bool, typer.Option("--unsafe-local", help="Run the model's code without a jail, as you.")
     ] = False,
     executor: Annotated[
         str,
-        typer.Option(metavar="local|e2b", callback=_place, help="Where code runs: a jail here, or E2B's sandbox."),
+        typer.Option(metavar="local|e2b", callback=place, help="Where code runs: a jail here, or E2B's sandbox."),
     ] = "local",
     network: Annotated[
         str | None,
-        typer.Option(
-            metavar="none|hub|full", callback=_known, help="What code reaches; hub: the public Hub, to read."
-        ),
+        typer.Option(metavar="none|hub|full", callback=known, help="What code reaches; hub: the public Hub, to read."),
     ] = None,
     allow_host: Annotated[
         list[str], typer.Option(metavar="HOST", help="A further host that code reaches. Repeatable.")
@@ -161,15 +141,16 @@ def task(
     if len(words) > 1:
         raise WrongUsage(f"A task is one argument: put {words[0]!r} and what follows in quotes.")
     text = sys.stdin.read() if words == ["-"] else "".join(words)
-    if not text.strip():
+    talk = not words and not json and sys.stdin.isatty() and sys.stdout.isatty()
+    if not text.strip() and not talk:
         raise WrongUsage(
             "The task is empty." if words else f'What is the task? {PROGRAM} "fine-tune ..." or {PROGRAM} demo.'
         )
     if text in ("demo", "doctor"):
         raise WrongUsage(f"The command comes first: {PROGRAM} {text} ...")
-    from .run import Order, run
+    from .run import Order
 
-    return run(
+    return go(
         Order(
             task=text.strip(),
             files=tuple(file),
@@ -189,8 +170,20 @@ def task(
             hosts=tuple(allow_host) or None,
             json=json,
             verbose=verbose,
-        )
+            mode=mode,
+            allow=tuple(allow),
+            deny=tuple(deny),
+        ),
+        talk,
     )
+
+
+def go(order: Order, talk: bool) -> int:
+    if talk:
+        from .chat import run
+    else:
+        from .run import run
+    return run(order)
 
 
 def _dataset(name: str) -> str:
@@ -210,54 +203,3 @@ def _prompt(text: str) -> str:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise WrongUsage(f"Cannot read {text}, the --system-prompt ({why}).") from None
     return text
-
-
-@app.command()
-def demo(
-    live: Annotated[bool, typer.Option("--live", help="With your model instead of the recorded one.")] = False,
-    yes: Yes = False,
-    shuffle_labels: Annotated[
-        bool, typer.Option("--shuffle-labels", help="Spoil the labels and see it noticed.")
-    ] = False,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where everything is kept; otherwise with your sessions.")
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep everything where you are, in ./ml-intern-demo.")] = False,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> int:
-    """A whole errand in a minute, offline: data, training, evaluation, approval, publishing to a local Hub."""
-    from . import demo as errand
-
-    folder = Path("ml-intern-demo") if keep and data is None else data
-    return errand.run(live=live, yes=yes, shuffle_labels=shuffle_labels, folder=folder, as_json=json)
-
-
-@app.command()
-def doctor(
-    home: Annotated[Path | None, typer.Option(metavar="DIR", help="Where sessions are to be kept.")] = None,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> int:
-    """What works on this machine, and how to get the rest. Exit code 0 when a task could run."""
-    from .doctor import run
-
-    return run(home=home, as_json=json)
-
-
-@app.command()
-def files(
-    session: Annotated[str, typer.Argument(metavar="ID", help="The session, or the beginning of its id.")],
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files and folders in its workspace; all if none.")
-    ] = [],  # noqa: B006 - typer copies it
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Copy them into this new folder.")] = None,
-    home: Annotated[Path | None, typer.Option(metavar="DIR", help="Where sessions are kept.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Hidden ones too, such as .cache.")] = False,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> int:
-    """What lies in a session's workspace; with --to, a copy of it. Links are not followed."""
-    from .files import run
-
-    return run(session, tuple(paths), to=to, home=home, every=every, as_json=json)

@@ -44,7 +44,7 @@ def run(home: Path | None = None, as_json: bool = False) -> int:
     mask = Masker().text
     findings = [
         Finding(f.name, f.ok, mask(f.says), mask(f.remedy))
-        for f in (python(), jail(), model(), hub(), slack(), *place(home))
+        for f in (python(), jail(), gpus(home), model(), hub(), slack(), *place(home))
     ]
     missing = [finding.name for finding in findings if finding.ok is False]
     if as_json:
@@ -105,6 +105,26 @@ def jail() -> Finding:
     return Finding(
         "jail", True, f"{kind}: the model's code is locked in, without your keys; it reads the public Hub (--network)"
     )
+
+
+def gpus(home: Path | None) -> Finding:
+    """The GPUs here, and whether code will see them."""
+    from ..execution.gpus import GpusUnavailable, find_gpus
+
+    try:
+        wanted = Settings.load(home).gpus
+    except InternError as error:
+        return Finding("GPUs", False, f"{error.what}: {error.why}", error.remedy)
+    try:
+        names = ", ".join(find_gpus().names())
+    except GpusUnavailable as error:
+        says = f"{error.what} ({error.why})"
+        return Finding(
+            "GPUs", False if wanted else None, says, error.remedy if wanted or "no /dev" not in error.why else ""
+        )
+    if wanted:
+        return Finding("GPUs", True, f"code may use {names} (ML_INTERN_GPUS)")
+    return Finding("GPUs", None, f"{names}: code does not see them unasked", "--gpus or ML_INTERN_GPUS=1")
 
 
 def _install(package: str) -> str:

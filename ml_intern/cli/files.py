@@ -7,11 +7,12 @@ names are made printable, and nothing of the person's is written over.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InternError
-from ..execution.workspace import Workspace, WorkspaceError
+from ..execution.workspace import Workspace, WorkspaceError, repositories
 from ..settings import Settings
 from .text import one_line
 
@@ -92,7 +93,13 @@ def copy(workspace: Workspace, names: list[str], to: Path, as_json: bool) -> Non
     target = to.expanduser().resolve()
     if target.is_relative_to(workspace.root):
         raise InternError(f"{to} lies in that workspace", "", "Choose another folder.")
-    total = 0
+    total, left_out = 0, repositories(names)
+    names = [name for name in names if name not in left_out]
+    if left_out:
+        print(
+            f"{len(left_out):,} files of git repositories are left out: git would run programs that they name.",
+            file=sys.stderr,
+        )
     try:
         target.mkdir(parents=True)
         for name in names:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from rich.text import Text
 
 from ..events import (
+    AgentEnded,
+    AgentStarted,
     ApprovalAnswered,
     ApprovalAsked,
     CodePrinted,
     Compacted,
+    DecisionRecorded,
     Event,
+    Extended,
+    ModeChanged,
     ModelAnswered,
     ModelDelta,
     Outcome,
+    Parked,
     PlanChanged,
+    Resumed,
     SessionEnded,
     SessionStarted,
     State,
+    Steered,
     StepFinished,
     StepStarted,
     ToolCalled,
     ToolReturned,
+    Undone,
     Usage,
     Waiting,
     Warned,
@@ -42,6 +52,7 @@ _ENDS = {
     State.SUCCESS: ("✓", "green", "Done"),
     State.MAX_STEPS: ("■", "yellow", "Out of steps"),
     State.BUDGET: ("■", "yellow", "Budget used up"),
+    State.STUCK: ("■", "yellow", "No progress"),
     State.INTERRUPTED: ("■", "yellow", "Interrupted"),
     State.DENIED: ("■", "yellow", "Denied"),
     State.ERROR: ("✗", "red", "Failed"),
@@ -49,12 +60,20 @@ _ENDS = {
 _TOLD_OTHERWISE = ("plan", "final_answer")
 """Tools whose effect is shown by an event of its own."""
 
+MODES = {
+    "ask": "reading is free; writing, spending and unknown tools ask",
+    "plan": "it only reads; what changes, spends or sends anything is refused",
+    "auto": "within rules and budget it does not ask; what no rule covers is asked",
+    "deny": "what would be asked is refused",
+}
+
 _ADVICE = {
-    State.MAX_STEPS: "the same task with a higher --max-iterations",
-    State.BUDGET: "the same task with a higher --budget-usd or --max-hours",
-    State.INTERRUPTED: "the same task again, when you like; the trace has what was done so far",
-    State.DENIED: "the same task, approving what it asks; --yes approves everything",
-    State.ERROR: "ml-intern doctor says what works here; --verbose shows everything",
+    State.MAX_STEPS: '{resume} "go on", with a higher --max-iterations',
+    State.BUDGET: '{resume} "go on", with a higher --budget-usd or --max-hours',
+    State.INTERRUPTED: "{resume}, when you like; the trace has what was done so far",
+    State.STUCK: "{resume}, and say what it should try instead",
+    State.DENIED: "{resume}, and say what it may do; --allow RULE lets a kind of call through",
+    State.ERROR: "{program} doctor says what works here; --verbose shows everything",
 }
 
 
@@ -64,11 +83,14 @@ class Renderer:
     Args:
         paper (`Paper`): Where to.
         verbose (`bool`, defaults to `False`): Nothing is folded.
+        conversation (`bool`, defaults to `False`): Turn follows turn: what a person has just typed, or has seen before,
+            is not said again.
     """
 
-    def __init__(self, paper: Paper, verbose: bool = False) -> None:
+    def __init__(self, paper: Paper, verbose: bool = False, conversation: bool = False) -> None:
         self.paper = paper
         self.verbose = verbose
+        self.conversation = conversation
         self.status = Status(paper)
         self._plan: tuple[dict[str, str], ...] = ()
         self._refused: set[str] = set()
@@ -96,6 +118,27 @@ class Renderer:
                 self._finished(event)
             case Compacted():
                 self._compacted(event)
+            case Steered():
+                by = f" (from {event.by})" if event.by not in ("", "terminal") else ""
+                self._aside("→", f"the agent has read{by}: {event.text}")
+            case Extended():
+                self._aside("+", f"{event.steps} steps from here on: {event.why}")
+            case ModeChanged():
+                self._aside("·", f"mode {event.mode}: {MODES.get(event.mode, '')}")
+            case Undone():
+                self._aside("↶", f"taken back: {words.one_line(event.task, 200)}; files and what was published stay")
+            case Parked():
+                self._aside("·", "it waits for an answer, without holding its jail")
+            case Resumed():
+                lost = f"; not brought back: {', '.join(event.lost)}" if event.lost else ""
+                self._aside("·", f"goes on from step {event.step}{lost}")
+            case AgentStarted():
+                self._aside("▸", f"{event.agent}: {words.one_line(event.task, 300)}")
+            case AgentEnded():
+                self._agent_ended(event)
+            case DecisionRecorded():
+                sources = f" ({', '.join(event.sources)})" if event.sources else ""
+                self._aside("◆", f"{event.subject}: {event.choice}, as {event.reason}{sources}")
             case Warned():
                 self.warn(event.text)
             case SessionEnded():
@@ -108,6 +151,24 @@ class Renderer:
     def warn(self, text: str) -> None:
         self.paper.put(Text.assemble(("! ", "bold yellow"), (words.printable(text), "yellow")), INDENT, INDENT + 2)
 
+    def _aside(self, mark: str, text: str) -> None:
+        self.paper.put(Text(f"{mark} {words.printable(text)}", "dim"), INDENT, INDENT + 2)
+
+    def _agent_ended(self, event: AgentEnded) -> None:
+        good = event.state == State.SUCCESS
+        facts = f"{event.steps} step{'s' * (event.steps != 1)} · {spent(event.usage)}"
+        line = Text.assemble(
+            ("✓ " if good else "■ ", "green" if good else "yellow"),
+            words.one_line(event.agent),
+            ("" if good else f", {words.one_line(event.state)}"),
+            (f"  {facts}", "dim"),
+        )
+        self.paper.put(line, INDENT, INDENT + 2)
+        if event.report.strip():
+            kept, left_out, _ = words.fold(event.report.strip().split("\n"), 1000 if self.verbose else 3, 0)
+            more = [f"… {left_out} more lines"] if left_out else []
+            self.paper.put(Text(words.printable("\n".join([*kept, *more])), "dim"), INDENT + 2)
+
     def pause(self) -> AbstractContextManager[None]:
         """The moving line is away while this lasts, so that a question stands undisturbed."""
         return self.status.away()
@@ -116,7 +177,12 @@ class Renderer:
         self.status.stop()
 
     def _started(self, event: SessionStarted) -> None:
-        self._workspace = event.workspace
+        first, self._workspace = self._workspace != event.workspace, event.workspace
+        if self.conversation:
+            if first:
+                self.paper.path("workspace", event.workspace)
+                self.paper.path("trace", event.trace)
+            return
         self.paper.put(Text("ML Intern", "bold"))
         task, left_out, _ = words.fold(event.task.strip().split("\n"), 1000 if self.verbose else 6, 0)
         self.paper.row("task", "\n".join([*task, *([f"… {left_out} more lines"] if left_out else [])]))
@@ -192,16 +258,21 @@ class Renderer:
         self.paper.put(Text(f"≈ context: {what}, {facts}{cost}", "dim"), INDENT, INDENT + 2)
 
     def _decided(self, event: ApprovalAnswered) -> None:
+        answer = event.answer
         mark, style, word = {
-            "approve": ("✓", "green", "approved"),
+            "approve": ("✓", "green", "answered" if answer.text else "approved"),
+            "edit": ("✎", "green", "approved with changes"),
             "reject": ("✗", "yellow", "rejected"),
             "stop": ("■", "yellow", "stopped"),
-        }[event.answer.decision]
-        if event.answer.decision != "approve":
+        }[answer.decision]
+        if answer.decision in ("reject", "stop"):
             self._refused.add(event.call_id)
-        by = f" by {event.answer.by}" if event.answer.by else ""
-        why = f": {event.answer.reason}" if event.answer.reason else ""
-        self.paper.put(Text.assemble((f"{mark} ", style), words.printable(f"{word}{by}{why}")), INDENT, INDENT + 2)
+        kept = {"session": ", this kind for the session", "always": ", this kind for good"}.get(answer.scope, "")
+        by = f" by {answer.by}" if answer.by else ""
+        why = answer.text or answer.reason
+        changed = words.call("", answer.arguments, 400) if answer.arguments else ""
+        said = f"{word}{kept}{by}{f': {why}' if why else ''}{f' {changed}' if changed else ''}"
+        self.paper.put(Text.assemble((f"{mark} ", style), words.printable(said)), INDENT, INDENT + 2)
 
     def _finished(self, event: StepFinished) -> None:
         lines, left_out = words.last_lines(self._printed, 1_000_000 if self.verbose else OUTPUT_LINES)
@@ -237,12 +308,17 @@ class Renderer:
             self.paper.gap()
             self.paper.put(answer.strip(), INDENT)
         self.paper.gap()
+        if self.conversation:
+            return
         self.paper.path("trace", trace)
         if outcome.state is State.SUCCESS:
             self.paper.path("workspace", self._workspace)
             self.paper.path("next", trace, "uvx claude-code-log ", " -o trace.html")
         else:
-            self.paper.row("next", _ADVICE[outcome.state])
+            from .app import PROGRAM
+
+            resume = f"{PROGRAM} resume {Path(trace).stem[:8]}"
+            self.paper.row("next", _ADVICE[outcome.state].format(program=PROGRAM, resume=resume))
 
 
 def tokens(usage: Usage) -> str:

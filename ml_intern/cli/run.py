@@ -6,18 +6,31 @@ a slow terminal never holds up a session, and Ctrl-C finds the thread that Pytho
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import shlex
 import signal
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from ..events import ApprovalAnswer, ApprovalRequest, Event, Outcome, SessionEnded, State
+from ..errors import InternError
+from ..events import (
+    ApprovalAnswer,
+    ApprovalAnswered,
+    ApprovalAsked,
+    ApprovalRequest,
+    Event,
+    Outcome,
+    SessionEnded,
+    State,
+)
+from . import text as words
+from .card import QUESTION
 from .view import JsonView, PersonView, View
 
 if TYPE_CHECKING:
@@ -37,9 +50,6 @@ EXIT = {
 
 YES = "--yes: everything this task asks for is approved, unread. It may publish, spend money and delete."
 UNSAFE = "--unsafe-local: there is no jail. The model's code runs as you, with your files, keys and network."
-NOBODY = (
-    "Nobody could be asked, as this is not a terminal. Run it in one, or with --yes to approve what the task asks for."
-)
 
 
 @dataclass(frozen=True)
@@ -64,16 +74,32 @@ class Order:
     hosts: tuple[str, ...] | None = None
     json: bool = False
     verbose: bool = False
+    mode: str = "ask"
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    again: Again | None = None
+
+
+@dataclass(frozen=True)
+class Again:
+    """A session that is there already: taken up, or forked (at a step, else at its end)."""
+
+    which: str
+    fork: bool = False
+    at: int | str | None = None
 
 
 class Stop:
     """Ctrl-C or SIGTERM, on its way through the queue."""
 
 
-@dataclass(frozen=True)
-class Question:
-    request: ApprovalRequest
-    answer: Future[ApprovalAnswer] = field(default_factory=Future)
+def refusal(request: ApprovalRequest) -> str:
+    """Why a call is refused where nobody can be asked, and what would allow it."""
+    if request.rule:
+        remedy = f"Run it in one; --allow {shlex.quote(request.rule)} allows this kind of call, --yes all of them."
+    else:
+        remedy = "Run it in one; no rule can allow this kind of call, --yes approves all of them."
+    return f"Nobody could be asked, as this is not a terminal. {remedy}"
 
 
 class Conversation:
@@ -87,21 +113,34 @@ class Conversation:
     def __init__(self, order: Order, view: View) -> None:
         self.order = order
         self.view = view
-        self.inbox: queue.SimpleQueue[Event | Question | Stop] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Event | Stop] = queue.SimpleQueue()
         self.stops = 0
+        self._answered: set[str] = set()
         self._breakable = True
         self._over = False
 
-    def approve(self, request: ApprovalRequest) -> ApprovalAnswer:
-        """`on_approval`: called on a thread of the session, which waits for the main thread's answer."""
-        question = Question(request)
-        self.inbox.put(question)
-        while True:
-            try:
-                return question.answer.result(timeout=0.5)
-            except TimeoutError:
-                if self._over:  # the main thread has left: a closed pipe, a second Ctrl-C
-                    return ApprovalAnswer("stop", "the command line has ended", "command line")
+    @property
+    def attended(self) -> bool:
+        """Whether questions wait for somebody: the person at this terminal, or one who answers with `approve ID`."""
+        return self.view.asks and not self.order.yes
+
+    def hear(self, event: Event) -> None:
+        """`on_event`: called on threads of the session."""
+        if isinstance(event, ApprovalAnswered):
+            self._answered.add(event.call_id)
+        self.inbox.put(event)
+
+    def decide(self, request: ApprovalRequest) -> ApprovalAnswer:
+        """`on_approval` where nobody is asked: called on a thread of the session."""
+        if self.stops:
+            return ApprovalAnswer("stop", "the session is being stopped", "Ctrl-C")
+        if self._over:  # the main thread has left: a closed pipe
+            return ApprovalAnswer("stop", "the command line has ended", "command line")
+        if self.order.yes and request.tool != QUESTION:
+            return ApprovalAnswer("approve", by="--yes")
+        if request.tool == QUESTION:
+            return ApprovalAnswer("reject", "nobody is there to answer; decide yourself, and say so", "command line")
+        return ApprovalAnswer("reject", refusal(request), "command line")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The first one stops the turn, the second one the program. Runs between any two steps of the main thread.
@@ -114,8 +153,10 @@ class Conversation:
         self.inbox.put(Stop())
 
     def run(self, intern: MLIntern) -> Outcome:
-        order = self.order
-        session = intern.submit(order.task, files=order.files, images=order.images, datasets=order.datasets)
+        session = begin(intern, self.order)
+        if self.order.again is not None and session.state not in ("running", "waiting"):
+            what = f"{session.id} is there, and has nothing to go on with"
+            raise InternError(what, f"its state is {session.state}", f'Say what to do: resume {session.id[:8]} "..."')
         self._breakable = False
         try:
             return self._follow(session)
@@ -131,14 +172,15 @@ class Conversation:
                     return session.outcome
                 continue
             match item:
-                case Question():
-                    item.answer.set_result(self._answer(item.request, session))
                 case Stop():
                     self.view.stopping()
                     session.interrupt()
                 case SessionEnded():
                     self.view.show(item)
                     return item.outcome
+                case ApprovalAsked():
+                    self.view.show(item)
+                    self._put(item.request, session)
                 case _:
                     self.view.show(item)
 
@@ -149,20 +191,32 @@ class Conversation:
             if isinstance(item, Event):
                 self.view.show(item)
 
-    def _answer(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
-        if self.stops:
-            return ApprovalAnswer("stop", "the session is being stopped", "Ctrl-C")
-        if self.order.yes:
+    def _put(self, request: ApprovalRequest, session: Session) -> None:
+        if not self.attended:
             self.view.card(request)
-            return ApprovalAnswer("approve", by="--yes")
-        if not self.view.asks:
-            self.view.card(request)
-            return ApprovalAnswer("reject", NOBODY, "command line")
+            return
         self._breakable = True
         try:
-            return self.view.ask(request, session)
+            answer = self.view.ask(request, lambda: session.outcome is not None or request.call_id in self._answered)
         finally:
             self._breakable = False
+        if answer is None:
+            return
+        try:
+            session.answer(request.call_id, answer)
+        except InternError as error:  # somebody else was quicker
+            self.view.tell(str(error))
+
+
+def begin(intern: MLIntern, order: Order) -> Session:
+    """The session that `order` is about; at work, where it says what to do or something was left open."""
+    if order.again is None:
+        return intern.submit(order.task, files=order.files, images=order.images, datasets=order.datasets)
+    which, at = order.again.which, order.again.at
+    session = intern.fork(which, at=at) if order.again.fork else intern.resume(which)
+    if order.task:
+        session.steer(order.task, "command line")
+    return session
 
 
 def run(order: Order) -> int:
@@ -179,33 +233,63 @@ def run_with(order: Order, tell: Callable[[Callable[[Event], None]], None] | Non
     signal.signal(signal.SIGINT, conversation.on_signal)
     signal.signal(signal.SIGTERM, conversation.on_signal)
     try:
-        for told, said in ((order.yes, YES), (order.unsafe_local, UNSAFE)):
-            if told:
-                view.tell(said)
+        for told in warnings(order):
+            view.tell(told)
         view.start()
-        from ..intern import MLIntern  # a second of imports, under the moving line
-
-        intern = MLIntern(
-            order.model,
-            system_prompt=order.system_prompt,
-            max_iterations=order.max_iterations,
-            enable_slack_notifications=order.slack,
-            home=order.home,
-            on_event=conversation.inbox.put,
-            on_approval=conversation.approve,
-            budget_usd=order.budget_usd,
-            max_hours=order.max_hours,
-            unsafe_local=order.unsafe_local,
-            executor_type=order.executor,
-            network=order.network,
-            hosts=order.hosts,
-        )
-        return carry_out(conversation, intern)
+        intern = make(order, conversation.hear, None if conversation.attended else conversation.decide)
+        with serving(intern):
+            return carry_out(conversation, intern)
     except KeyboardInterrupt:
         view.close()
-        _quit(130)
+        leave(130)
     finally:
         view.close()
+
+
+def warnings(order: Order) -> list[str]:
+    """What should be said loudly before anything begins."""
+    return [said for wanted, said in ((order.yes, YES), (order.unsafe_local, UNSAFE)) if wanted]
+
+
+def make(
+    order: Order, on_event: Callable[[Event], None], on_approval: Callable[[ApprovalRequest], ApprovalAnswer] | None
+) -> MLIntern:
+    """The intern of a command line. Without `on_approval` questions wait for an answer."""
+    from ..intern import MLIntern  # a second of imports, under the moving line
+
+    return MLIntern(
+        order.model,
+        system_prompt=order.system_prompt,
+        max_iterations=order.max_iterations,
+        enable_slack_notifications=order.slack,
+        home=order.home,
+        on_event=on_event,
+        on_approval=on_approval,
+        budget_usd=order.budget_usd,
+        max_hours=order.max_hours,
+        unsafe_local=order.unsafe_local,
+        executor_type=order.executor,
+        network=order.network,
+        hosts=order.hosts,
+        mode=order.mode,
+        allow=order.allow,
+        deny=order.deny,
+    )
+
+
+@contextlib.contextmanager
+def serving(intern: MLIntern) -> Generator[None]:
+    """Other processes may look and answer while this lasts; where that cannot be had, the work goes on without."""
+    from ..gateways.control import ControlServer
+
+    try:
+        server = ControlServer(intern)
+    except InternError as error:
+        print(words.printable(f"{error}\nThe work goes on."), file=sys.stderr)
+        yield
+        return
+    with server:
+        yield
 
 
 def carry_out(conversation: Conversation, intern: MLIntern) -> int:
@@ -214,12 +298,12 @@ def carry_out(conversation: Conversation, intern: MLIntern) -> int:
             outcome = conversation.run(intern)
         except KeyboardInterrupt:  # here, as leaving the block waits for what runs
             conversation.view.close()
-            _quit(130)
+            leave(130)
     conversation.show_rest()
     return EXIT[outcome.state]
 
 
-def _quit(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """Ends at once, not waiting for threads that wait for a model. The trace is written ahead: nothing is lost."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -42,6 +42,8 @@ class Status:
 
     def __init__(self, paper: Paper) -> None:
         self.usage = Usage()
+        self.limit_usd: float | None = None
+        """The budget, shown beside what was spent."""
         self._live: Live | None = None
         if paper.terminal and not paper.console.is_dumb_terminal:
             self._live = Live(self, console=paper.console, refresh_per_second=10, transient=True)
@@ -122,7 +124,8 @@ class Status:
             for line in words.last_lines(self._tail, OUTPUT_LINES)[0]:
                 yield _cut(Text(f"  │ {words.one_line(line)}", "dim"), width - 1)
         step = f"step {self._step} " if self._step else ""
-        cost = f"  {spent(self.usage)}" if self._step else ""
+        limit = f" of {words.money(self.limit_usd)}" if self.limit_usd is not None else ""
+        cost = f"  {spent(self.usage)}{limit}" if self._step else ""
         doing, since = self._activity()
         clock = f"  {_clock(now - since)}"
         room = width - 4 - len(step) - len(clock) - len(cost)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from ..events import ApprovalAnswer, ApprovalRequest, Event
-
-if TYPE_CHECKING:
-    from ..intern import Session
 
 STOPPING = "stopping; press Ctrl-C again to quit"
 
@@ -24,7 +22,7 @@ class View(Protocol):
     def tell(self, text: str) -> None: ...
     def stopping(self) -> None: ...
     def card(self, request: ApprovalRequest) -> None: ...
-    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer: ...
+    def ask(self, request: ApprovalRequest, withdrawn: Callable[[], bool]) -> ApprovalAnswer | None: ...
     def close(self) -> None: ...
 
 
@@ -49,7 +47,7 @@ class JsonView:
     def card(self, request: ApprovalRequest) -> None:
         pass  # the event has it
 
-    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
+    def ask(self, request: ApprovalRequest, withdrawn: Callable[[], bool]) -> ApprovalAnswer | None:
         raise NotImplementedError("Nobody can be asked: see `asks`.")
 
     def close(self) -> None:
@@ -58,6 +56,9 @@ class JsonView:
 
 class PersonView:
     """Text for a person: alive on a terminal, plain in a file."""
+
+    saved_in = ""
+    """The file that keeps rules for good."""
 
     def __init__(self, verbose: bool) -> None:
         from .paper import Paper
@@ -83,15 +84,15 @@ class PersonView:
         self.renderer.status.stopping()
 
     def card(self, request: ApprovalRequest) -> None:
-        from .ask import card
+        from .card import card
 
         card(self.paper, request)
 
-    def ask(self, request: ApprovalRequest, session: Session) -> ApprovalAnswer:
+    def ask(self, request: ApprovalRequest, withdrawn: Callable[[], bool]) -> ApprovalAnswer | None:
         from .ask import ask
 
         with self.renderer.pause():
-            return ask(self.paper, request, lambda: session.outcome is not None)
+            return ask(self.paper, request, withdrawn, self.saved_in)
 
     def close(self) -> None:
         self.renderer.close()

@@ -16,7 +16,7 @@ from smolagents.memory import ActionStep, AgentMemory, MemoryStep, TaskStep
 from smolagents.models import ChatMessage
 
 from ..plain import as_text
-from ..steps import CompactionStep, ToolResultStep, TrackedActionStep
+from ..steps import CompactionStep, SteerStep, ToolResultStep, TrackedActionStep
 from . import summary as words
 from .artifacts import ArtifactStore
 from .compaction import Ask, Compaction, Summary, text_of
@@ -273,7 +273,7 @@ class ContextManager:
         user = spoken = seen = 0.0
         for index, step in enumerate(memory.steps):
             shown = self._renderer.shown(index)
-            if isinstance(step, TaskStep):
+            if isinstance(step, TaskStep | SteerStep):
                 user += shown.weight
             elif isinstance(step, CompactionStep):
                 before += shown.weight

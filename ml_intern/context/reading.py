@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from smolagents import Tool
 from smolagents.memory import ActionStep, MemoryStep, PlanningStep, TaskStep
 
-from ..steps import CompactionStep
+from ..steps import CompactionStep, SteerStep
 from .artifacts import SCHEME, ArtifactStore
 from .matching import Text, find
 
@@ -17,6 +17,8 @@ def step_text(step: MemoryStep) -> str:
     """A step word for word."""
     if isinstance(step, TaskStep):
         return f"The user:\n{step.task}"
+    if isinstance(step, SteerStep):
+        return step.said
     if isinstance(step, PlanningStep):
         return f"Plan:\n{step.plan}"
     if isinstance(step, CompactionStep):

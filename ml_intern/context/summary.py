@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from smolagents.memory import ActionStep, MemoryStep, TaskStep
 
+from ..steps import USER, SteerStep
 from .shorten import first_line, room_in, shorten
 from .tokens import weigh
 
@@ -123,12 +124,14 @@ def fit(text: str, tokens: float) -> str:
 
 def tasks_of(steps: Sequence[MemoryStep], end: int) -> list[tuple[int, str]]:
     """The user's messages among the first `end` steps."""
-    found = [(index + 1, step) for index, step in enumerate(steps[:end]) if isinstance(step, TaskStep)]
-    images = "\n[with {} images, in step:{}]"
-    return [
-        (place, step.task + (images.format(len(step.task_images), place) if step.task_images else ""))
-        for place, step in found
-    ]
+    found = []
+    for place, step in enumerate(steps[:end], 1):
+        if isinstance(step, TaskStep):
+            images = f"\n[with {len(step.task_images)} images, in step:{place}]" if step.task_images else ""
+            found.append((place, step.task + images))
+        elif isinstance(step, SteerStep) and step.source == USER:
+            found.append((place, step.text))
+    return found
 
 
 def digest(step: MemoryStep, tokens: float) -> str:

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from ml_intern.execution.e2b import E2BExecutor
     from ml_intern.execution.e2b_sandbox import E2BUnavailable
     from ml_intern.execution.executor import CodeInterrupted, JailExecutor, JailOutput, WorkerLost
+    from ml_intern.execution.gpus import Gpus, GpusUnavailable, find_gpus
     from ml_intern.execution.jail import Jail, JailUnavailable, Limits, find_jail
     from ml_intern.execution.runner import JailRunner
     from ml_intern.execution.workspace import Workspace, WorkspaceError
 
 _HOMES = {
     "CodeInterrupted": "executor", "JailExecutor": "executor", "JailOutput": "executor", "WorkerLost": "executor",
+    "Gpus": "gpus", "GpusUnavailable": "gpus", "find_gpus": "gpus",
     "Jail": "jail", "JailUnavailable": "jail", "Limits": "jail", "find_jail": "jail",
     "Workspace": "workspace", "WorkspaceError": "workspace",
     "E2BExecutor": "e2b", "E2BUnavailable": "e2b_sandbox", "JailRunner": "runner",
@@ -23,6 +25,8 @@ __all__ = [
     "CodeInterrupted",
     "E2BExecutor",
     "E2BUnavailable",
+    "Gpus",
+    "GpusUnavailable",
     "Jail",
     "JailExecutor",
     "JailOutput",
@@ -32,6 +36,7 @@ __all__ = [
     "WorkerLost",
     "Workspace",
     "WorkspaceError",
+    "find_gpus",
     "find_jail",
 ]
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ml_intern.execution.e2b_process import FAILURES, RemoteProcess, within
 from ml_intern.execution.e2b_sandbox import CALL_SECONDS, CloudSandbox, E2BUnavailable, explained, this_machine
 from ml_intern.execution.e2b_sync import Mirror, SyncedWorkspace, joined
 from ml_intern.execution.executor import InterpreterError, JailExecutor, JailOutput
+from ml_intern.execution.gpus import Gpus
 from ml_intern.execution.jail import BOOT, PROGRAM, Jail, Limits
 from ml_intern.execution.process import WorkerProcess
 from ml_intern.execution.restart import read_saved
@@ -36,6 +37,10 @@ class CloudJail(Jail):
 
     box: CloudSandbox
 
+    @property
+    def on_this_disk(self) -> bool:
+        return False
+
     def inside(self, root: Path) -> str:
         self.box.ensure()
         return f"{self.box.home}/workspace"
@@ -43,7 +48,7 @@ class CloudJail(Jail):
     def start(
         self, root: Path, scratch: Path | None, limits: Limits, snapshots: Path | None = None,
         variables: Mapping[str, str] | None = None, door: int | None = None, packages: Path | None = None,
-        **pipes: int
+        gpus: Gpus | None = None, kept: Sequence[Path] = (), **pipes: int
     ) -> Any:  # fmt: skip
         box = self.box
         sandbox = box.ensure()
@@ -125,8 +130,8 @@ class E2BExecutor(JailExecutor):
         api (`dict[str, Any]`, *optional*): For the client: `api_key`, `domain`, `proxy`.
         kwargs: As for [`JailExecutor`]: `max_print_outputs_length`, `timeout_seconds`, `additional_functions`,
             `memory_bytes`, `processes`, `on_output`, `snapshots`, `packages` (what was installed for the session is
-            copied there; what is compiled needs the same Python there). Of `network`, `"full"` is the internet, and all else
-            none: the host's door to the Hub does not reach there.
+            copied there; what is compiled needs the same Python there). `disk_bytes` is of no account there. Of
+            `network`, `"full"` is the internet, and all else none: the host's door to the Hub does not reach there.
     """
 
     def __init__(
@@ -144,6 +149,8 @@ class E2BExecutor(JailExecutor):
         **kwargs: Any,
     ) -> None:
         kwargs.pop("unsafe_local", None)  # of other jails
+        if kwargs.pop("gpus", False):
+            raise ValueError("An E2B sandbox has no GPU: leave `gpus` out, or use the local jail.")
         if kwargs.pop("hosts", ()):
             raise ValueError(
                 "An E2B sandbox has the whole internet (`allow_internet_access=True`) or none, not named hosts."

@@ -22,7 +22,8 @@ from smolagents.local_python_executor import CodeOutput, InterpreterError, Pytho
 
 from ml_intern.execution.action import RUNNING, Action, Pool
 from ml_intern.execution.egress import Egress, Network, Refusal
-from ml_intern.execution.jail import Jail, Limits, find_jail
+from ml_intern.execution.gpus import Gpus, find_gpus
+from ml_intern.execution.jail import Jail, Limits, find_jail, repository_in
 from ml_intern.execution.process import Breach, WorkerProcess
 from ml_intern.execution.restart import Saved, forget_saved, read_saved, restarted, restored
 from ml_intern.execution.shelter import Shelter
@@ -79,6 +80,8 @@ class JailExecutor(PythonExecutor):
         additional_functions (`dict[str, Callable]`, *optional*): Functions of the host that code may call.
         memory_bytes (`int`, defaults to 4 GiB): Memory of a process, and of all together.
         processes (`int`, defaults to 256): Processes and threads.
+        disk_bytes (`int`, defaults to 50 GiB): Disk that the workspace, saved variables and temporary files may take
+            together. The last GiB of the disk, and the last twentieth of what was free, are never used up.
         unsafe_local (`bool`, defaults to `False`): Where no jail works, run code with your own rights.
         on_output (`Callable[[str], None]`, *optional*): Gets output as it comes, on a thread of its own.
         network (`"none"`, `"hub"` or `"full"`, defaults to `"hub"`): What code reaches: nothing, what is public on the
@@ -89,6 +92,11 @@ class JailExecutor(PythonExecutor):
         snapshots (`Path`, *optional*): Folder where variables are saved between actions, and come back from when this
             process or another one starts a worker; a temporary one if none is given.
         packages (`Path`, *optional*): Folder of packages that code can import besides the host's, and cannot write.
+        gpus (`bool` or `Gpus`, defaults to `False`): Whether code may use this machine's GPUs, all of them or those that
+            `find_gpus` gave.
+
+    Raises:
+        GpusUnavailable: GPUs are asked for, and code could not use any.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class JailExecutor(PythonExecutor):
         additional_functions: dict[str, Callable[..., Any]] | None = None,
         memory_bytes: int = 4 * 1024**3,
         processes: int = 256,
+        disk_bytes: int = 50 * 1024**3,
         unsafe_local: bool = False,
         on_output: Callable[[str], None] | None = None,
         network: Network = "hub",
@@ -108,12 +117,17 @@ class JailExecutor(PythonExecutor):
         jail: Jail | None = None,
         snapshots: Path | None = None,
         packages: Path | None = None,
+        gpus: bool | Gpus = False,
     ) -> None:
+        if gpus is True:
+            find_gpus()  # what is missing is said at once; which are there is looked up when a worker starts
+        self._gpus = gpus
+        self._kept: list[Path] | None = None
         if max_print_outputs_length is None:
             max_print_outputs_length = MAX_PRINT_OUTPUTS_LENGTH
         self.max_print_outputs_length, self.timeout_seconds = max_print_outputs_length, timeout_seconds
         self.additional_functions = additional_functions or {}
-        self.limits = Limits(memory_bytes, processes)
+        self.limits = Limits(memory_bytes, processes, disk_bytes=disk_bytes)
         self.unsafe_local, self.on_output, self._chosen = unsafe_local, on_output, jail
         self.static_tools: dict[str, Callable[..., Any]] = dict(self.additional_functions)
         self.state: dict[str, Any] = {}
@@ -217,7 +231,7 @@ class JailExecutor(PythonExecutor):
 
     def cleanup(self) -> None:
         """Ends the worker and removes a temporary workspace. The executor may be used again."""
-        self._settle()
+        self.settle()  # somebody may go on from the snapshot
         self.interrupt()
         with self._starting:
             self._shelter.end_worker()
@@ -262,9 +276,12 @@ class JailExecutor(PythonExecutor):
         if self.packages is not None:
             self.packages.mkdir(parents=True, exist_ok=True)
             self.packages.chmod(0o755)  # the code may be another user
+        if self._kept is None:  # what code makes later is its own
+            self._kept = repository_in(workspace.root, jail.kind, fresh=read_saved(folder) is None)
+        gpus = find_gpus() if self._gpus is True else self._gpus or None
         worker = WorkerProcess(
             jail, workspace.root, self.limits, self.max_print_outputs_length, self.on_output, folder, self._egress,
-            self.packages,
+            self.packages, gpus, self._kept,
         )  # fmt: skip
         self._shelter.keep(worker)
         self._hello(worker)
@@ -314,12 +331,18 @@ class JailExecutor(PythonExecutor):
         self._lost += f"(Variables are gone: they could not be restored, as {why}.)\n"
         return False
 
-    def _settle(self) -> None:
-        """Before the end, where somebody may go on from the snapshot: until that of the last action is there."""
+    def settle(self, waiting: bool = False) -> None:
+        """Waits, for a moment at most, until variables are saved as of the last action that ended.
+
+        Args:
+            waiting (`bool`, defaults to `False`): An action that runs waits for the host, and may be left so.
+        """
         worker, ends = self._shelter.worker, time.monotonic() + SETTLE_SECONDS
         if self._own_snapshots or worker is None or self._ended == 0:
             return
-        while self._action is None and worker.alive and time.monotonic() < ends and not worker.wait(0.005):
+        while worker.alive and time.monotonic() < ends and not worker.wait(0.005):
+            if self._action is not None and not waiting:
+                return
             saved = read_saved(self._snapshots)
             if saved is not None and saved.action >= self._ended:
                 return

@@ -7,6 +7,12 @@ Which kind works here is found out once a process, by trying.
 As root one bubblewrap is enough: namespaces are made with root's rights, then the worker becomes a throw-away user
 that owns nothing but the workspace. (A user namespace would map it to root again, for whom the limit on processes does
 not count.) As a normal user bubblewrap makes a user namespace. `/tmp` (512 MB) and `/dev/shm` (64 MB) are memory.
+
+What no jail holds: what code leaves in a workspace is the code's. Whoever runs it afterwards, or looks at it with a
+program that runs what it finds, does so with his own rights. That `git status` is such a program surprises most: a
+person's `.git` at the top of a workspace therefore stays as it is, and `files --to` leaves repositories out;
+in the workspace itself git is safe only where the code did not make the repository. GPUs, where somebody asks for them,
+put their driver, a large part of the kernel, within the code's reach.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from pathlib import Path
 from ml_intern.errors import InternError
 from ml_intern.execution import landlock, pickling, seccomp, snapshot, values, worker
 from ml_intern.execution.egress import PORT
+from ml_intern.execution.gpus import ABOUT_PROCESSES, Gpus
 from ml_intern.execution.spawn import spawn
 
 INSIDE = "/workspace"
@@ -65,11 +72,14 @@ class JailUnavailable(InternError, RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the code may use: bytes of memory (each process, and the whole tree), processes, bytes a file."""
+    """What the code may use: bytes of memory (each process, and the whole tree), processes, bytes a file, bytes of all
+    files together, and the bytes of the disk that stay free whatever is left of that."""
 
     memory_bytes: int = 4 * 1024**3
     processes: int = 256
     file_bytes: int = 16 * 1024**3
+    disk_bytes: int = 50 * 1024**3
+    reserve_bytes: int = 1024**3
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,11 @@ class Jail:
         """Whether it can have a door to the network: that takes a network of its own, which Landlock has not."""
         return self.kind == "bubblewrap"
 
+    @property
+    def on_this_disk(self) -> bool:
+        """Whether what code writes lands on this machine's disk."""
+        return True
+
     def inside(self, root: Path) -> str:
         """The workspace's path as the code sees it."""
         return INSIDE if self.kind == "bubblewrap" else str(root)
@@ -90,7 +105,7 @@ class Jail:
     def start(
         self, root: Path, scratch: Path | None, limits: Limits, snapshots: Path | None = None,
         variables: Mapping[str, str] | None = None, door: int | None = None, packages: Path | None = None,
-        **pipes: int
+        gpus: Gpus | None = None, kept: Sequence[Path] = (), **pipes: int
     ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Starts the worker on a workspace.
 
@@ -103,6 +118,8 @@ class Jail:
             variables (`Mapping[str, str]`, *optional*): More of the code's environment.
             door (`int`, *optional*): A socket over which the worker hands out its listener; see `egress.py`.
             packages (`Path`, *optional*): What was installed for this session, to read; see `packages.py`.
+            gpus (`Gpus`, *optional*): GPUs that code may use.
+            kept (`Sequence[Path]`): What of the workspace stays as it is; see `repository_in`.
             pipes (`int`): `stdin`, `stdout` and `stderr`: requests, replies, and what the code prints.
         """
         refuse_unfit(root, self.kind)
@@ -111,6 +128,7 @@ class Jail:
             "memory": limits.memory_bytes,
             "processes": limits.processes if self.kind == "bubblewrap" else None,
             "file": limits.file_bytes,
+            "gpus": gpus is not None,
             "variables": dict(variables or {}),
             "door": None if door is None else [door, PORT],
             "snapshots": snapshots and (SNAPSHOTS if self.kind == "bubblewrap" else str(snapshots)),
@@ -119,20 +137,21 @@ class Jail:
         inner = [sys.executable, "-s", "-P", "-c", BOOT, *program(self.kind), json.dumps(config)]
         if self.kind != "bubblewrap":
             if sys.platform == "linux":
-                inner = self._supervised(root, scratch, limits, inner, snapshots, packages)
-            return spawn(inner, env=environment(str(scratch)), **pipes)
+                inner = self._supervised(root, scratch, limits, inner, snapshots, packages, gpus)
+            return spawn(inner, env=environment(str(scratch), gpus), **pipes)
         uid = hand_over(root) if os.geteuid() == 0 else None
         if snapshots is not None and uid is not None:
             hand_over(snapshots, uid)
         binds = [Bind(snapshots, SNAPSHOTS, True)] if snapshots else []
         binds += [Bind(packages, PACKAGES)] if packages else []
+        binds += [Bind(path, str(INSIDE / path.relative_to(root))) for path in kept]
         with seccomp_file() as bpf:
             handles = (bpf,) if door is None else (bpf, door)
-            return spawn(bubblewrap(root, inner, bpf, uid, binds), env={}, pass_fds=handles, **pipes)
+            return spawn(bubblewrap(root, inner, bpf, uid, binds, gpus), env={}, pass_fds=handles, **pipes)
 
     def _supervised(
         self, root: Path, scratch: Path | None, limits: Limits, inner: list[str], snapshots: Path | None,
-        packages: Path | None,
+        packages: Path | None, gpus: Gpus | None,
     ) -> list[str]:  # fmt: skip
         """Without a process namespace a supervisor sees to it that nothing is left behind."""
         if self.kind == "none":
@@ -143,6 +162,8 @@ class Jail:
                 shutil.copy(cached, scratch / "matplotlib")
         readable = [*interpreter_paths(), *PROGRAM, *([packages] if packages else [])]
         readable += [Path("/etc", name) for name in ETC]
+        if gpus is not None:
+            readable += [*(path for path, _ in gpus.about), *map(Path, ABOUT_PROCESSES)]
         uid = None
         if os.geteuid() == 0:
             needed = (*readable, root.parent, Path(sys.executable), snapshots or root.parent)
@@ -154,13 +175,39 @@ class Jail:
                 hand_over(snapshots, uid)
         writable = [str(path) for path in (root, scratch, snapshots) if path]
         bpf = seccomp.program(namespaces=False).hex()
-        rules = landlock.Rules(inner, [str(p) for p in readable], writable, bpf, limits.processes, uid, os.getpid())
+        rules = landlock.Rules(
+            inner, [str(p) for p in readable], writable, bpf, limits.processes, uid, os.getpid(),
+            [str(path) for path, _ in gpus.devices] if gpus else [], list(gpus.groups) if gpus else [],
+        )  # fmt: skip
         return rules.launch()
 
 
 def host_code_in(root: Path) -> list[Path]:
     """What of the host's own Python lies in a workspace, such as a project's `.venv`. Whoever can write it is out."""
     return [path for path in (*interpreter_paths(), PROGRAM[0].parents[1]) if path.is_relative_to(root)]
+
+
+def repository_in(root: Path, kind: str, *, fresh: bool) -> list[Path]:
+    """A person's `.git` in a workspace, which stays as it is: git runs programs that it names, even for `git status`.
+
+    Args:
+        root (`Path`): The workspace.
+        kind (`str`): The kind of jail.
+        fresh (`bool`): Whether no code has worked there yet, so that it cannot be the code's own.
+
+    Raises:
+        ValueError: this kind of jail cannot keep it so, or it is a link, which might lead anywhere.
+    """
+    path = root / ".git"
+    if kind == "none" or not os.path.lexists(path):
+        return []
+    if kind != "bubblewrap" or path.is_symlink():
+        if not fresh:
+            return []
+        why = f"{path} is in it, and git would run what code wrote there. Use another folder"
+        more = "" if kind == "bubblewrap" else ", such as a copy without it, or install bubblewrap"
+        raise ValueError(f"{root} cannot be a workspace: {why}{more}.")
+    return [path]
 
 
 def refuse_unfit(root: Path, kind: str) -> None:
@@ -182,9 +229,10 @@ def program(kind: str) -> list[str]:
     return [f"/run/{path.name}" if kind == "bubblewrap" else str(path) for path in PROGRAM]
 
 
-def environment(home: str) -> dict[str, str]:
-    """The whole environment of the code; nothing of the host's comes through."""
+def environment(home: str, gpus: Gpus | None = None) -> dict[str, str]:
+    """The whole environment of the code; nothing of the host's comes through, but which of its GPUs to use."""
     return {
+        **(gpus.variables(os.environ) if gpus else {}),
         "LOKY_MAX_CPU_COUNT": str(
             os.cpu_count() or 1
         ),  # it looks for cores in /sys, which is not there, and says so at length
@@ -228,8 +276,10 @@ class Bind:
     writable: bool = False
 
 
-def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None, binds: Sequence[Bind] = ()) -> list[str]:
-    made: set[Path] = {Path("/"), Path("/usr"), Path("/tmp"), Path("/run"), Path("/etc")}
+def bubblewrap(
+    root: Path, inner: list[str], bpf: int, uid: int | None, binds: Sequence[Bind] = (), gpus: Gpus | None = None
+) -> list[str]:
+    made: set[Path] = {Path("/"), Path("/usr"), Path("/tmp"), Path("/run"), Path("/etc"), Path("/dev")}
 
     def directories(path: Path) -> Iterator[str]:
         """Spelled out, as bubblewrap makes missing parents readable for their owner only."""
@@ -275,10 +325,15 @@ def bubblewrap(root: Path, inner: list[str], bpf: int, uid: int | None, binds: S
         arguments += ["--bind" if bind.writable else "--ro-bind", str(bind.path), str(inside)]
     for path in host_code_in(root):
         arguments += ["--ro-bind", str(path), str(INSIDE / path.relative_to(root))]
+    for path, place in gpus.devices if gpus else ():
+        arguments += [*directories(Path(place).parent), "--dev-bind", str(path), place]
+    for path, place in gpus.about if gpus else ():
+        arguments += [*directories(Path(place).parent), "--ro-bind", str(path), place]
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
-    for name, value in environment("/tmp").items():
+    for name, value in environment("/tmp", gpus).items():
         arguments += ["--setenv", name, value]
-    become = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
+    groups = f"--groups={','.join(map(str, gpus.groups))}" if gpus and gpus.groups else "--clear-groups"
+    become = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", groups, "--no-new-privs"]
     return [shutil.which("bwrap") or "bwrap", *arguments, "--", *become, *inner]
 
 

@@ -17,7 +17,7 @@ import stat
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 NEEDED_ABI = 6  # the first that keeps signals in
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
@@ -47,6 +47,8 @@ class Rules:
         processes (`int`): How many more processes its user may have.
         uid (`int`, *optional*): The user to become, where the supervisor is root. `0`: stay, without any capability.
         host (`int`): The process whose end ends everything.
+        devices (`list[str]`): Devices to use, to their whole extent.
+        groups (`list[int]`): The groups of the user that root becomes.
     """
 
     command: list[str]
@@ -56,6 +58,8 @@ class Rules:
     processes: int
     uid: int | None
     host: int
+    devices: list[str] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
 
     def launch(self) -> list[str]:
         """The supervisor's command line."""
@@ -87,6 +91,7 @@ def lock_in(rules: Rules) -> None:
         ((*SYSTEM, *rules.readable, f"/proc/{os.getpid()}"), READ),
         (("/dev/null",), READ | WRITE_FILE | TRUNCATE),
         (rules.writable, WRITE),
+        (rules.devices, READ_FILE | WRITE_FILE | IOCTL_DEVICE),
     ):
         for path in paths:
             try:
@@ -106,12 +111,12 @@ def lock_in(rules: Rules) -> None:
     _check(libc.prctl(PR_SET_SECCOMP, 2, program, 0, 0), "seccomp")
 
 
-def drop_rights(uid: int) -> None:
+def drop_rights(uid: int, groups: list[int]) -> None:
     """Root becomes `uid`, or a root without capabilities where another user could not even read the interpreter."""
     libc = _libc()
     for capability in range(64):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    os.setgroups([])
+    os.setgroups(groups)
     if uid:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
@@ -147,7 +152,7 @@ def start(rules: Rules) -> int:
             limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
         if rules.uid is not None:
-            drop_rights(rules.uid)
+            drop_rights(rules.uid, rules.groups)
         # after the change of user, which forgets it
         _check(_libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
         if rules.seccomp:

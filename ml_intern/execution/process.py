@@ -14,11 +14,13 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_intern.execution.disk import LOOK_SECONDS, SHARE, Disk
 from ml_intern.execution.egress import Egress, offline
+from ml_intern.execution.gpus import Gpus
 from ml_intern.execution.jail import Jail, Limits
 from ml_intern.execution.output import Capture
 from ml_intern.execution.values import LINE_LIMIT, PARTS_LIMIT, from_line, to_line
@@ -37,12 +39,14 @@ class WorkerProcess:
     Args:
         jail (`Jail`): Where it runs.
         root (`Path`): Its workspace on the host.
-        limits (`Limits`): Memory, processes, file size.
+        limits (`Limits`): Memory, processes, file size, disk.
         output_limit (`int`): Characters of output kept an action.
         on_output (`Callable[[str], None]`, *optional*): Gets output as it comes.
         snapshots (`Path`, *optional*): Where it saves variables, on the host.
         egress (`Egress`, *optional*): Its way to the network, where the jail can have one.
         packages (`Path`, *optional*): What was installed for it, on the host.
+        gpus (`Gpus`, *optional*): GPUs that it may use.
+        kept (`Sequence[Path]`): What of its workspace it cannot change.
     """
 
     def __init__(
@@ -55,10 +59,14 @@ class WorkerProcess:
         snapshots: Path | None = None,
         egress: Egress | None = None,
         packages: Path | None = None,
+        gpus: Gpus | None = None,
+        kept: Sequence[Path] = (),
     ) -> None:
         self.memory_bytes, self.processes = limits.memory_bytes, limits.processes
         self.why_killed = ""
         self.scratch = None if jail.kind == "bubblewrap" else Path(tempfile.mkdtemp(prefix="ml-intern-tmp-"))
+        folders = [folder for folder in (root, snapshots, self.scratch) if folder]
+        self.disk = Disk(folders, limits.disk_bytes, limits.reserve_bytes) if jail.on_this_disk else None
         ours, theirs = [], []
         for reads in (False, True, True):
             reader, writer = os.pipe()
@@ -75,10 +83,12 @@ class WorkerProcess:
             variables = {**self.egress.variables(), "HF_HOME": f"{jail.inside(root)}/.cache/huggingface"}
         try:
             self.process: subprocess.Popen[bytes] = jail.start(
-                root, self.scratch, limits, snapshots, variables, number, packages,
+                root, self.scratch, limits, snapshots, variables, number, packages, gpus, kept,
                 stdin=theirs[0], stdout=theirs[1], stderr=theirs[2],
             )  # fmt: skip
         except BaseException:
+            if self.disk is not None:
+                self.disk.close()
             for pipe in ours:
                 os.close(pipe)
             if self.door:
@@ -181,6 +191,8 @@ class WorkerProcess:
 
     def close(self) -> None:
         """After `kill`, once nobody reads from it any more: lets go of the pipes."""
+        if self.disk is not None:
+            self.disk.close()
         with self._sending:
             self._release()
 
@@ -219,16 +231,19 @@ def _watch() -> None:
 
 
 def _watch_forever() -> None:
-    """Memory is limited for each process by the kernel; what a whole tree uses is only known by looking."""
+    """Each process and each file is limited by the kernel; what all use together is only known by looking."""
     while True:
-        time.sleep(0.25)
+        time.sleep(LOOK_SECONDS)
         worker = None  # else the last one would never be collected
+        share = SHARE / max(1, len(_watched))
         for worker in list(_watched):
             pids = list(tree(worker.process.pid))
             if sum(resident(pid) for pid in pids) > worker.memory_bytes and shared(pids) > worker.memory_bytes:
                 worker.kill(f"memory: it and its processes used more than {worker.memory_bytes >> 20} MB")
             elif len(pids) > worker.processes + 8:
                 worker.kill(f"processes: more than {worker.processes} were running")
+            elif worker.disk is not None and (why := worker.disk.look(pids, share)):
+                worker.kill(f"disk: {why}")
 
 
 def tree(pid: int) -> Iterator[int]:

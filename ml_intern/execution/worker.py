@@ -545,7 +545,9 @@ def open_stream(number: int) -> Any:
 def limit(config: dict[str, Any]) -> None:
     import resource
 
-    wanted = {"DATA": config["memory"], "FSIZE": config["file"], "NPROC": config["processes"], "CORE": 0}
+    # Drivers of GPUs map more than they use; the host looks at what is used.
+    data = None if config.get("gpus") else config["memory"]
+    wanted = {"DATA": data, "FSIZE": config["file"], "NPROC": config["processes"], "CORE": 0}
     for name, value in wanted.items():
         if value is not None:
             which = getattr(resource, f"RLIMIT_{name}")

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -270,6 +270,28 @@ class Workspace:
         """What root puts in belongs to the code that is to work with it."""
         if os.geteuid() == 0:
             os.fchown(handle, owner.st_uid, owner.st_gid)
+
+
+def repositories(names: Iterable[str]) -> set[str]:
+    """Which of these files belong to git repositories, `.git` folders and bare ones.
+
+    Whoever looks at a copy of them with git (a shell's prompt is enough) runs the programs that their configuration and
+    hooks name.
+
+    Args:
+        names (`Iterable[str]`): Paths of files, relative to one folder.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    below: dict[PurePosixPath, set[str]] = {}
+    for path in paths:
+        for parent in path.parents:
+            below.setdefault(parent, set()).add(path.relative_to(parent).parts[0].casefold())
+    bare = {folder for folder, parts in below.items() if {"head", "objects", "refs"} <= parts}
+    return {
+        str(path)
+        for path in paths
+        if any(part.casefold() == ".git" for part in path.parts) or not bare.isdisjoint(path.parents)
+    }
 
 
 def _umask() -> int:

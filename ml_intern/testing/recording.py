@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import json
-import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-TOLERANCE = 0.02
+from ml_intern.differences import compared, differences
+
+__all__ = ["Difference", "RecordedTurns", "Turn", "TurnCall", "differences", "newest_observation", "read_turns"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ class RecordedTurns:
                 return None
             step = len(self._given)
             recorded = self._given[-1].observation if step else ""
-            if recorded and (found := _changes(recorded, observation)):  # after a plan there is nothing to compare
-                words = tuple(map(_described, found))
+            if recorded and (found := compared(recorded, observation).changes):  # after a plan: nothing to compare
+                words = tuple(map(str, found))
                 self.differences.append(Difference(step, recorded, observation, words))
                 if self.on_difference:
-                    self.on_difference(step, _joined(c[1] for c in found), _joined(c[2] for c in found))
+                    self.on_difference(step, _joined(c.then for c in found), _joined(c.now for c in found))
             self._given.append(self.leftover.pop(0))
             return self._given[-1]
 
@@ -136,106 +135,6 @@ def newest_observation(text: str) -> str:
     """The last observation in what a model was shown, where a client has merged it with what came before."""
     start = text.rfind("\nObservation:\n")
     return text[start + 1 :] if start >= 0 else text
-
-
-# What differs from run to run without meaning anything; the first that matches wins.
-_NUMBER = r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_UNIT = r"(?:ns|µs|us|ms|s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?)"
-_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_VOLATILE = {
-    "uuid": r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b",
-    "address": r"\b0x[0-9a-fA-F]{6,}\b",
-    "digest": r"(?<![\w.])(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,128}\b(?!\.\d)",
-    "date": r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?",
-    "moment": rf"\b(?:\d\d? )?{_MONTH} (?:\d\d? )?(?:\d{{4}} )?\d\d:\d\d:\d\d(?: [A-Z]{{3}})?(?: \d{{4}})?",
-    "clock": r"\b\d{1,3}:\d\d(?::\d\d)?(?:\.\d+)?\b",
-    "port": r"(?:(?<=://)(?:[\w.-]+|\[[\d:a-f]+\])|\blocalhost|\b127\.0\.0\.1):\d{2,5}\b",
-    "temporary": r"(?:/private)?(?:/var)?/tmp/[\w./+-]*\w",
-    "duration": rf"{_NUMBER} ?{_UNIT}\b(?!/)",
-    "rate": rf"{_NUMBER} ?(?:it|iterations|samples?|examples?|rows|steps|tokens?|[kKMG]i?B|B)/s\b",
-}
-_TOKENS = re.compile("|".join([*(f"(?P<{name}>{p})" for name, p in _VOLATILE.items()), f"(?P<number>{_NUMBER})"]))
-_WEEKDAY = re.compile(rf"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? (?=(?:\d\d? )?{_MONTH}\b)")
-# How an agent frames an observation; the trace holds it without.
-_FRAME = re.compile(
-    r"(Observation|Error|New task|Execution logs|Last output from code snippet):|Call id: .*|Now let's retry: .*"
-)
-
-_Change = tuple[int, str | None, str | None]
-
-
-def differences(recorded: str, actual: str, *, relative: float = TOLERANCE, absolute: float = TOLERANCE) -> list[str]:
-    """Say in short lines how an observation differs from the recorded one; an empty list when it does not.
-
-    Timestamps, durations and rates, hex digests, memory addresses, uuids, ports of addresses and temporary paths may
-    differ, as may white space; numbers may differ a little.
-
-    Args:
-        recorded (`str`): What was seen then.
-        actual (`str`): What is seen now.
-        relative (`float`, defaults to 0.02): A number may change by this part of the larger one ...
-        absolute (`float`, defaults to 0.02): ... or by this much.
-
-    Returns:
-        `list[str]`: Such as `line 3: "accuracy: 0.91", now "accuracy: 0.62"`.
-    """
-    return [_described(change) for change in _changes(recorded, actual, relative, absolute)]
-
-
-def _changes(recorded: str, actual: str, relative: float = TOLERANCE, absolute: float = TOLERANCE) -> list[_Change]:
-    """Line number, the line as recorded, the line as it is now; `None` where there is none."""
-    if recorded == actual:
-        return []
-    then, now = _lines(recorded), _lines(actual)
-    changes: list[_Change] = []
-    matcher = difflib.SequenceMatcher(None, [line[1] for line in then], [line[1] for line in now], autojunk=False)
-    for kind, a, b, c, d in matcher.get_opcodes():
-        for old, new in itertools.zip_longest(then[a:b], now[c:d]):
-            if kind == "equal" and all(_near(x, y, relative, absolute) for x, y in zip(old[2], new[2], strict=True)):
-                continue
-            number = (old or new)[3]
-            changes.append((number, old and old[0], new and new[0]))
-    return changes
-
-
-def _lines(text: str) -> list[tuple[str, str, list[float], int]]:
-    """Lines that say something: the line, its skeleton without what may change, its numbers, its place."""
-    lines = []
-    for place, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or _FRAME.fullmatch(line):
-            continue
-        numbers: list[float] = []
-
-        def skeleton(match: re.Match[str], numbers: list[float] = numbers) -> str:
-            if match.lastgroup != "number":
-                return f"<{match.lastgroup}>"
-            numbers.append(float(match.group().replace(",", "")))
-            return "#"
-
-        bones = _TOKENS.sub(skeleton, _WEEKDAY.sub("", line))
-        lines.append((line, "".join(bones.split()), numbers, place))
-    return lines
-
-
-def _near(x: float, y: float, relative: float, absolute: float) -> bool:
-    return x == y or abs(x - y) <= max(absolute, relative * max(abs(x), abs(y)))
-
-
-def _described(change: _Change) -> str:
-    number, old, new = change
-    if old is None:
-        return f"new line {number}: {_short(new)}"
-    return (
-        f"line {number} is missing: {_short(old)}"
-        if new is None
-        else f"line {number}: {_short(old)}, now {_short(new)}"
-    )
-
-
-def _short(text: str | None, limit: int = 120) -> str:
-    text = text or ""
-    return json.dumps(text if len(text) <= limit else text[: limit - 3] + "...", ensure_ascii=False)
 
 
 def _joined(lines: Iterable[str | None], limit: int = 400) -> str:

@@ -3,6 +3,22 @@
 from .journal import Journal
 from .read import last_end, note_of, read_rows
 from .recorder import TraceRecorder, compaction_of
+from .restore import restore
+from .restored import Lineage, OpenAction, Restored, RestoredCall, Seen
 from .share import share
 
-__all__ = ["Journal", "TraceRecorder", "compaction_of", "last_end", "note_of", "read_rows", "share"]
+__all__ = [
+    "Journal",
+    "Lineage",
+    "OpenAction",
+    "Restored",
+    "RestoredCall",
+    "Seen",
+    "TraceRecorder",
+    "compaction_of",
+    "last_end",
+    "note_of",
+    "read_rows",
+    "restore",
+    "share",
+]

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InternError, JournalFailed
 from ..plain import clean, plain
 from ..secrets import Masker
-from . import rows
+from . import reopen, rows
 from .rows import Row
 
 if TYPE_CHECKING:
@@ -27,20 +28,30 @@ if TYPE_CHECKING:
 LARGEST_TEXT = 200_000
 """Longer texts (in characters) go to a file of their own, named by its digest; the row keeps their head and tail."""
 
+HOLDER = "holder"
+"""File in a session's folder: the process that holds its trace."""
+
 
 class Journal:
     """Appends rows to one trace. Safe to use from several threads; one process at a time may hold a journal.
 
     Each row goes to the kernel as one write, whole, and survives the end of this process. [`sync`] waits until the disk
-    has it, and is called before every side effect and at the end of every step.
+    has it, and is called before every side effect and at the end of every step. A trace that exists is gone on with: what
+    is appended follows its last whole row.
 
     Args:
         path (`Path`): `.../<session id>.jsonl`; a folder of the same name without suffix lies beside it.
         cwd (`str`): Where the session's code runs, written into each row.
         masker (`Masker`, *optional*): Defaults to one that knows this process's secrets.
 
+    Attributes:
+        last (`str`, *optional*): The `uuid` of the row that the next one follows.
+        titled (`bool`): Whether a title is on record.
+        repaired (`str`): What was mended when a trace was opened again, for people; `""` where nothing was.
+
     Raises:
-        JournalFailed: the file cannot be made, another process holds it, or (later) the disk is full or gone.
+        InternError: another process holds it.
+        JournalFailed: the file cannot be made or (later) the disk is full or gone.
     """
 
     def __init__(self, path: Path, cwd: str = "/workspace", masker: Masker | None = None) -> None:
@@ -53,18 +64,36 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise InternError(
-                f"Session {self.session_id} is open in another process", "", "Close it there first."
-            ) from None
+            hold(self._file, path)
+            self._size = self._synced = os.fstat(self._file).st_size
+            self.repaired = self._go_on() if self._size else ""
         except OSError as error:
             raise JournalFailed(
                 f"Cannot write {path}", error.strerror or str(error), "Free space or choose another --home."
             ) from None
-        self._size = os.fstat(self._file).st_size
-        self._synced = self._size
+        if self.repaired:
+            self.note("repaired", what=self.repaired)
+
+    def _go_on(self) -> str:
+        """Takes up the trace that is there; says what had to be mended."""
+        repaired = reopen.mend(self._file, self.path)
+        last = reopen.last_row(self._file)
+        self._parent = last["uuid"] if last is not None else None
+        self.titled = reopen.is_titled(self._file)
+        self._size = self._synced = os.fstat(self._file).st_size
+        return repaired
+
+    @property
+    def last(self) -> str | None:
+        return self._parent
+
+    def branch_from(self, uuid: str | None) -> None:
+        """The next row follows that one (`None`: it begins the conversation anew) instead of the last.
+
+        The rows in between stay on record; [`restore`] and the format's readers pass over them from then on.
+        """
+        with self._lock:
+            self._parent = uuid
 
     def append(self, row: Row, begins: bool = False) -> str:
         """Writes one row of the conversation, which follows the one before it.
@@ -130,8 +159,10 @@ class Journal:
 
     def result(self, call_id: str, text: str, images: Iterable[Image] = (), error: bool = False, **extra: Any) -> str:
         """The result of a step's code or of a call."""
-        block = rows.result_block(call_id, self._offload(text), images, error)
-        return self.append({"type": "user", "message": rows.user_message([block]), **plain(extra)})
+        shown, artifact = self._offload(text)
+        block = rows.result_block(call_id, shown, images, error)
+        kept = {"artifact": artifact} if artifact else {}
+        return self.append({"type": "user", "message": rows.user_message([block]), **kept, **plain(extra)})
 
     def sync(self) -> None:
         """Returns when all rows written so far are on the disk."""
@@ -169,10 +200,12 @@ class Journal:
             "Free space, then run it again; all up to here is on record.",
         )
 
-    def _offload(self, text: str) -> str:
+    def _offload(self, text: str) -> tuple[str, str]:
+        """What the row is to say, and the name of the file that has all of it (`""`: the row has)."""
         if len(text) <= LARGEST_TEXT:
-            return text
-        data = self.masker.text(clean(text)).encode()
+            return text, ""
+        text = self.masker.text(clean(text))  # before it is cut: half a secret is none that could be found
+        data = text.encode()
         digest = hashlib.sha256(data).hexdigest()
         target = self.artifacts / f"{digest}.txt"
         try:
@@ -184,4 +217,55 @@ class Journal:
         except OSError as error:
             raise self._failed(error) from None
         head, tail = text[: LARGEST_TEXT // 2], text[-LARGEST_TEXT // 10 :]
-        return f"{head}\n[... {len(text)} characters in all, whole in artifacts/{target.name} ...]\n{tail}"
+        said = f"{head}\n[... {len(text)} characters in all, whole in artifacts/{target.name} ...]\n{tail}"
+        return said, target.name
+
+
+def hold(file: int, path: Path) -> None:
+    """Locks a trace for this process until the file is closed, and writes down who holds it.
+
+    Raises:
+        InternError: another process does.
+    """
+    note = path.with_suffix("") / HOLDER
+    for patience in (0.02, 0.05, 0.1, 0.0):  # who lists sessions looks at the lock for a moment
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(patience)
+    else:
+        os.close(file)
+        holder = read_holder(path)
+        raise InternError(
+            f"Session {path.stem} is open in another process",
+            f"process {holder}" + (", this one" if holder == os.getpid() else "") if holder else "",
+            "Close it there first.",
+        )
+    note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    note.write_text(f"{os.getpid()}\n", encoding="ascii")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a trace."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
+def read_holder(path: Path) -> int | None:
+    """The process that holds a trace, or held it last, as it wrote down itself."""
+    try:
+        return int((path.with_suffix("") / HOLDER).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

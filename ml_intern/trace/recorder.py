@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from smolagents.memory import ActionStep, PlanningStep, TaskStep
 
-from ..events import ApprovalAnswer, ApprovalRequest, Outcome
+from ..events import ApprovalAnswer, ApprovalRequest, Outcome, State
 from ..plain import as_text, plain
-from ..steps import CompactionStep, ModelStep, Observer, ToolCallStep, ToolResultStep
+from ..steps import AgentRun, CompactionStep, ModelStep, Observer, SteerStep, ToolCallStep, ToolResultStep
 from . import rows
 from .journal import Journal
+from .results import result_fields
+from .subagents import SidechainJournal
 
 CONTINUED = "This session is being continued from a previous conversation that ran out of context."
 """What readers of the format know a summary by."""
@@ -34,7 +37,7 @@ def compaction_of(row: rows.Row) -> CompactionStep | None:
         data = row["data"]
     else:
         return None
-    if not isinstance(data, dict) or "rung" not in data:
+    if not isinstance(data, dict) or not {"rung", "at", "limit"} <= data.keys():
         return None  # another program's
     fields = {name: data[name] for name in _FIELDS if name in data and name != "trigger"}
     return CompactionStep(trigger=str(data.get("reason", "fill")), **fields)
@@ -54,6 +57,9 @@ class TraceRecorder(Observer):
     def __init__(self, journal: Journal, model: str) -> None:
         self.journal, self.model, self.jail = journal, model, ""
         self._action: str | None = None
+        self._paid: dict[str, Any] = {}
+        self._below: dict[str, TraceRecorder] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
 
     def task(self, step: TaskStep, variables: list[str]) -> None:
         content: Any = step.task
@@ -63,11 +69,15 @@ class TraceRecorder(Observer):
         self.journal.note("worker", jail=self.jail)
         self.journal.sync()
 
+    def paid(self, cost_usd: float | None) -> None:
+        self._paid = {"costUsd": cost_usd}
+
     def planned(self, step: PlanningStep) -> None:
         tokens = step.token_usage
         usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
         said = str(step.model_output_message.content)
-        self.journal.answer([rows.text_block(step.plan)], self.model, usage, stepKind="planning", modelOutput=said)
+        content, (paid, self._paid) = [rows.text_block(step.plan)], (self._paid, {})
+        self.journal.answer(content, self.model, usage, stepKind="planning", modelOutput=said, **paid)
 
     def answered(self, step: ModelStep) -> None:
         usage = rows.usage_of(step.input_tokens, step.output_tokens, step.cached_tokens)
@@ -87,6 +97,8 @@ class TraceRecorder(Observer):
         )
 
     def calling(self, step: ToolCallStep) -> None:
+        if step.carried:
+            return  # after a sleep: its row was written when the code made it
         files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in step.files]
         self.journal.call(
             step.call_id, step.tool, step.arguments, self.model, step=step.action, effects=step.effects, files=files
@@ -97,9 +109,22 @@ class TraceRecorder(Observer):
     def called(self, step: ToolResultStep) -> None:
         failed = step.error is not None
         text = f"{type(step.error).__name__}: {step.error}" if failed else as_text(step.result)
+        extra: dict[str, Any] = {} if step.cost_usd is None else {"costUsd": step.cost_usd}
         self.journal.result(
-            step.call_id, text, error=failed, step=step.action, seconds=round(step.seconds, 4), denied=step.denied
+            step.call_id,
+            text,
+            error=failed,
+            step=step.action,
+            seconds=round(step.seconds, 4),
+            denied=step.denied,
+            **extra,
+            **self._reports.pop(step.call_id, {}),
+            **result_fields(step.result, step.error),
         )
+
+    def unused(self, input_tokens: int, output_tokens: int, cached_tokens: int, cost_usd: float | None) -> None:
+        tokens = {"inputTokens": input_tokens, "outputTokens": output_tokens, "cachedTokens": cached_tokens}
+        self.journal.note("unused-summary", costUsd=cost_usd, **tokens)
 
     def compacted(self, step: CompactionStep) -> None:
         fields = compaction_fields(step)
@@ -117,6 +142,51 @@ class TraceRecorder(Observer):
         self.journal.compacted(f"{CONTINUED}\n\n{text}", {"trigger": trigger, "preTokens": step.before, **fields})
         self.journal.sync()
 
+    def steered(self, step: SteerStep) -> None:
+        self.journal.note("steered", text=step.text, by=step.by, source=step.source)
+        self.journal.user(step.said, stepKind="steered")
+        self.journal.sync()
+
+    def extended(self, steps: int, why: str) -> None:
+        self.journal.note("extended", steps=steps, why=why)
+
+    def agent_started(self, run: AgentRun) -> Observer:
+        """A sub-agent's work goes to a trace of its own."""
+        below = self._below[run.id] = TraceRecorder(SidechainJournal(self.journal, run), run.model)
+        return below
+
+    def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
+        below = self._below.pop(run.id)
+        below.ended(outcome)
+        below.journal.close()
+        usage = outcome.usage
+        self.journal.note(
+            "subagent",
+            agent=run.agent,
+            id=run.id,
+            callId=run.call_id,
+            step=run.step,
+            model=run.model,
+            state=str(outcome.state),
+            reason=outcome.reason,
+            steps=outcome.steps,
+            seconds=round(outcome.seconds, 3),
+            report=as_text(outcome.answer),
+            inputTokens=usage.input_tokens,
+            outputTokens=usage.output_tokens,
+            cachedTokens=usage.cached_tokens,
+            costUsd=usage.cost_usd,
+            spentUsd=spent_usd,
+            unpricedCalls=unpriced_calls,
+        )
+        result = {
+            "agentId": run.id,
+            "status": "completed" if outcome.state is State.SUCCESS else str(outcome.state),
+            "totalDurationMs": round(outcome.seconds * 1000),
+            "totalTokens": usage.input_tokens + usage.output_tokens,
+        }
+        self._reports[run.call_id] = {"toolUseResult": result}
+
     def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
         files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in request.files]
         self.journal.note(
@@ -128,6 +198,13 @@ class TraceRecorder(Observer):
             preview=request.preview,
             files=files,
             binding=digest,
+            effects=request.effects,
+            costUsd=request.cost_usd,
+            leftUsd=request.left_usd,
+            destination=asdict(request.destination) if request.destination else None,
+            sources=request.sources,
+            rule=request.rule,
+            agent=request.agent,
         )
 
     def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
@@ -137,6 +214,9 @@ class TraceRecorder(Observer):
             decision=answer.decision,
             reason=answer.reason,
             by=answer.by,
+            scope=answer.scope,
+            text=answer.text,
+            arguments=answer.arguments,
             binding=digest,
         )
         self.journal.sync()
@@ -160,12 +240,20 @@ class TraceRecorder(Observer):
             usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
             said = as_text(step.action_output)
             self.journal.answer(
-                [rows.text_block(said)], self.model, usage, stepKind="wrap-up", modelOutput=said, **extra
+                [rows.text_block(said)], self.model, usage, stepKind="wrap-up", modelOutput=said, **extra, **self._paid
             )
+            self._paid = {}
         elif text:
-            self.journal.user(text, **extra)
+            shown = [rows.text_block(text), *map(rows.image_block, images)] if images else text
+            self.journal.user(shown, **extra)
+        else:  # the model's service gave no answer: a step of the memory all the same
+            self.journal.note("no-answer", step=step.step_number, images=len(images))
         self._action = None
         self.journal.sync()
+
+    def goes_on(self, action: str | None) -> None:
+        """A step's answer is on record already, under that id, and its result is not: [`finished`] will give it."""
+        self._action = action
 
     def ended(self, outcome: Outcome) -> None:
         """The turn is over: its answer as the assistant's last words, and its state."""

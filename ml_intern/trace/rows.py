@@ -64,6 +64,15 @@ def result_block(call_id: str, text: str, images: Iterable[Image] = (), error: b
     return {**block, "is_error": True} if error else block
 
 
+def blocks_of(row: Row) -> list[Row]:
+    """The blocks of a row's message, a text's as one; whatever is no block is left out."""
+    message = row.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+
+
 def user_message(content: str | list[Row]) -> Row:
     return {"role": "user", "content": clean(content) if isinstance(content, str) else content}
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ class StagedSession:
         self.trace = Path("/tmp/ml-intern/sessions/7b1c/7b1c.jsonl")
         self.outcome: e.Outcome | None = None
         self.interrupted = threading.Event()
+        self.answers: queue.SimpleQueue[e.ApprovalAnswer] = queue.SimpleQueue()
         self.events = e.EventLog(self.id)
         self.events.listen(intern.on_event)
         self.thread = threading.Thread(target=self._play, args=(scene,), daemon=True)
@@ -57,9 +59,12 @@ class StagedSession:
 
     def approve(self, request: e.ApprovalRequest) -> e.ApprovalAnswer:
         self.tell(e.ApprovalAsked(request=request))
-        answer = self.intern.on_approval(request)
+        answer = self.intern.on_approval(request) if self.intern.on_approval else self.answers.get()
         self.tell(e.ApprovalAnswered(call_id=request.call_id, answer=answer))
         return answer
+
+    def answer(self, call_id: str, answer: e.ApprovalAnswer) -> None:
+        self.answers.put(answer)
 
     def interrupt(self) -> None:
         self.interrupted.set()
@@ -209,8 +214,23 @@ def hostile(s: StagedSession) -> e.Outcome:
         reason=bad,
         preview=bad,
         files=(e.FileDigest(bad + "\nok.txt", 1, "0" * 64),),
+        destination=e.Destination(bad, bad),
+        sources=(bad,),
+        rule=bad,
+        agent=bad,
     )
+    asked = e.ApprovalRequest(bad, "ask_user", {"question": bad, "choices": [bad]}, "read", bad, sources=(bad,))
     s.tell(e.Waiting(on=bad))
+    s.tell(e.Steered(text=bad, by=bad))
+    s.tell(e.Extended(steps=2, why=bad))
+    s.tell(e.ModeChanged(mode=bad))
+    s.tell(e.Undone(task=bad))
+    s.tell(e.Parked(calls=(bad,)))
+    s.tell(e.Resumed(step=1, lost=(bad,)))
+    s.tell(e.AgentStarted(agent=bad, task=bad))
+    s.tell(e.AgentEnded(agent=bad, state=bad, report=bad, steps=1, usage=e.Usage()))
+    s.tell(e.DecisionRecorded(step=1, subject=bad, choice=bad, reason=bad, sources=(bad,)))
+    s.approve(asked)
     s.tell(e.PlanChanged(items=({"text": bad, "status": bad},)))
     s.tell(e.ModelDelta(step=1, text=bad))
     s.tell(
@@ -286,7 +306,9 @@ def main(scene: str, *flags: str) -> int:
     talk = Conversation(order, view)
     signal.signal(signal.SIGINT, talk.on_signal)
     signal.signal(signal.SIGTERM, talk.on_signal)
-    intern = StagedIntern(SCENES[scene], talk.inbox.put, talk.approve, 0.0 if "--fast" in flags else 1.0)
+    intern = StagedIntern(
+        SCENES[scene], talk.hear, None if talk.attended else talk.decide, 0.0 if "--fast" in flags else 1.0
+    )
     with contextlib.closing(view):
         view.start()
         return carry_out(talk, intern)

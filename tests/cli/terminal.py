@@ -25,12 +25,16 @@ class Terminal:
     Args:
         words (`str`): The command line after `python`.
         columns (`int`, defaults to 80): Width.
+        environment (`str`): Variables on top of this process's.
     """
 
-    def __init__(self, *words: str, columns: int = 80) -> None:
+    def __init__(self, *words: str, columns: int = 80, **environment: str) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-        environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+        without = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "EDITOR", "VISUAL")
+        inherited = {k: v for k, v in os.environ.items() if k not in without}
+        # No terminal answers here when it is asked where its cursor is.
+        own = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(
             [sys.executable, *words],
             stdin=slave,
@@ -38,7 +42,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env=environment | {"TERM": "xterm-256color"},
+            env=inherited | own | environment,
         )
         os.close(slave)
         self.raw = ""

@@ -112,3 +112,12 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     assert shown.returncode == 1
     assert checks(shown)["home"]["ok"] is False
     assert "--home" in checks(shown)["home"]["remedy"]
+
+
+def test_gpus_that_are_asked_for_and_not_there(tmp_path: Path) -> None:
+    if any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "kfd", "dri/renderD*")):
+        pytest.skip("this machine has one")
+    assert checks(doctor(tmp_path, "--json"))["GPUs"]["ok"] is None
+    wanted = checks(doctor(tmp_path, "--json", ML_INTERN_GPUS="1"))["GPUs"]
+    assert wanted["ok"] is False
+    assert "ML_INTERN_GPUS=0" in wanted["remedy"]

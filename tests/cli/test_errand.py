@@ -68,7 +68,7 @@ def test_what_nobody_can_be_asked_about_is_denied(tmp_path: Path) -> None:
 
 def test_a_stop_at_the_question_ends_the_turn(tmp_path: Path) -> None:
     with Terminal(str(ERRAND), "publishes", str(tmp_path)) as terminal:
-        card = terminal.until("[s] stop > ", 30)
+        card = terminal.until("/s] > ", 30)
         assert "out/README.md  12 bytes  sha256 " in card
         assert "│ # A data set" in card
         terminal.type("s\n")
@@ -87,3 +87,15 @@ def test_ctrl_c_stops_code_that_never_ends(tmp_path: Path) -> None:
         assert "Traceback" not in terminal.screen
     [trace] = traces(tmp_path)
     assert [json.loads(line) for line in trace.read_text().splitlines()], "the trace is whole"
+
+
+def test_a_session_is_gone_on_with(tmp_path: Path) -> None:
+    assert errand("keeps", tmp_path).returncode == 0
+    [trace] = traces(tmp_path)
+    idle = errand("again", tmp_path, f"--resume={trace.stem[:6]}")
+    assert idle.returncode == 1
+    assert "nothing to go on with" in idle.stderr
+    shown = errand("again", tmp_path, f"--resume={trace.stem[:6]}", "--say=what was it?")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "\n  still a value\n" in shown.stdout
+    assert traces(tmp_path) == [trace]

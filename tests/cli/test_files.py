@@ -99,3 +99,20 @@ def test_which_session_is_meant_has_to_be_clear(
     (sessions / "sessions" / TWO / "workspace").rmdir()
     (sessions / "sessions" / TWO / "workspace").symlink_to(tmp_path)
     assert files(sessions, TWO, capsys=capsys)[0] == 1
+
+
+def test_git_repositories_are_not_copied(sessions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`git status` in the copy must not run what the code wrote: configuration names programs, hooks are programs."""
+    root = sessions / "sessions" / ONE / "workspace"
+    for name in (".git", "model/.GIT", "bare"):
+        for part in ("HEAD", "config", "hooks/post-checkout", "objects/aa", "refs/heads/main"):
+            (root / name / part).parent.mkdir(parents=True, exist_ok=True)
+            (root / name / part).write_text("[core]\n\tfsmonitor = touch /tmp/out\n")
+    (root / "linked").mkdir()
+    (root / "linked" / ".git").write_text("gitdir: /tmp/x")
+    (root / "model" / ".gitignore").write_text("*.pyc")
+    target = tmp_path / "copy"
+    code, out, err = files(sessions, ONE, "--all", "--to", str(target), capsys=capsys)
+    assert code == 0 and out.startswith("5 files") and err.startswith("16 files of git repositories are left out")
+    copied = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert copied == {".cache/blob", "bad\x1b[31m\nname", "model/weights.bin", "model/.gitignore", "report.md"}

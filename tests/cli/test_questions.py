@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
+from stage import PUSH
 from terminal import STAGE, Terminal
 
+from ml_intern.cli.run import refusal
+
 PLAY = f"runpy.run_path('{STAGE}', run_name='__main__')"
-PROMPT = "[y] approve  [n] reject  [s] stop > "
+PROMPT = "allow it? [y/e/n/s] > "
 
 
 @pytest.mark.parametrize(
@@ -161,6 +165,11 @@ def test_without_a_terminal_the_answer_is_no_and_says_how_to_allow_it() -> None:
     assert "hub_push wants to change" in shown.stdout
     assert "--yes" in shown.stdout
     assert "\x1b" not in shown.stdout
+
+
+def test_the_refusal_names_the_rule_that_would_allow_it() -> None:
+    assert "--allow 'hub_push:me/*:private' allows this kind" in refusal(replace(PUSH, rule="hub_push:me/*:private"))
+    assert "no rule can allow" in refusal(replace(PUSH, rule=""))
 
 
 def test_yes_is_loud_and_shows_what_it_approves() -> None:

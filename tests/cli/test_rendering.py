@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from test_printable import offence
 
 from ml_intern import events as e
-from ml_intern.cli import ask
+from ml_intern.cli.card import card
 from ml_intern.cli.paper import Paper
 from ml_intern.cli.render import Renderer
 
@@ -33,7 +33,7 @@ def played(scene: str, width: int = 80, terminal: bool = False, verbose: bool = 
     renderer = Renderer(paper, verbose)
 
     def reject(request: e.ApprovalRequest) -> e.ApprovalAnswer:
-        ask.card(paper, request)
+        card(paper, request)
         return e.ApprovalAnswer("reject", "not now", "test")
 
     intern = stage.StagedIntern(stage.SCENES[scene], renderer.show, reject, 0.0)
@@ -210,7 +210,7 @@ def test_a_card_leaves_things_out_only_with_a_word() -> None:
         cost_usd=1.5,
     )
     file = io.StringIO()
-    assert ask.card(Paper(file, 80, False), request)
+    assert card(Paper(file, 80, False), request)
     for part in (
         "hub_push wants to spend money",
         "about $1.50",
@@ -221,7 +221,7 @@ def test_a_card_leaves_things_out_only_with_a_word() -> None:
     ):
         assert part in file.getvalue(), part
     file = io.StringIO()
-    assert not ask.card(Paper(file, 80, False), request, full=True)
+    assert not card(Paper(file, 80, False), request, full=True)
     everything = file.getvalue()
     assert all(
         f"line_{n}\n" in everything and f"arg_{n}\n" in everything and f" f{n} " in everything for n in range(99)

@@ -26,7 +26,18 @@ def test_help_is_there_at_once() -> None:
     assert shown.returncode == 0
     assert shown.stderr == ""
     assert min(took) < 0.3, took
-    for word in ("TASK", "--file", "--budget-usd", "--unsafe-local", "--json", "demo", "doctor", "130"):
+    for word in (
+        "TASK",
+        "--file",
+        "--budget-usd",
+        "--unsafe-local",
+        "--allow",
+        "--mode",
+        "--json",
+        "demo",
+        "doctor",
+        "130",
+    ):
         assert word in shown.stdout
 
 
@@ -67,6 +78,15 @@ def test_version() -> None:
         (("x", "--max-iterations", "0"), "--max-iterations"),
         (("x", "--max-iterations", "many"), "--max-iterations"),
         (("x", "--file"), "--file"),
+        (("x", "--mode", "yolo"), "ask, plan, auto or deny"),
+        (("x", "--allow"), "--allow"),
+        (("x", "--allow", "bad rule!!"), "Write it like"),
+        (("resume", "x", "--deny", "allow hub_push"), "--deny"),
+        (("approve",), "approve --help"),
+        (("steer", "abc"), "steer --help"),
+        (("stop",), "stop --help"),
+        (("fork",), "fork --help"),
+        (("resume", "x", "go on", "--mode", "no"), "resume --help"),
         (("--json", "doctor"), "The command comes first"),
         (("doctor", "--bogus"), "doctor --help"),
         (("demo", "extra"), "demo --help"),
@@ -88,7 +108,7 @@ def test_foreign_words_in_errors_are_escaped() -> None:
     assert "\\x1b]0;owned\\x07\\u202e" in shown.stderr
 
 
-@pytest.mark.parametrize("command", ["demo", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "doctor", "sessions", "approve", "steer", "stop", "resume", "fork"])
 def test_commands_have_their_own_help(command: str) -> None:
     shown = intern(command, "--help")
     assert shown.returncode == 0

@@ -80,9 +80,9 @@ def test_compactions_are_events_rows_and_money(make) -> None:
     assert len(summaries) >= 2 and {event.how for event in told} >= {"mask", "summary"}
     first = summaries[0]
     assert first.why == "fill" and first.after <= 0.8 * first.before and first.last >= 3 and first.cost_usd == 0.001
-    usage = intern.session.outcome.usage
+    usage = intern.session().outcome.usage
     assert usage.cost_usd == pytest.approx(0.001 * (45 + len(summaries)))
-    rows = list(read_rows(intern.session.trace))
+    rows = list(read_rows(intern.session().trace))
     boundaries = [i for i, row in enumerate(rows) if row.get("subtype") == "compact_boundary"]
     assert len(boundaries) == len(summaries)
     by_id = {row["uuid"]: row for row in rows if "uuid" in row}
@@ -104,14 +104,14 @@ def test_compactions_are_events_rows_and_money(make) -> None:
     assert len([row for row in rows if (row.get("data") or {}).get("kind") == "masked"]) == len(told) - len(summaries)
     assert "result 3 " in str(rows), "what is no longer shown is on record"
 
-    turns = read_turns(intern.session.trace)
+    turns = read_turns(intern.session().trace)
     assert len(turns) == 45 + len(summaries) and not any("being continued" in turn.observation for turn in turns)
 
 
 def test_plan_and_notes_are_in_the_prompt_after_a_compaction_in_files_and_in_the_trace(make) -> None:
     intern, _ = make(Working(12_000, 45))
     intern.run("Measure it.")
-    session = intern.session
+    session = intern.session()
     shown = text_of(session.agent.context.render(session.agent.memory))
     assert "- [>] measure" in shown and "- seed 1234" in shown and "Measure it." in shown
     folder = session.workspace.parent
@@ -139,7 +139,7 @@ def test_notes_are_added_tidied_and_returned_and_failed_calls_leave_no_trace_in_
     assert intern.run("Go.") == ["a", "b"]
     seen = [event for event in events if isinstance(event, StepFinished)]
     assert "['one', 'two']" in seen[0].observation and "not both" in seen[1].error
-    assert Desk.of(read_rows(intern.session.trace)).notes == ("a", "b")
+    assert Desk.of(read_rows(intern.session().trace)).notes == ("a", "b")
 
 
 def test_asked_to_compact_it_does_so_at_once_where_nothing_runs_and_the_turn_stays_ended(make) -> None:
@@ -149,16 +149,16 @@ def test_asked_to_compact_it_does_so_at_once_where_nothing_runs_and_the_turn_sta
     until(lambda: any(isinstance(event, Compacted) for event in events))
     told = next(event for event in events if isinstance(event, Compacted))
     assert told.why == "asked" and told.how == "summary" and told.after < told.before
-    until(lambda: last_end(intern.session.trace) is not None)
-    row = next(row for row in read_rows(intern.session.trace) if row.get("subtype") == "compact_boundary")
+    until(lambda: last_end(intern.session().trace) is not None)
+    row = next(row for row in read_rows(intern.session().trace) if row.get("subtype") == "compact_boundary")
     assert row["compactMetadata"]["trigger"] == "manual"
-    assert last_end(intern.session.trace).state == State.SUCCESS
+    assert last_end(intern.session().trace).state == State.SUCCESS
 
 
 def test_where_there_is_nothing_to_compact_it_says_so(make) -> None:
     intern, events = make(ScriptedModel([code("final_answer(1)")]))
     intern.run("Go.")
-    intern.session.agent.memory.steps = intern.session.agent.memory.steps[:1]
+    intern.session().agent.memory.steps = intern.session().agent.memory.steps[:1]
     intern.compact()
     until(lambda: any(isinstance(event, Warned) and "nothing to compact" in event.text for event in events))
 
@@ -171,7 +171,7 @@ def test_asked_while_it_runs_it_compacts_before_the_next_step(make) -> None:
         events.append(event)
         if isinstance(event, StepFinished) and event.step == 6 and not asked:
             asked.append(True)
-            intern.session.compact("")
+            intern.session().compact("")
 
     intern.on_event = listen
     assert intern.run("Measure it.") == "done"
@@ -182,10 +182,10 @@ def test_asked_while_it_runs_it_compacts_before_the_next_step(make) -> None:
 def test_what_fills_the_window_adds_up(make) -> None:
     intern, _ = make(Working(100_000, 8))
     intern.run("Measure it.")
-    fill = intern.session.context()
+    fill = intern.session().context()
     assert isinstance(fill, Fill) and min(fill.system, fill.user, fill.said, fill.seen) > 0 and fill.before == 0
-    context = intern.session.agent.context
-    assert abs(fill.used - context.count(intern.session.agent.memory)) <= 0.05 * fill.used
+    context = intern.session().agent.context
+    assert abs(fill.used - context.count(intern.session().agent.memory)) <= 0.05 * fill.used
     assert fill.limit == 75_000
 
 
@@ -224,7 +224,7 @@ def test_the_strict_reader_takes_a_compacted_trace_and_shows_what_was_before(mak
     intern, _ = make(Working(12_000, 45))
     intern.run("Measure it.")
     reader, page = Path(sysconfig.get_path("scripts")) / "claude-code-log", tmp_path / "page.html"
-    command = [str(reader), str(intern.session.trace), "--depth", "hook", "-o", str(page)]
+    command = [str(reader), str(intern.session().trace), "--depth", "hook", "-o", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]

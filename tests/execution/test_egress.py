@@ -323,8 +323,8 @@ final_answer("done")
     model = ScriptedModel([f"I try.\n<code>\n{code}\n</code>"])
     with MLIntern(model, home=tmp_path, on_event=events.append, tools=[]) as intern:
         assert intern.run("try") == "done"
-        assert "what is public on the Hugging Face Hub" in intern.session.agent.system_prompt
-        notes = [note for row in read_rows(intern.session.trace) if (note := note_of(row))]
+        assert "what is public on the Hugging Face Hub" in intern.session().agent.system_prompt
+        notes = [note for row in read_rows(intern.session().trace) if (note := note_of(row))]
     warned = [event.text for event in events if isinstance(event, Warned) and "reached" in event.text]
     assert [text.split()[0] for text in warned] == ["unknown.example", "other.example"]
     assert [n["host"] for n in notes if n["kind"] == "network-refused"] == ["unknown.example", "other.example"]

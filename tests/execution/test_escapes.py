@@ -301,3 +301,59 @@ def test_an_existing_workspace_can_be_worked_in(make, jail: Jail, tmp_path: Path
     assert (folder / "sub" / "data.txt").read_text() == "new"
     executor.workspace.write_bytes("deep/in/file", b"from the host")
     assert executor("Path('deep/in/file').write_text('changed')").output == 7
+
+
+PLANT = """
+import os
+def attempt(function):
+    try:
+        function()
+        return 'GOT'
+    except OSError as error:
+        return type(error).__name__
+[attempt(lambda: open('.git/config', 'a').write('[core]\\n fsmonitor = touch /tmp/out')), attempt(lambda: os.rename('.git', 'old')),
+ attempt(lambda: open('.git/hooks/post-commit', 'w')), attempt(lambda: open('.git/commondir', 'w')), attempt(lambda: os.unlink('.git')),
+ attempt(lambda: __import__('shutil').rmtree('.git')), attempt(lambda: open('fine', 'w'))]
+"""
+
+
+@pytest.mark.parametrize("worktree", [False, True], ids=["folder", "file"])
+def test_a_persons_git_repository_runs_nothing_that_code_wrote(
+    make, jail: Jail, tmp_path: Path, worktree: bool
+) -> None:
+    if worktree:
+        (tmp_path / ".git").write_text("gitdir: /elsewhere")
+    else:
+        (tmp_path / ".git" / "hooks").mkdir(parents=True)
+        (tmp_path / ".git" / "config").write_text("[core]\n")
+    executor = make(jail=jail, workspace=Workspace(tmp_path))
+    if jail.kind == "landlock":
+        with pytest.raises(ValueError, match=r"git would run what code wrote there.*install bubblewrap"):
+            executor("1")
+        return
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob(".git*")}
+    *refused, fine = executor(PLANT).output
+    assert "GOT" not in refused
+    assert fine == "GOT"
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob(".git*")} == before
+
+
+def test_a_repository_that_code_made_is_its_own(make, jail: Jail, tmp_path: Path) -> None:
+    executor = make(jail=jail, workspace=Workspace(tmp_path), snapshots=tmp_path.parent / f"{tmp_path.name}-saved")
+    executor("import os\nos.mkdir('.git')\nopen('.git/config', 'w').close()")
+    with pytest.raises(Exception, match="exited with status 3"):
+        executor("os._exit(3)")
+    assert executor("open('.git/config', 'w').write('x')").output == 1
+
+
+def test_a_link_named_git_is_never_followed(make, jail: Jail, secret: Path, tmp_path: Path) -> None:
+    (tmp_path / ".git").symlink_to(secret.parent)
+    with pytest.raises(ValueError, match="git would run"):
+        make(jail=jail, workspace=Workspace(tmp_path))("1")
+    saved = tmp_path.parent / f"{tmp_path.name}-saved"
+    (tmp_path / ".git").unlink()
+    executor = make(jail=jail, workspace=Workspace(tmp_path), snapshots=saved)
+    executor(f"import os\nos.symlink({str(secret.parent)!r}, '.git')")
+    executor.cleanup()
+    executor = make(jail=jail, workspace=Workspace(tmp_path), snapshots=saved)
+    assert attempt_in(executor, "open('.git/secret.txt').read()")[0] in ("FileNotFoundError", "PermissionError")

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,9 @@ PROGRAM = """
 import json, os, select, sys, tempfile, time
 from pathlib import Path
 from ml_intern.execution.jail import Jail, Limits, find_jail, try_bubblewrap, try_landlock
+from ml_intern.execution.gpus import find_gpus
 from ml_intern.execution.process import WorkerProcess
+MACHINE = sys.argv[1]
 
 def wait(worker):
     while True:
@@ -66,6 +70,24 @@ open("file", "w").write("mine")
     result[kind] = [done.get("value", done), worker.capture.text(), (root / "file").read_text(), took]
     worker.kill()
     worker.close()
+    root = Path(tempfile.mkdtemp()).resolve()
+    devices = find_gpus(Path(MACHINE)) if os.path.exists(MACHINE + "/dev") else None
+    worker = WorkerProcess(Jail(kind), root, Limits(disk_bytes=20 << 20), 1000, None, gpus=devices)
+    wait(worker)
+    seen = None
+    if devices:
+        node = ("" if kind == "bubblewrap" else MACHINE) + "/dev/nvidia0"
+        worker.send({"op": "run", "n": 1, "code": "open(%r, 'r+b', buffering=0).read(3)" % node, "mark": "m" * 32})
+        seen = str(wait(worker).get("value"))
+    code = "import time\\nf = open('big', 'wb')\\nwhile True: f.write(b'x' * 100_000), time.sleep(0.001)"
+    worker.send({"op": "run", "n": 2, "code": code, "mark": "m" * 32})
+    try:
+        wait(worker)
+    except EOFError:
+        pass
+    worker.kill()
+    result[kind] += [worker.why_killed, seen]
+    worker.close()
 print(json.dumps([os.getuid(), find_jail().kind, result]))
 """
 
@@ -97,8 +119,9 @@ def test_a_normal_user_has_both_jails(readable_source: Path) -> None:
     )
     if version.stdout.strip() != "True":
         pytest.skip("the system's Python is older than 3.11")
+    has_devices = stand_ins(readable_source / "dev")
     run = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", PROGRAM],
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", PROGRAM, str(readable_source)],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(readable_source), "HOME": "/nonexistent", "TMPDIR": f"{readable_source}/tmp"},
         cwd="/", capture_output=True, text=True, timeout=60,
     )  # fmt: skip
@@ -112,7 +135,9 @@ def test_a_normal_user_has_both_jails(readable_source: Path) -> None:
         if isinstance(outcome, str):
             print(f"{kind}: {outcome}")
             continue
-        refusals, output, written, took = outcome
+        refusals, output, written, took, why_killed, seen = outcome
+        assert why_killed.startswith("disk: its files take "), kind
+        assert seen == ("{'$': 'bytes', 'v': 'AAAA'}" if has_devices else "None"), kind
         assert output == "hello\n"
         assert written == "mine"
         assert set(refusals) <= {
@@ -128,6 +153,20 @@ def test_a_normal_user_has_both_jails(readable_source: Path) -> None:
     assert any(isinstance(outcome, list) for outcome in results.values())
 
 
+def stand_ins(folder: Path) -> bool:
+    """What looks like a GPU, where devices can be made; it reads as `/dev/zero` does."""
+    folder.mkdir()
+    try:
+        for name in ("nvidia0", "nvidiactl", "nvidia-uvm"):
+            os.mknod(folder / name, 0o20666, os.makedev(1, 5))
+            (folder / name).chmod(0o666)
+        (folder / "nvidia0").open("rb").close()
+    except PermissionError:
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
 def leftovers() -> tuple[set[str], set[str]]:
     mine = str(os.getpid())
     children = set()
@@ -141,9 +180,18 @@ def leftovers() -> tuple[set[str], set[str]]:
     return children, {p.name for p in Path(tempfile.gettempdir()).glob("ml-intern-*")}
 
 
+def host_memory() -> int:
+    """Bytes that are this process's own."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError
+
+
+@pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("forget", [False, True], ids=["cleaned up", "forgotten"])
-def test_fifty_jails_leave_nothing_behind(
-    jail: Jail, forget: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_jails_leave_nothing_behind(
+    jail: Jail, forget: bool, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other test runs use the common one
 
@@ -153,12 +201,18 @@ def test_fifty_jails_leave_nothing_behind(
         if not forget:
             executor.cleanup()
 
-    one()
-    before, handles = leftovers(), len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(50 if jail.kind == "bubblewrap" and not forget else 10):
+    for _ in range(3):
         one()
+    before, handles = leftovers(), len(list(Path("/proc/self/fd").iterdir()))
+    threads, memory, began = threading.active_count(), host_memory(), time.monotonic()
+    for _ in range(count):
+        one()
+    grown = host_memory() - memory
+    print(f"\n{count} jails in {time.monotonic() - began:.1f} s; the host grew by {grown / 2**20:.2f} MB")
     assert leftovers() == before
     assert len(list(Path("/proc/self/fd").iterdir())) <= handles
+    assert threading.active_count() <= threads
+    assert grown < 4 << 20
 
 
 def test_a_host_that_just_ends_leaves_nothing_behind(jail: Jail) -> None:

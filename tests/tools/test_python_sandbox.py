@@ -14,9 +14,9 @@ from saving import assert_survives_saving
 from smolagents import CodeAgent, LocalPythonExecutor
 
 from ml_intern import InternAgent
-from ml_intern.approval import ApprovalPolicy
+from ml_intern.approval import ApprovalPolicy, Call
+from ml_intern.effects import effects_of
 from ml_intern.execution import JailRunner, JailUnavailable, Workspace
-from ml_intern.router import effects_of
 from ml_intern.testing import LocalE2B, ScriptedModel
 
 REQUIREMENTS = ("connectrpc", "e2b", "e2b_code_interpreter", "httpx")
@@ -299,5 +299,6 @@ class TestJail:
     def test_what_the_policy_thinks_of_it(self):
         effects = effects_of(PythonSandboxTool(), {"code": "1"})
         assert effects == "execute"  # with a key, code and files go to E2B
-        assert ApprovalPolicy().decide(effects, vouched=True).action == "allow"
-        assert ApprovalPolicy(trust_vouched=False).decide(effects, vouched=True).action == "ask"
+        call = Call("python_sandbox", effects=effects, vouched=True)
+        assert ApprovalPolicy().decide(call).action == "allow"
+        assert ApprovalPolicy(trust_vouched=False).decide(call).action == "ask"

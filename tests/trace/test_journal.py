@@ -16,7 +16,7 @@ from ml_intern.errors import InternError, JournalFailed
 from ml_intern.plain import plain
 from ml_intern.secrets import Masker
 from ml_intern.trace import Journal, last_end, read_rows
-from ml_intern.trace.share import whole_lines
+from ml_intern.trace.bundle import whole_lines
 
 NAME = "11111111-2222-4333-8444-555555555555.jsonl"
 

@@ -1,0 +1,54 @@
+"""Who is asked: the type of those who ask, the plainest of them, and the one that finds nobody there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+from ..events import ApprovalAnswer, ApprovalRequest
+from ..steps import QUESTION
+
+Asker = Callable[[ApprovalRequest], ApprovalAnswer]
+"""Puts a request to somebody and returns the answer; may block for as long as a person takes, or raise `Parking`."""
+
+NOBODY = "policy"
+"""Who answers (`by`) where there is nobody to ask: the gate says in the reason what would allow the call."""
+
+
+def nobody(request: ApprovalRequest) -> ApprovalAnswer:
+    """An [`Asker`] for where there is nobody."""
+    return ApprovalAnswer("reject", f"nobody can be asked here about `{request.tool}`", NOBODY)
+
+
+def ask_at_terminal(request: ApprovalRequest) -> ApprovalAnswer:
+    """The plainest asker, for scripts run in a terminal: one question on standard error, one line as the answer."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        return nobody(request)
+    question = request.tool == QUESTION
+    lines = [
+        f"\n{request.agent or 'The agent'} asks:" if question else f"\n{request.tool} wants to run: {request.reason}."
+    ]
+    lines += [json.dumps(request.arguments, indent=2, ensure_ascii=True), request.preview]
+    lines += [f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256[:12]}" for file in request.files]
+    lines += [f"!! repeats text from {source}" for source in request.sources]
+    if request.cost_usd is not None:
+        left = "" if request.left_usd is None else f" of ${request.left_usd:.2f} that are left"
+        lines.append(f"It costs about ${request.cost_usd:.2f}{left}.")
+    print("\n".join(filter(None, lines)), file=sys.stderr)
+    choices = f", [a]lways in this session ({request.rule})" if request.rule else ""
+    prompt = "Your answer: " if question else f"Allow it? [y]es{choices}, [n]o, [s]top, or a reason to say no: "
+    print(prompt, end="", file=sys.stderr, flush=True)
+    try:
+        said = input().strip()
+    except EOFError:
+        said = "" if question else "n"
+    if question:
+        return ApprovalAnswer("approve" if said else "reject", by="terminal", text=said)
+    if said.lower() in ("y", "yes"):
+        return ApprovalAnswer("approve", by="terminal")
+    if said.lower() in ("a", "always") and request.rule:
+        return ApprovalAnswer("approve", by="terminal", scope="session")
+    if said.lower() in ("s", "stop"):
+        return ApprovalAnswer("stop", "stopped at the terminal", "terminal")
+    return ApprovalAnswer("reject", "" if said.lower() in ("n", "no", "") else said, "terminal")

@@ -1,0 +1,92 @@
+"""The options that several commands have, what they are checked for, and the error of one that cannot be meant."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InternError
+
+
+def allowing(rules: list[str]) -> list[str]:
+    return _rules(rules, "allow")
+
+
+def denying(rules: list[str]) -> list[str]:
+    return _rules(rules, "deny")
+
+
+def _rules(rules: list[str], action: str) -> list[str]:
+    if rules:
+        from ..approval import Rule
+
+        for text in rules:
+            try:
+                Rule.parse(text, action)
+            except InternError as error:
+                raise typer.BadParameter(f"{error.what} ({error.why}). {error.remedy}") from None
+    return rules
+
+
+class WrongUsage(typer.TyperException):
+    """A command line that cannot be meant."""
+
+    exit_code = 2
+
+
+def finite(number: float | None) -> float | None:
+    if number is not None and not (math.isfinite(number) and number > 0):
+        raise typer.BadParameter("it must be more than 0.")
+    return number
+
+
+def place(name: str) -> str:
+    if name not in ("local", "e2b"):
+        raise typer.BadParameter("it is local or e2b.")
+    return name
+
+
+def known(network: str | None) -> str | None:
+    if network not in (None, "none", "hub", "full"):
+        raise typer.BadParameter("it is none, hub or full.")
+    return network
+
+
+def mode(mode: str) -> str:
+    if mode not in ("ask", "plan", "auto", "deny"):
+        raise typer.BadParameter("it is ask, plan, auto or deny.")
+    return mode
+
+
+Yes = Annotated[bool, typer.Option("--yes", help="Approve everything that is asked, unread.")]
+Home = Annotated[Path | None, typer.Option(metavar="DIR", help="Where sessions are kept; otherwise ML_INTERN_HOME.")]
+Model = Annotated[
+    str | None, typer.Option(metavar="ENDPOINT", help="The model; otherwise LLM_ENDPOINT, or what is found.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON line per event on standard output.")]
+
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="ask|plan|auto|deny",
+        callback=mode,
+        help="Who decides: you; nothing but reading; rules, then you; nobody.",
+    ),
+]
+Allow = Annotated[
+    list[str],
+    typer.Option(metavar="RULE", callback=allowing, help="Needs no question, e.g. hub_push:me/*:private. Repeatable."),
+]
+Deny = Annotated[
+    list[str], typer.Option(metavar="RULE", callback=denying, help="Never, e.g. hub_push:*:public. Repeatable.")
+]
+
+Session = Annotated[str, typer.Argument(metavar="ID", help="The session, or the beginning of its id.")]
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Fold nothing; tracebacks for errors.")]
+Usd = Annotated[float | None, typer.Option(metavar="USD", callback=finite, help="Money at most.")]
+Hours = Annotated[float | None, typer.Option(metavar="HOURS", callback=finite, help="Time at most.")]
+Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps at most.")]

@@ -1,0 +1,1 @@
+"""The outside world turned into operations, events turned into messages."""

@@ -1,0 +1,367 @@
+"""Sub-agents: any smolagents agent as a managed agent, behind the gate, ledger, record and interrupt of the whole tree.
+
+What must never happen here: a tool of a sub-agent is called past the gate or the record; a sub-agent spends what nobody
+counts; one that fails, loops or is out of money takes the agent above it with it; one goes on after an interrupt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from contextlib import AbstractContextManager, suppress
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from smolagents import CodeAgent, MultiStepAgent
+from smolagents.agents import AgentMaxStepsError
+from smolagents.memory import ActionStep, MemoryStep, PlanningStep, TaskStep
+from smolagents.models import ChatMessage
+from smolagents.utils import parse_code_blobs
+
+from .budget import BudgetUsedUp, SpendLedger
+from .errors import JournalFailed
+from .events import Outcome, State, Usage
+from .facts import FactBook
+from .metering import MeteredModel
+from .models import EndpointModel
+from .models.usage import CallUsage
+from .repetition import RepetitionGuard, by_guard
+from .router import Action, RoutedTool, ToolRouter
+from .secrets import Masker
+from .steps import GUARD, AgentRun, ModelStep, Observer, SteerStep, ToolCallStep, ToolResultStep
+from .supervision import Ending
+
+CALLING: ContextVar[ToolCallStep | None] = ContextVar("calling", default=None)
+"""The call that is being made in this context: what a sub-agent's run belongs to."""
+
+LAST_SEEN = 1_500
+"""Characters of what a sub-agent saw last that stand in its report when it comes back without an answer."""
+
+
+class Superior(Protocol):
+    """What a sub-agent needs of the agent that calls it."""
+
+    path: str
+
+    @property
+    def ledger(self) -> SpendLedger: ...
+
+    @property
+    def observer(self) -> Observer: ...
+
+    def stopped(self) -> bool: ...
+
+
+class Top(Superior, Protocol):
+    """The agent at the top of a tree: one gate and one record for all of it."""
+
+    model: Any
+    share: float
+    masker: Masker
+    router: ToolRouter
+    runs: dict[str, SubAgent]
+
+    def fire(self, step: MemoryStep) -> None: ...
+
+    def guard_for_sub_agent(self) -> RepetitionGuard | None: ...
+
+
+class Notes(Protocol):
+    """Who takes note of what an agent's tools do."""
+
+    def note_call(self, step: ToolCallStep) -> None: ...
+
+    def note_result(self, step: ToolResultStep) -> None: ...
+
+
+class Member(Notes, Protocol):
+    """An agent of this project: it brings its own loop, which counts and asks by itself."""
+
+    ending: Ending | None
+
+    @property
+    def own_limits(self) -> tuple[float | None, float | None]: ...
+
+    def take_part(
+        self, ledger: SpendLedger, observer: Observer, guard: RepetitionGuard | None
+    ) -> AbstractContextManager[None]: ...
+
+
+class SubAgent:
+    """A managed agent in its place: called like the agent, which it looks like, within the tree.
+
+    Args:
+        agent (`MultiStepAgent`): Any.
+        root (`Top`): The top of the tree.
+        above (`Superior`): Who calls it.
+        member (`Member`, *optional*): The agent once more, where it is one of this project.
+    """
+
+    _OWN = frozenset(("agent", "root", "above", "member", "path", "ledger", "observer", "ending", "below", "running", "_book",
+                      "_guard", "_turn", "_call", "_words"))  # fmt: skip
+
+    def __init__(self, agent: MultiStepAgent, root: Top, above: Superior, member: Member | None = None) -> None:
+        self.agent, self.root, self.above, self.member = agent, root, above, member
+        self.path = f"{above.path}/{agent.name}" if above.path else str(agent.name)
+        self.ledger, self.observer = above.ledger, Observer()
+        self.ending: Ending | None = None
+        self.below: list[SubAgent] = []
+        self.running = False
+        self._turn = threading.Lock()
+        self._call: ToolCallStep | None = None
+        self._book, self._guard = FactBook(), None
+        self._words: list[SteerStep] = []
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        return type(self.agent)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["agent"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SubAgent._OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.agent, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self.agent == original(other)
+
+    def __hash__(self) -> int:
+        return hash(self.agent)
+
+    def __repr__(self) -> str:
+        return repr(self.agent)
+
+    # A task.
+
+    def __call__(self, task: str, **kwargs: Any) -> str:
+        """Works on a task. Returns the report that the agent above reads, whatever became of it.
+
+        Raises:
+            JournalFailed: nothing may take effect that is not on record.
+        """
+        with self._turn:
+            call = self._call = CALLING.get()
+            run = AgentRun(
+                uuid.uuid4().hex[:16], self.path, type(self.agent).__name__, _model_name(self.agent.model), str(task),
+                call.call_id if call else "", call.action if call else 0,
+            )  # fmt: skip
+            started = time.monotonic()
+            self._begin(run)
+            try:
+                ending, report = self._work(task, kwargs)
+            except BaseException as error:  # not of its making, such as a full disk: it has an end as far as may be
+                with suppress(JournalFailed):
+                    self._end(run, started, Ending(State.INTERRUPTED, type(error).__name__), "")
+                raise
+            self._end(run, started, ending, report)
+            return report
+
+    def _begin(self, run: AgentRun) -> None:
+        own = self.member.own_limits if self.member is not None else (None, None)
+        left, (own_usd, own_hours) = self.above.ledger.left_usd(), own
+        shares = [
+            usd for usd in (own_usd, None if left is None else max(left, 0.0) * self.root.share) if usd is not None
+        ]
+        self.ledger = self.above.ledger.child(min(shares, default=None), own_hours)
+        self.observer, self.ending = self.above.observer.agent_started(run), None
+        self._book, self._guard, self._words = FactBook(), self.root.guard_for_sub_agent(), []
+        router, model = self.agent.tools, self.agent.model
+        if isinstance(router, ToolRouter) and self.member is None:
+            router.action = Action()
+            router.find_workspace, router.find_runner = self.root.router.find_workspace, self.root.router.find_runner
+        if isinstance(model, EndpointModel) and model is not self.root.model and not self.above.stopped():
+            model.cancelled.clear()
+        self.running = True
+        self.root.runs[self.path] = self
+
+    def _end(self, run: AgentRun, started: float, ending: Ending, report: str) -> None:
+        self.running = False
+        self.root.runs.pop(self.path, None)
+        seconds, reason, ledger = time.monotonic() - started, self.root.masker.text(ending.reason), self.ledger
+        outcome = Outcome(ending.state, report, reason, self._steps(), seconds, ledger.usage)
+        self.above.observer.agent_ended(run, outcome, ledger.spent_usd, ledger.unpriced_calls)
+
+    def _work(self, task: str, kwargs: dict[str, Any]) -> tuple[Ending, str]:
+        try:
+            if self.stopped():
+                raise InterruptedError
+            if self.member is not None:
+                with self.member.take_part(self.ledger, self.observer, self._guard):
+                    report = self.agent(task, **kwargs)
+            else:
+                report = self._metered(task, kwargs)
+        except JournalFailed:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever ended it, the agent above it goes on and reads why
+            ending = self._failed(error)
+            return ending, self._without_answer(ending)
+        ending = self._ending()
+        if ending.state is not State.SUCCESS:
+            report = f"{report}\n\n(`{self.agent.name}` did not finish, {ending.state}: {ending.reason})"
+        return ending, self.root.masker.text(str(report))
+
+    def _metered(self, task: str, kwargs: dict[str, Any]) -> str:
+        """The task with an agent that is not ours: its model is asked by way of the ledger."""
+        agent, model = self.agent, self.agent.model
+        self.observer.task(TaskStep(task=str(task)), [])
+        agent.model = MeteredModel(  # ty: ignore[invalid-assignment]
+            model, self.ledger, self.stopped, self._answered, self._heard, self.observer.paid
+        )
+        try:
+            return agent(task, **kwargs)
+        finally:
+            agent.model = model
+
+    def _failed(self, error: Exception) -> Ending:
+        causes, known = [error], self.member.ending if self.member is not None else self.ending
+        while causes[-1].__cause__ is not None and len(causes) < 10:
+            causes.append(causes[-1].__cause__)  # ty: ignore[invalid-argument-type]
+        used_up = next((cause for cause in causes if isinstance(cause, BudgetUsedUp)), None)
+        if used_up is not None:
+            return Ending(State.BUDGET, str(used_up))
+        if known is not None and known.state is not State.ERROR:
+            return known
+        if self.stopped() or isinstance(error, InterruptedError):
+            return Ending(State.INTERRUPTED, "it was stopped from above")
+        return Ending(State.ERROR, str(causes[-1]) or type(causes[-1]).__name__)
+
+    def _ending(self) -> Ending:
+        if self.member is not None:
+            return self.member.ending or Ending(State.ERROR, "its run ended without a state")
+        last = self.agent.memory.steps[-1] if self.agent.memory.steps else None
+        if isinstance(last, ActionStep) and isinstance(last.error, AgentMaxStepsError):
+            return Ending(State.MAX_STEPS, f"{self.agent.max_steps} steps")
+        return Ending(State.SUCCESS)
+
+    def _without_answer(self, ending: Ending) -> str:
+        """A report for the agent above: what became of it, and what it had come to."""
+        steps = [step for step in self.agent.memory.steps if isinstance(step, ActionStep)]
+        seen = next((step.observations for step in reversed(steps) if step.observations), "")
+        text = f"`{self.agent.name}` ended without an answer after {len(steps)} steps, {ending.state}: {ending.reason}"
+        if seen:
+            text += f"\nWhat it saw last:\n{seen[-LAST_SEEN:]}"
+        return self.root.masker.text(text)
+
+    def _steps(self) -> int:
+        steps = self.agent.memory.steps
+        since = max((index for index, step in enumerate(steps) if isinstance(step, TaskStep)), default=0)
+        return sum(isinstance(step, ActionStep) for step in steps[since:])
+
+    # What it does, told to those who want to know.
+
+    def fire(self, step: MemoryStep) -> None:
+        """A call of one of its tools: goes to the top, where gate and record are."""
+        if isinstance(step, ToolCallStep | ToolResultStep):
+            step.agent = self.path
+        self.root.fire(step)
+
+    def calling(self, step: ToolCallStep) -> None:
+        """A call of one of its tools, on its way down from the top again: noted in its own record."""
+        self.observer.calling(step)
+        self._notes.note_call(step)
+
+    def called(self, step: ToolResultStep) -> None:
+        self.observer.called(step)
+        self._notes.note_result(step)
+
+    @property
+    def _notes(self) -> Notes:
+        return self._book if self.member is None else self.member
+
+    def _answered(self, message: ChatMessage, used: CallUsage, spent: Usage) -> None:
+        """An answer of the model of an agent that is not ours: on record before its code runs."""
+        words = message.content if isinstance(message.content, str) else ""
+        number = self.agent.step_number
+        if isinstance(self.agent.tools, ToolRouter):
+            self.agent.tools.action.number = number
+        code, thought = None, words
+        if isinstance(self.agent, CodeAgent):
+            tags = self.agent.code_block_tags
+            try:
+                code = parse_code_blobs(words if tags[1] in words else words + tags[1], tags)
+            except ValueError:
+                code = None
+            thought = words.split(tags[0])[0].strip() if code is not None else words
+        step = ActionStep(step_number=number, timing=None, model_output=words)  # ty: ignore[invalid-argument-type]
+        tokens = (used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
+        self.observer.started(step)
+        self.observer.answered(ModelStep(step, thought, code, *tokens, spent))
+
+    def finished(self, step: ActionStep) -> None:
+        """A step of an agent that is not ours is over."""
+        if not self.running:
+            return
+        self.observer.finished(step)
+        self._book.finished(step)
+        if self._guard is None:
+            return
+        verdict = self._guard.look(self._book.facts)
+        if verdict.level == "stop":
+            self.ending = Ending(State.STUCK, f"{verdict.reason}, after a hint and a word to plan anew")
+            self.agent.interrupt()
+        elif verdict.level:
+            words = self._guard.words(verdict, plan_tool="plan" in self.agent.tools)
+            self._words.append(SteerStep(words, by_guard(verdict.level), GUARD))
+
+    def _heard(self) -> list[ChatMessage]:
+        """What an agent that is not ours is to be told: stands in its memory after its last step from here on."""
+        said, self._words = self._words, []
+        for step in said:
+            self.observer.steered(step)
+            self.agent.memory.steps.append(step)  # ty: ignore[invalid-argument-type]  # it renders whatever has messages
+        return [message for step in said for message in step.to_messages()]
+
+    def planned(self, step: PlanningStep) -> None:
+        if self.running:
+            self.observer.planned(step)
+
+    # Stopping.
+
+    def stopped(self) -> bool:
+        """Whether it is to stop: one above it does, or the code that asked it has ended."""
+        return self.above.stopped() or (self._call is not None and self._call.ended.is_set())
+
+    def interrupt(self) -> None:
+        """Stops what runs of it now, and all below it."""
+        if not self.running:
+            return
+        model = self.agent.model
+        if isinstance(model, EndpointModel) and model is not self.root.model and self.root.stopped():
+            model.cancelled.set()  # others may share it: only where all are to stop; the top's own is who started it's matter
+        self.agent.interrupt()
+        if self.member is not None:
+            return
+        if isinstance(self.agent.tools, ToolRouter):
+            self.agent.tools.action.ended.set()  # what its code calls from here on is refused
+        for sub in self.below:
+            sub.interrupt()
+
+
+class Delegate(SubAgent):
+    """Asking it changes nothing by itself: each of its calls is looked at on its own, and its code, if any, runs in a jail."""
+
+    effects = "read"
+
+
+class CodeOutside(SubAgent):
+    """Its code runs outside the jail: in this process, or wherever its own executor has it run."""
+
+    effects = "execute"
+
+
+KINDS = (SubAgent, Delegate, CodeOutside)
+
+
+def original(thing: Any) -> Any:
+    """The agent or tool itself, without what stands in front of it."""
+    while type(thing) in (RoutedTool, *KINDS):
+        thing = thing.agent if type(thing) in KINDS else thing._tool
+    return thing
+
+
+def _model_name(model: Any) -> str:
+    return str(getattr(model, "model_id", None) or type(model).__name__)  # a model may do without a name

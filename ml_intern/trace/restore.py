@@ -1,0 +1,121 @@
+"""restore: a session as its trace has it, for going on with it.
+
+What must never happen here: a call that may have taken effect passes for one that did not; a question that was answered
+is asked again, or an answer counts for another question; what cannot be read is passed over in silence; a trace that
+another program or another person wrote brings more than text and code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smolagents.memory import PlanningStep
+
+from ..errors import InternError
+from .books import Books
+from .calls import Calls
+from .desk import Desk
+from .read import ended, note_of, read_lines, read_rows
+from .rebuild import Memory
+from .restored import OpenAction, Restored, Seen
+from .rows import Row, blocks_of
+from .standing import standing
+from .subagents import traces_of_sub_agents
+from .values import text
+
+
+def restore(path: Path) -> Restored:
+    """A session as its trace has it; whatever in the file cannot be read is said in `problems`.
+
+    Args:
+        path (`Path`): The trace. Its artifacts lie in a folder of the same name without suffix.
+
+    Raises:
+        InternError: there is no such file, or it cannot be opened.
+    """
+    problems: list[str] = []
+    try:
+        rows = list(read_lines(path, problems))
+    except OSError as error:
+        raise InternError(f"Cannot read the trace {path}", error.strerror or str(error)) from None
+    return restored(rows, path, problems)
+
+
+def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
+    """The same from rows that were read."""
+    stands, books = standing(rows), Books()
+    below = {trace: list(read_rows(trace)) for trace in traces_of_sub_agents(path)}
+    over = {name for part in (rows, *below.values()) for row in part if (name := _ended_agent(row))}
+    for trace, part in below.items():  # what one spent that was cut off stands in no sum above it
+        for row in part if trace.stem.removeprefix("agent-") not in over else ():
+            books.add_spent(row)
+    for row in rows:
+        books.add(row)
+    foreign = books.lineage is not None and not books.lineage.own
+    memory = Memory(path.with_suffix("") / "artifacts", problems)
+    calls = Calls(memory.whole)
+    for part in below.values():
+        for row in part:
+            calls.add(row)
+    theirs = first = len(calls.order)
+    for row in stands:
+        begun = memory.begun
+        memory.add(row)
+        if memory.begun is not begun:
+            first = len(calls.order)
+        calls.add(row)
+    open_ones, begun = calls.order[first:], memory.begun
+    # What a sub-agent that has not ended did not hear of any more is of the step that was running.
+    cut_off = [known for call in calls.order[:theirs] if (known := calls.known[call]).agent not in over]
+    open_ones += [call.call_id for call in cut_off if call.state not in ("done", "denied")]
+    memory.end()
+    there = {id(row) for row in stands}
+    for row in rows:
+        if id(row) not in there:  # undone: no part of the conversation, but it happened
+            calls.add(row)
+    action = None
+    if begun is not None and memory.begun is begun and not foreign:
+        action = OpenAction(begun.step, begun.action, tuple(calls.known[call] for call in open_ones))
+    own = [calls.known[call] for call in calls.order if call not in calls.copied]
+    end = ended(stands)
+    return Restored(
+        path=path,
+        session_id=path.stem,
+        steps=memory.steps,
+        next_step=(begun.step.step_number if action and begun else memory.number) + 1,
+        planned=action is None and bool(memory.steps) and isinstance(memory.steps[-1], PlanningStep),
+        action=action,
+        open=bool(memory.turns) and end is None,
+        ended=end,
+        turns=tuple(memory.turns),
+        desk=Desk.of(stands),
+        seen=tuple(_of_others(stands) if foreign else []) + tuple(calls.seen),
+        effects=tuple(call for call in own if call.effects != "read"),
+        last=text(stands[-1].get("uuid")) or None if stands else None,
+        rows=len(rows),
+        problems=tuple(dict.fromkeys(problems)),
+        **books.fields(),
+    )
+
+
+def _ended_agent(row: Row) -> str:
+    """The id of the sub-agent whose end a row notes."""
+    note = note_of(row)
+    return text(note.get("id")) if note is not None and note.get("kind") == "subagent" else ""
+
+
+def _of_others(rows: list[Row]) -> list[Seen]:
+    """Everything that was said in a trace of somebody else's."""
+    said = [
+        (row, text(block.get("text")))
+        for row in rows
+        if "forkedFrom" in row
+        for block in blocks_of(row)
+        if block.get("type") == "text"
+    ]
+    return [Seen("fork", {"trace": _source(row)}, words) for row, words in said if words]
+
+
+def _source(row: Row) -> str:
+    source = row["forkedFrom"]
+    return text(source.get("sessionId")) if isinstance(source, dict) else ""

@@ -1,0 +1,294 @@
+"""Workshop: what a session works with while it works: agent, journal, jail, model. Made from a trace, and given up again.
+
+What must never happen here: a call that may have taken effect is made again without a person's word; an action is entered
+half-way; something the trace knows is forgotten because a process ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from smolagents import FinalAnswerTool, LogLevel, Tool
+
+from . import events as told
+from .agent import InternAgent
+from .approval import ApprovalPolicy, Asker, Rule, RuleBook
+from .budget import SpendLedger, StepBudget
+from .context import ArtifactStore, ContextManager
+from .errors import InternError
+from .events import EventLog
+from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
+from .execution.egress import Refusal
+from .execution.packages import Packages
+from .models import EndpointModel, LazyLitellm
+from .narrator import Narrator
+from .prompts import with_network
+from .repetition import RepetitionGuard
+from .secrets import Masker
+from .session_tools import (
+    AskUserTool,
+    Decision,
+    Desk,
+    InstallPackagesTool,
+    NotesTool,
+    PlanTool,
+    RecordDecisionTool,
+    RequestStepsTool,
+    pinned_text,
+    plan_text,
+)
+from .trace import Journal, TraceRecorder
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session is made of, besides its model and its tools."""
+
+    folder: Path
+    """Where its trace and its folder go."""
+    prompt_templates: dict[str, Any]
+    instructions: str | None = None
+    max_iterations: int = 300
+    budget_usd: float | None = None
+    max_hours: float | None = None
+    executor_type: str = "local"
+    executor_kwargs: dict[str, Any] = field(default_factory=dict)
+    mode: str = "ask"
+    rules: tuple[Rule, ...] = ()
+    find_own: Callable[[], frozenset[str]] = frozenset
+    """The user's own namespaces on the Hub, looked up when they are first needed."""
+    park_seconds: float = 120.0
+    """How long a session that waits for a person keeps its thread and its jail."""
+
+    @property
+    def home(self) -> Path:
+        return self.folder.parent
+
+    @property
+    def rule_book(self) -> RuleBook:
+        """The rules that a person saved for good."""
+        return RuleBook(self.home / "rules")
+
+
+class Workshop:
+    """Agent, journal, jail and model of one session.
+
+    Args:
+        config (`SessionConfig`): What it is made of.
+        session_id (`str`): A UUID; also the trace's file name.
+        model (`Model`): Any smolagents model.
+        tools (`Sequence[Tool]`): The tools besides the session's own.
+        events (`EventLog`): Where what happens is told.
+        masker (`Masker`): Masks it.
+        ask (`Asker`): Asks a person.
+        mode (`str`), rules (`tuple[Rule, ...]`): How calls are decided; rules saved for good come in addition.
+        desk (`Desk`, *optional*): Plan and notes so far.
+
+    Raises:
+        InternError: another process holds the trace.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        session_id: str,
+        model: Any,
+        tools: Sequence[Tool],
+        events: EventLog,
+        masker: Masker,
+        ask: Asker,
+        mode: str,
+        rules: tuple[Rule, ...] = (),
+        desk: Desk | None = None,
+    ) -> None:
+        self.config, self.id, self.model, self.events, self.masker = config, session_id, model, events, masker
+        self.folder = config.folder / session_id
+        self.journal = Journal(config.folder / f"{session_id}.jsonl", masker=masker)
+        self.recorder = TraceRecorder(self.journal, getattr(model, "model_id", None) or type(model).__name__)
+        self.ledger = SpendLedger(config.budget_usd, config.max_hours)
+        self.desk = desk or Desk()
+        self._refused_hosts: set[str] = set()
+        self._narrator = narrator = Narrator(events, masker)
+        context = ContextManager(
+            store=ArtifactStore(self.journal.artifacts, masker.text),
+            pinned=lambda: pinned_text(self.desk.plan, self.desk.notes),
+        )
+        packages = Packages(
+            self.folder / "packages",
+            config.home / "cache" / "pip",  # for all sessions of this home
+            lambda: find_jail(unsafe_local=config.executor_kwargs.get("unsafe_local", False)),
+            lambda: self.agent.router.action.ended.is_set(),
+        )
+        local = config.executor_type == "local"
+        workspace = Workspace(self.folder / "workspace")
+        self.agent = InternAgent(
+            [
+                PlanTool(self._planned),
+                NotesTool(self._noted, lambda: self.desk.notes),
+                RecordDecisionTool(self._decided),
+                AskUserTool(),
+                RequestStepsTool(lambda steps, reason: self.agent.request_steps(steps, reason)),
+                context.tool,
+                *([InstallPackagesTool(packages)] if local else []),  # it fills a local jail's layer
+                *tools,
+                *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()]),
+            ],
+            model,
+            prompt_templates=with_network(config.prompt_templates, *_network_of(config)),
+            instructions=config.instructions,
+            max_steps=config.max_iterations,
+            policy=ApprovalPolicy(mode, (*rules, *config.rule_book.load()), trust_vouched=False),
+            on_approval=ask,
+            observers=[self.recorder, narrator],
+            ledger=self.ledger,
+            budget=StepBudget(adaptive=True, ask_beyond=True),
+            guard=RepetitionGuard(),
+            workspace=workspace,
+            masker=masker,
+            context=context,
+            executor_type=config.executor_type,
+            executor_kwargs={
+                **config.executor_kwargs,
+                **({} if local else {"session": session_id}),
+                "on_output": narrator.printed,
+                "on_refused": self._refused_on_network,
+                "snapshots": self.folder / "snapshots",
+                "packages": packages.layer,
+            },
+            verbosity_level=LogLevel.OFF,
+            return_full_result=False,
+        )
+        self.agent.router.frozen_in = self.folder / "frozen"
+        gate = self.agent.gate
+        gate.on_rule, gate.left_usd, gate.find_own = self._ruled, self.ledger.left_usd, config.find_own
+        self.journal.cwd = workspace.inside
+        if isinstance(model, EndpointModel):
+            model.on_delta = narrator.streamed
+            model.on_retry = self._retried
+
+    def announce(self, task: str) -> None:
+        """Tells listeners what begins, with what, and where. Raises `JailUnavailable`."""
+        executor = self.agent.python_executor
+        jail = executor.jail if isinstance(executor, JailExecutor) else ""
+        self.events.emit(
+            told.SessionStarted(
+                task=self.masker.text(task),
+                model=self.recorder.model,
+                workspace=str(self.folder / "workspace"),
+                trace=str(self.journal.path),
+                jail=jail,
+            )
+        )
+        self.recorder.jail = jail
+
+    def prepare(self, interrupted: threading.Event) -> None:
+        """What has to be there before the first step, each slow part said while it takes its time.
+
+        Raises:
+            InternError: interrupted meanwhile; there is no jail.
+        """
+        executor = self.agent.python_executor
+        loading = None
+        if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
+            loading = threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True)
+            loading.start()
+        if isinstance(executor, JailExecutor):
+            self.events.emit(told.Waiting(on="starting the jail"))
+            executor.start()
+            self.journal.cwd = executor.workspace.inside  # where a jail cannot move it, known once it is there
+        if loading is not None:
+            self.events.emit(told.Waiting(on="loading litellm"))
+            while loading.is_alive() and not interrupted.is_set():
+                loading.join(0.1)
+        if interrupted.is_set():
+            raise InternError("Interrupted before the first step")
+
+    def fetch(self, datasets: Sequence[str]) -> None:
+        """Puts data sets from the Hub into the workspace."""
+        from .tools import HubDownloadTool
+
+        for name in datasets:
+            self.events.emit(told.Waiting(on=f"the download of {name}"))
+            try:
+                tool = HubDownloadTool(Workspace(self.folder / "workspace"))
+                tool.forward(name, repo_type="dataset", folder=data_folder(name))
+            except Exception as error:  # noqa: BLE001 - a tool's own code; what it says is what the person needs to know
+                raise InternError(f"The data set {name} could not be handed over", str(error)) from None
+
+    def close(self) -> None:
+        self.agent.cleanup()
+        self.journal.close()
+
+    def warn(self, text: str) -> None:
+        self.events.emit(told.Warned(text=self.masker.text(text)))
+
+    # What the session's own tools tell.
+
+    def _noted(self, notes: tuple[str, ...]) -> None:
+        self.desk = replace(self.desk, notes=self.masker.data(notes))
+        self._write("notes.md", "".join(f"- {note}\n" for note in self.desk.notes))
+
+    def _planned(self, items: tuple[dict[str, str], ...]) -> None:
+        self.desk = replace(self.desk, plan=self.masker.data(items))
+        self._write("plan.md", plan_text(self.desk.plan) + "\n")
+        self.events.emit(told.PlanChanged(items=self.masker.data(items)))
+
+    def _decided(self, decision: Decision) -> None:
+        step = self.agent.step_number
+        fields = self.masker.data({"subject": decision.subject, "choice": decision.choice, "reason": decision.reason})
+        sources = self.masker.data(decision.sources)
+        self.journal.note("decision", step=step, sources=list(sources), **fields)
+        self.events.emit(told.DecisionRecorded(step=step, sources=sources, **fields))
+
+    def set_mode(self, mode: str) -> None:
+        self.agent.gate.change(mode=mode)
+
+    def _ruled(self, rule: Rule, scope: str) -> None:
+        """A person allowed a kind of call: on record, and in the rule book where it is for good."""
+        self.journal.note("rule", rule=str(rule), scope=scope)
+        if scope == "always":
+            self.config.rule_book.add(rule)
+
+    def _write(self, name: str, text: str) -> None:
+        """A file beside the workspace for people to look at; the trace is what counts."""
+        try:
+            (self.folder / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.warn(f"{name} could not be written: {error.strerror}")
+
+    def _refused_on_network(self, refusal: Refusal) -> None:
+        """What code tried and may not: on record each time, and shown once for a host."""
+        try:
+            self.journal.note("network-refused", host=refusal.host, why=refusal.why)
+        except InternError as error:
+            self.warn(str(error))
+        if refusal.host not in self._refused_hosts:
+            self._refused_hosts.add(refusal.host)
+            self.warn(refusal.why)
+
+    def _retried(self, text: str) -> None:
+        self.warn(text)
+        self.events.emit(told.Waiting(on="the model"))  # what was streamed of the attempt before is void
+
+
+def _network_of(config: SessionConfig) -> tuple[str, Sequence[str]]:
+    """What code will reach. Where no jail works the session ends before its first step, and it does not matter."""
+    options = config.executor_kwargs
+    if config.executor_type == "e2b":  # all or nothing there, and the Hub's proxy does not reach it
+        return ("full" if options.get("network") == "full" else "none"), ()
+    try:
+        jail = find_jail(unsafe_local=options.get("unsafe_local", False))
+    except JailUnavailable:
+        return "none", ()
+    if jail.kind == "none":
+        return "full", ()
+    return (options.get("network", "hub"), options.get("hosts", ())) if jail.network else ("none", ())
+
+
+def data_folder(dataset: str) -> str:
+    """Where in the workspace a data set that was handed over lies."""
+    return f"data/{dataset.split('/')[-1]}"

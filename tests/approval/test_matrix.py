@@ -1,0 +1,217 @@
+"""The matrix: every kind of tool, in every mode, under every kind of rule and answer, from every caller.
+
+What must never happen: a side effect without a rule that allows it, or an answer to this very call.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
+from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
+
+from ml_intern.agent import InternAgent
+from ml_intern.approval import MODES, ApprovalPolicy, nobody
+from ml_intern.events import ApprovalAnswer, ApprovalRequest
+from ml_intern.steps import Observer
+from ml_intern.testing import ScriptedModel
+
+EFFECTS = ("read", "write", "spend", "execute", "unknown", "server")
+"""The last is a tool of a server (MCP): it may say of itself what it likes."""
+
+
+class Act(Tool):
+    name, description, output_type = "act", "Does something.", "string"
+    inputs = {"x": {"type": "string", "description": "Anything."}}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def forward(self, x: str) -> str:
+        self.done.append(self.name)
+        return "done"
+
+
+class Read(Act):
+    name, effects = "t_read", "read"
+
+
+class Write(Act):
+    name, effects = "t_write", "write"
+
+
+class Spend(Act):
+    name, effects = "t_spend", "spend"
+
+    def estimate_cost(self, **arguments: Any) -> float:
+        return 1.0
+
+
+class Execute(Act):
+    name, effects = "t_execute", "execute"
+
+
+class Unknown(Act):
+    name = "t_unknown"
+
+
+class Served(Act):
+    name, effects, foreign = "t_server", "read", True
+
+
+VARIANTS: dict[str, tuple[list[str], list[str], str]] = {
+    # allow, deny, what a person says
+    "nobody there": ([], [], "nobody"),
+    "rejected": ([], [], "reject"),
+    "approved": ([], [], "approve"),
+    "a rule": (["t_*"], [], "reject"),
+    "a rule of another kind": (["u_*", "t_write:me/*:private", "t_spend:<=0.5usd"], [], "reject"),
+    "a rule and one against it": (["t_*"], ["t_*"], "approve"),
+}
+
+
+def expected(effects: str, mode: str, variant: str) -> bool:
+    """Whether the tool runs."""
+    if variant == "a rule and one against it":
+        return False
+    if effects == "read":
+        return True
+    if mode == "plan":
+        return False
+    return variant == "a rule" or (variant == "approved" and mode != "deny")
+
+
+def code(text: str) -> str:
+    return f"Go on.\n<code>\n{text}\n</code>"
+
+
+TRIES = "\n".join(f"try:\n    t_{effects}('x')\nexcept PermissionError:\n    pass" for effects in EFFECTS)
+THREADS = f"""
+import threading
+def act(tool):
+    try:
+        tool('x')
+    except PermissionError:
+        pass
+threads = [threading.Thread(target=act, args=(tool,)) for tool in ({", ".join(f"t_{effects}" for effects in EFFECTS)})]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def calls(name: str, arguments: dict[str, Any]) -> ChatMessage:
+    call = ChatMessageToolCall(ChatMessageToolCallFunction(arguments, name), f"c_{name}", "function")
+    return ChatMessage(MessageRole.ASSISTANT, f"Calling {name}.", [call])
+
+
+ONE_BY_ONE = [calls(f"t_{effects}", {"x": "x"}) for effects in EFFECTS] + [calls("final_answer", {"answer": "done"})]
+RUNS = len(MODES) * len(VARIANTS) * 2
+NAMED: dict[str, Any] = {"name": "helper", "description": "Helps.", "verbosity_level": LogLevel.OFF}
+
+
+def agents_of(caller: str, tools: list[Tool]) -> tuple[str, list[Tool], list[Any]]:
+    """What the agent at the top does, its tools, and the agents below it."""
+    if caller == "main code":
+        return f"{TRIES}\nfinal_answer(1)", tools, []
+    if caller == "threads of the code":
+        return f"{THREADS}\nfinal_answer(1)", tools, []
+    delegate = "try:\n    helper('Go.')\nexcept PermissionError:\n    pass\nfinal_answer(1)"
+    if caller == "sub-agent that calls tools":
+        return delegate, [], [ToolCallingAgent(tools, ScriptedModel(ONE_BY_ONE * RUNS), **NAMED)]
+    if caller == "sub-agent with a jail":
+        return delegate, [], [InternAgent(tools, ScriptedModel([code(f"{TRIES}\nfinal_answer(1)")] * RUNS), **NAMED)]
+    inner = ToolCallingAgent(tools, ScriptedModel(ONE_BY_ONE * RUNS), **{**NAMED, "name": "inner"})
+    if caller == "agent below a sub-agent":
+        said = [calls("inner", {"task": "Go."}), calls("final_answer", {"answer": "done"})] * RUNS
+        return delegate, [], [ToolCallingAgent([], ScriptedModel(said), managed_agents=[inner], **NAMED)]
+    said = [code("inner('Go.')\nfinal_answer(1)")] * RUNS
+    return delegate, [], [InternAgent([], ScriptedModel(said), managed_agents=[inner], **NAMED)]
+
+
+CALLERS = (
+    "main code", "threads of the code", "sub-agent that calls tools", "sub-agent with a jail", "agent below a sub-agent",
+    "agent below one with a jail",
+)  # fmt: skip
+
+
+class Record(Observer):
+    """What was approved, as it stands on record."""
+
+    def __init__(self) -> None:
+        self.approved: list[str] = []
+
+    def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
+        if answer.decision == "approve":
+            self.approved.append(request.tool)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., InternAgent]]:
+    made: list[InternAgent] = []
+
+    def build(*args: Any, **options: Any) -> InternAgent:
+        made.append(InternAgent(*args, verbosity_level=LogLevel.OFF, **options))
+        return made[-1]
+
+    yield build
+    for agent in made:
+        agent.cleanup()
+        for sub in agent.managed_agents.values():
+            if isinstance(sub, InternAgent):
+                sub.cleanup()
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_no_side_effect_without_its_rule_or_answer(caller: str, start: Callable[..., InternAgent]) -> None:
+    tools: list[Any] = [Read(), Write(), Spend(), Execute(), Unknown(), Served()]
+    act, own, below = agents_of(caller, tools)
+    record = Record()
+    agent = start(own, ScriptedModel([code(act)] * RUNS), managed_agents=below, observers=[record])
+    wrong = []
+    for mode, variant in itertools.product(MODES, VARIANTS):
+        allow, deny, says = VARIANTS[variant]
+        agent.gate.policy = ApprovalPolicy.of(allow, deny, mode, trust_vouched=False, own=["ada"])
+        agent.gate.ask = nobody if says == "nobody" else lambda request, says=says: ApprovalAnswer(says, by="me")
+        record.approved.clear()
+        for tool in tools:
+            tool.done.clear()
+        agent.run("Go.")
+        for effects, tool in zip(EFFECTS, tools, strict=True):
+            if bool(tool.done) is not expected(effects, mode, variant):
+                wrong.append((effects, mode, variant, len(tool.done)))
+            allowed = variant == "a rule" or effects == "read"
+            assert len(tool.done) <= 1 and (allowed or len(tool.done) <= record.approved.count(tool.name))
+    assert wrong == []
+
+
+def test_code_of_a_sub_agent_that_would_run_in_this_process_is_asked_about(start: Callable[..., InternAgent]) -> None:
+    """smolagents' interpreter is no jail: such an agent runs code here."""
+    write = Write()
+    for says, ran in (("reject", []), ("approve", ["t_write"])):
+        helper = CodeAgent([write], ScriptedModel([code("t_write('x')\nfinal_answer(1)")] * len(ran)), **NAMED)
+        agent = start(
+            [],
+            ScriptedModel([code("try:\n    helper('Go.')\nexcept PermissionError:\n    pass\nfinal_answer(1)")]),
+            managed_agents=[helper],
+            policy=ApprovalPolicy(trust_vouched=False),
+            on_approval=lambda request, says=says: ApprovalAnswer(says, by="me"),
+        )
+        agent.run("Go.")
+        assert write.done == ran
+
+
+@pytest.mark.parametrize("effects", EFFECTS)
+def test_who_passes_a_tool_in_vouches_for_what_says_nothing_of_itself(
+    effects: str, start: Callable[..., InternAgent]
+) -> None:
+    tool = {one.name: one for one in (Read(), Write(), Spend(), Execute(), Unknown(), Served())}[f"t_{effects}"]
+    agent = start([tool], ScriptedModel([code(f"{TRY.format(tool.name)}\nfinal_answer(1)")]), on_approval=nobody)
+    agent.run("Go.")
+    assert bool(tool.done) is (effects in ("read", "execute", "unknown"))
+
+
+TRY = "try:\n    {}('x')\nexcept PermissionError:\n    pass"
