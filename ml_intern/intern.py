@@ -60,6 +60,7 @@ class MLIntern:
             without your token), any public host. Defaults to `ML_INTERN_NETWORK`, else `"hub"`.
         hosts (`Sequence[str]`, *optional*): Further hosts that code reaches, e.g. `"example.com"`. Defaults to
             `ML_INTERN_ALLOW_HOSTS`.
+        gpus (`bool`, *optional*): Whether code sees the GPUs of this machine. Defaults to `ML_INTERN_GPUS`, else it does not.
         mode (`str`, defaults to `"ask"`): Who decides about calls that write, spend, or do not say what they do: `"ask"` (a
             person), `"auto"` (rules; a person where none fits), `"plan"` (reading only), `"deny"` (nobody: they are refused).
         allow (`Sequence[str]`): Rules for what needs no question, e.g. `"hub_push:me/*:private"`,
@@ -96,6 +97,7 @@ class MLIntern:
         executor_type: str = "local",
         network: str | None = None,
         hosts: Sequence[str] | None = None,
+        gpus: bool | None = None,
         mode: str = "ask",
         allow: Sequence[str] = (),
         deny: Sequence[str] = (),
@@ -122,12 +124,15 @@ class MLIntern:
             executor_kwargs={
                 "timeout_seconds": self.settings.action_seconds,
                 "memory_bytes": int(self.settings.memory_gb * 2**30),
+                "disk_bytes": int(self.settings.disk_gb * 2**30),
                 "unsafe_local": unsafe_local,
+                **({"gpus": self.settings.gpus if gpus is None else gpus} if executor_type == "local" else {}),
                 **_network(self.settings, network, hosts),
             },
             mode=mode,
             rules=ApprovalPolicy.of(allow, deny).rules,
             find_own=_own_namespaces,
+            context_window=self.settings.context_window,
         )
         self._warm = Warm()
         self._sharer = Sharer(self.settings.home, self._warn)

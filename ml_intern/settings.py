@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     allow_hosts: str = ""
     """Further hosts that it reaches, separated by commas (`ML_INTERN_ALLOW_HOSTS`)."""
 
+    context_window: int | None = Field(default=None, ge=2_000)
+    """Tokens that the model can read, prompt and answer, in place of what is known of it (`ML_INTERN_CONTEXT_WINDOW`)."""
+
     @classmethod
     def load(cls, home: Path | None = None) -> Settings:
         """Reads the environment.

@@ -61,6 +61,8 @@ class SessionConfig:
     rules: tuple[Rule, ...] = ()
     find_own: Callable[[], frozenset[str]] = frozenset
     """The user's own namespaces on the Hub, looked up when they are first needed."""
+    context_window: int | None = None
+    """Tokens that the model can read, in place of what is known of it."""
     park_seconds: float = 120.0
     """How long a session that waits for a person keeps its thread and its jail."""
 
@@ -114,6 +116,7 @@ class Workshop:
         self._refused_hosts: set[str] = set()
         self._narrator = narrator = Narrator(events, masker)
         context = ContextManager(
+            config.context_window,
             store=ArtifactStore(self.journal.artifacts, masker.text),
             pinned=lambda: pinned_text(self.desk.plan, self.desk.notes),
         )

@@ -197,6 +197,7 @@ def test_no_secret_is_found_on_disk_on_the_wire_in_events_or_on_the_terminal(tmp
         for path in hub.store.repos["dataset", "tester/ml-intern-traces"].resolve("main").files
         if ".jsonl" in path
     ]
+    assert told.count("holds a secret") >= 6 and "name holds a secret" in told, "what is sent away was searched"
     assert len(shared) == 2, "both traces were uploaded, and looked through below"
     assert answers == [], f"the sessions went another way:\n{terminal.screen[-4000:]}"
     assert told.count('"event": "step_finished"') == 9 and asked.count("[secret:CANARY_") > 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .rules import Call, Rule, foreign, rule_for
+from .rules import BadRule, Call, Rule, foreign, rule_for
 
 MODES = ("ask", "plan", "auto", "deny")
 
@@ -128,11 +128,7 @@ _DOES = {
 
 
 def _read(rule: str | Rule, action: str) -> Rule:
-    from .rules import BadRule
-
-    parsed = rule if isinstance(rule, Rule) else Rule.parse(rule)
-    if isinstance(rule, str) and not rule.strip().startswith(tuple(f"{a} " for a in ("allow", "ask", "deny"))):
-        return replace(parsed, action=action)
+    parsed = rule if isinstance(rule, Rule) else Rule.parse(rule, action)
     if parsed.action != action:
         raise BadRule(str(rule), f"it stands among the rules that {action}")
     return parsed

@@ -107,8 +107,12 @@ class Rule:
     max_usd: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str, action: str = "allow") -> Rule:
         """Reads a rule.
+
+        Args:
+            text (`str`): A line.
+            action (`str`, defaults to `"allow"`): What is understood where the line does not say.
 
         Raises:
             BadRule: it is none; says what is wrong.
@@ -117,8 +121,8 @@ class Rule:
         if len(rest.splitlines()) > 1:
             raise BadRule(text, "a rule is one line")
         first, _, after = rest.partition(" ")
-        action = first if first in ACTIONS and after.strip() else "allow"
-        rest = after.strip() if action == first and after.strip() else rest
+        if first in ACTIONS and after.strip():
+            action, rest = first, after.strip()
         head = _HEAD.match(rest)
         if head is None:
             raise BadRule(text, "it does not begin with the name of a tool")

@@ -117,6 +117,10 @@ def task(
     allow: Allow = [],  # noqa: B006 - typer copies it
     deny: Deny = [],  # noqa: B006 - typer copies it
     yes: Yes = False,
+    gpus: Annotated[
+        bool | None,
+        typer.Option("--gpus/--no-gpus", help="Let code use this machine's GPUs; otherwise ML_INTERN_GPUS."),
+    ] = None,
     unsafe_local: Annotated[
         bool, typer.Option("--unsafe-local", help="Run the model's code without a jail, as you.")
     ] = False,
@@ -165,6 +169,7 @@ def task(
             slack=slack,
             yes=yes,
             unsafe_local=unsafe_local,
+            gpus=gpus,
             executor=executor,
             network=network,
             hosts=tuple(allow_host) or None,

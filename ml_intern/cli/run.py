@@ -69,6 +69,7 @@ class Order:
     slack: bool = False
     yes: bool = False
     unsafe_local: bool = False
+    gpus: bool | None = None
     executor: str = "local"
     network: str | None = None
     hosts: tuple[str, ...] | None = None
@@ -268,6 +269,7 @@ def make(
         budget_usd=order.budget_usd,
         max_hours=order.max_hours,
         unsafe_local=order.unsafe_local,
+        gpus=order.gpus,
         executor_type=order.executor,
         network=order.network,
         hosts=order.hosts,

@@ -39,6 +39,11 @@ def test_a_rule_is_read_as_it_is_meant(text: str) -> None:
     assert Rule.parse(text) == READ[text]
 
 
+def test_where_a_rule_does_not_say_what_it_does_its_place_does() -> None:
+    assert Rule.parse("x:*:public", "deny") == Rule.parse("deny x:*:public")
+    assert Rule.parse("ask x", "deny").action == "ask"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -331,6 +331,6 @@ def test_in_a_session(pip: None, tmp_path: Path) -> None:
     with MLIntern(ScriptedModel(script), home=tmp_path, tools=[]) as intern:
         assert intern.run("Go.") == [1, 1, {"installed": [], "already_there": ["tiny_one 1.0"]}]
         folder = intern.session().workspace.parent
-        assert sorted(path.name for path in folder.iterdir()) == ["packages", "snapshots", "workspace"]
+        assert sorted(path.name for path in folder.iterdir()) == ["holder", "packages", "snapshots", "workspace"]
         assert (tmp_path / "cache" / "pip").is_dir()
     assert "variables come back as the last completed action left them, except: opened (open file)" in seen[2]

@@ -47,7 +47,9 @@ def test_what_a_session_comes_to(traces: tuple[Path, Path]) -> None:
     assert facts.tools == {"publish": 5, "look": 2, "helper": 1, "final_answer": 1}
     assert facts.approvals == {"approve": 4, "reject": 1}
     assert facts.state == "success" and json.loads(facts.answer) == {"accuracy": 0.97}
-    assert [(one.subject, one.choice, one.reason, one.step) for one in facts.decisions] == [("model", "tiny", "it is fast", 3)]
+    assert [(one.subject, one.choice, one.reason, one.step) for one in facts.decisions] == [
+        ("model", "tiny", "it is fast", 3)
+    ]
     assert facts.usage.cached_tokens == 800 and facts.usage.cost_usd == pytest.approx(0.14)
     assert facts.seconds == 1.5 and len(moves) == 10
 
