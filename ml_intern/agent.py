@@ -15,7 +15,6 @@ from smolagents.agents import (
     ActionOutput,
     AgentError,
     AgentGenerationError,
-    AgentMaxStepsError,
     AgentParsingError,
     ChatMessage,
     FinalAnswerStep,
@@ -24,12 +23,12 @@ from smolagents.agents import (
     handle_agent_output_types,
 )
 from smolagents.memory import ActionStep, MemoryStep, SystemPromptStep, TaskStep
-from smolagents.models import MessageRole
-from smolagents.monitoring import LogLevel, Timing, TokenUsage
+from smolagents.monitoring import LogLevel, Timing
 
 from .approval import ApprovalGate, ApprovalPolicy, Asker, ask_at_terminal
-from .budget import BudgetUsedUp, Reservation, SpendLedger, StepBudget
-from .context import ArtifactStore, ContextManager, Overflow, Summary, overflow_of
+from .asides import Asides
+from .budget import Reservation, SpendLedger, StepBudget
+from .context import ArtifactStore, ContextManager, overflow_of
 from .drop_in import KEPT_OUTPUT, imports_said, mend_imports, whole_output
 from .errors import Parking
 from .events import State
@@ -53,11 +52,7 @@ from .tree import TreeMember
 from .untrusted import UntrustedText
 
 
-class LimitReached(AgentMaxStepsError):
-    """A run ended before its task was done: its money, its time or its steps are used up, or it made no progress."""
-
-
-class InternAgent(TreeMember, Supervised, CodeAgent):
+class InternAgent(TreeMember, Supervised, Asides, CodeAgent):
     """A `CodeAgent` in every place where one goes, with three differences.
 
     Its code runs in real Python in a local jail (`executor_type="local"`); every call of a tool goes through a router that
@@ -111,7 +106,6 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
         )
         self.ending: Ending | None = None
         self._parked = False
-        self._summary: Summary | None = None
         self.path, self.share = "", share
         self.root: TreeMember = self
         self.above: SubAgent | None = None
@@ -321,26 +315,6 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
         why = self.purse.reserve_step()
         return Ending(State.BUDGET, why) if why else None
 
-    def _planning(self, task: str) -> Generator[Any]:
-        try:
-            reserved = self.purse.reserve("a plan")
-        except BudgetUsedUp:
-            return  # the step after it will not fit either, and says so
-        started, step = time.time(), None
-        for element in self._generate_planning_step(
-            self.context.shortened(task), is_first_step=len(self.memory.steps) == 1, step=self.step_number
-        ):
-            yield element
-            step = element
-        assert isinstance(step, PlanningStep)
-        used, _ = self.purse.settle(reserved, step.token_usage, step.model_output_message)
-        self.observer.paid(used.cost_usd)
-        step.timing = Timing(start_time=started, end_time=time.time())
-        step.plan = self.masker.text(step.plan)
-        step.model_output_message.content = self.masker.data(step.model_output_message.content)
-        self._finalize_step(step)
-        self.memory.steps.append(step)
-
     def _fitting_stream(self, step: ActionStep) -> Generator[Any]:
         """A step; once more with less of the conversation where the provider refuses the prompt as too long."""
         try:
@@ -350,51 +324,6 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
             if overflow is None or not self._make_room(overflow) or self._without_money():
                 raise
             yield from self._step_stream(step)
-
-    def _make_room(self, overflow: Overflow | None = None) -> bool:
-        """Compacts where that is due; a model is asked for a summary only while there is money for it."""
-        return (
-            self._compacted(self.context.make_room(self.memory, self.model, overflow, self.ending is None)) is not None
-        )
-
-    def _compacted(self, step: CompactionStep | None) -> CompactionStep | None:
-        """A summary that made the conversation no shorter is not used: what it took is on record all the same."""
-        summary, self._summary = self._summary, None
-        if step is None and summary is not None:
-            tokens = (summary.input_tokens, summary.output_tokens, summary.cached_tokens)
-            self.observer.unused(*tokens, summary.cost_usd)
-        return step
-
-    def compact(self, focus: str = "") -> CompactionStep | None:
-        """Compacts now, whatever the fill. For an agent that is not running; see [`ContextManager.request`].
-
-        Args:
-            focus (`str`): What the summary is to keep above all.
-
-        Returns:
-            `CompactionStep` or `None`: `None` where there was nothing to compact.
-        """
-        self.context.request(focus)
-        return self._compacted(self.context.make_room(self.memory, self.model))
-
-    def _summarise(self, messages: list[ChatMessage]) -> Summary:
-        self.observer.compacting()
-        try:
-            reserved = self.purse.reserve("a summary")
-        except BudgetUsedUp:
-            return Summary()
-        try:
-            message = self.model.generate(messages)
-        except Exception as error:  # noqa: BLE001 - any model's own error: the conversation goes on with a mechanical summary
-            reserved.release()
-            self.logger.log(f"No summary from the model: {error}", level=LogLevel.INFO)
-            return Summary()
-        used, spent = self.purse.settle(reserved, message.token_usage, message)
-        said = message.content if isinstance(message.content, str) else ""
-        self.router.untrusted.add_printed("a summary of what was read", said)
-        tokens = (used.input_tokens, used.output_tokens, used.cached_tokens)
-        self._summary = Summary(self.masker.text(said), *tokens, used.cost_usd, spent)
-        return self._summary
 
     def _step_stream(self, memory_step: ActionStep) -> Generator[Any]:
         reserved = self.purse.take_step()
@@ -424,6 +353,7 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
         """Counts what the answer took and puts it on record, before its code runs."""
         used, spent = self.purse.settle(reserved, step.token_usage, step.model_output_message)
         self.context.measured(used.input_tokens)
+        thinking = self.masked_thinking(step.model_output_message)
         self._hide_secrets(step)
         words = step.model_output if isinstance(step.model_output, str) else ""
         thought = words.split(self.code_block_tags[0])[0].strip() if step.code_action is not None else words
@@ -437,6 +367,7 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
                 used.cached_tokens,
                 used.cost_usd,
                 spent,
+                thinking,
             )
         )
 
@@ -455,35 +386,6 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
         if self.final_answer_checks:
             self._validate_final_answer(answer)
         return answer
-
-    def _wrap_up(self, task: str) -> Any:
-        """The model's last word when steps, time or money are used up; without a model where it is the money."""
-        assert self.ending is not None
-        started, ending = time.time(), self.ending
-        self._make_room()
-        said = "Reached max steps." if ending.state is State.MAX_STEPS else f"{CAUSES[ending.state]}: {ending.reason}."
-        message = self._last_word(task)
-        step = TrackedActionStep(
-            step_number=self.step_number,
-            error=(AgentMaxStepsError if ending.state is State.MAX_STEPS else LimitReached)(said, self.logger),
-            timing=Timing(start_time=started, end_time=time.time()),
-            token_usage=message.token_usage,
-        )
-        step.action_output = message.content
-        self._finalize_step(step)
-        self.memory.steps.append(step)
-        return message.content
-
-    def _last_word(self, task: str) -> ChatMessage:
-        try:
-            reserved = self.purse.reserve("a last word")
-        except BudgetUsedUp as error:
-            said = f"The work had to end before its task was done: {error}"
-            return ChatMessage(MessageRole.ASSISTANT, said, token_usage=TokenUsage(0, 0))
-        message: ChatMessage = self.provide_final_answer(self.context.shortened(task))
-        used, _ = self.purse.settle(reserved, message.token_usage, message)
-        self.observer.paid(used.cost_usd)
-        return message
 
     def write_memory_to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return self.context.render_for_plan(self.memory) if summary_mode else self.context.render(self.memory)
@@ -526,9 +428,6 @@ class InternAgent(TreeMember, Supervised, CodeAgent):
     def save(self, output_dir: str | Path, relative_path: str | None = None) -> None:
         super().save(output_dir, relative_path)
         mend_imports(Path(output_dir) / "app.py")
-
-
-CAUSES = {State.BUDGET: "The budget is used up", State.STUCK: "There is no progress"}
 
 
 AGENT_REGISTRY["InternAgent"] = InternAgent  # ty: ignore[invalid-assignment]  # declared by what it holds

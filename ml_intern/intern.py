@@ -61,6 +61,8 @@ class MLIntern:
         hosts (`Sequence[str]`, *optional*): Further hosts that code reaches, e.g. `"example.com"`. Defaults to
             `ML_INTERN_ALLOW_HOSTS`.
         gpus (`bool`, *optional*): Whether code sees the GPUs of this machine. Defaults to `ML_INTERN_GPUS`, else it does not.
+        share (`bool`, *optional*): Whether sessions are uploaded to the user's private data set of traces. Defaults to
+            `ML_INTERN_SHARE_TRACES`, else to what `share on|off` said, else they are; there has to be a Hub token.
         mode (`str`, defaults to `"ask"`): Who decides about calls that write, spend, or do not say what they do: `"ask"` (a
             person), `"auto"` (rules; a person where none fits), `"plan"` (reading only), `"deny"` (nobody: they are refused).
         allow (`Sequence[str]`): Rules for what needs no question, e.g. `"hub_push:me/*:private"`,
@@ -98,6 +100,7 @@ class MLIntern:
         network: str | None = None,
         hosts: Sequence[str] | None = None,
         gpus: bool | None = None,
+        share: bool | None = None,
         mode: str = "ask",
         allow: Sequence[str] = (),
         deny: Sequence[str] = (),
@@ -135,7 +138,7 @@ class MLIntern:
             context_window=self.settings.context_window,
         )
         self._warm = Warm()
-        self._sharer = Sharer(self.settings.home, self._warn)
+        self._sharer = Sharer(self.settings.home, self._warn, wanted=share)
         self._loop = SubmissionLoop(self._handle, self._refused)
 
     def run(
@@ -191,7 +194,7 @@ class MLIntern:
         session = self.sessions.get(path.stem) or self._make_session(path.stem, attended=False)
         session.resume()
         if task is not None:
-            self._loop.put(Steer(session.id, task))
+            session.steer(task)
         return session
 
     def fork(
@@ -226,7 +229,7 @@ class MLIntern:
         for what in forked.could_not:
             session.warn(what)
         if task is not None:
-            self._loop.put(UserInput(session.id, task))
+            session.start(task)
         return session
 
     def session(self, session_id: str | None = None) -> Session:
@@ -355,9 +358,11 @@ class MLIntern:
             warm=self._warm,
             changed=lambda session: self._sharer.trace_changed(session.trace),
         )
-        self.sessions[session.id] = session
+        first, self.sessions[session.id] = not self.sessions, session
         if self.on_event:
             session.events.listen(self.on_event)
+        for warning in session.masker.warnings if first else ():
+            session.warn(warning)
         if self._endpoint and self._endpoint.why:
             session.warn(f"Using {self._endpoint.model_id}: {self._endpoint.why}.")
         if self._slack:

@@ -146,6 +146,8 @@ class MeteredModel:
         return type(self.metered)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by `copy` and `pickle` before there is a model
+            raise AttributeError(name)
         return getattr(self.__dict__["metered"], name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> ChatMessage:
@@ -201,6 +203,11 @@ class MeteredModel:
             self.answered(message, used, spent)
         else:
             self.paid(used.cost_usd)
+
+
+def metered(model: Any) -> Any:
+    """The model itself."""
+    return model.metered if type(model) is MeteredModel else model
 
 
 def _of_a_step(options: dict[str, Any]) -> bool:

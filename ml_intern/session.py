@@ -25,7 +25,7 @@ from .secrets import Masker
 from .session_tools import Desk
 from .trace import Journal, Restored, restore
 from .waiting import Pending, Warm
-from .wake import finish_open, rules_of, take_up
+from .wake import finish_open, last_word, rules_of, sweep, take_up
 from .workshop import SessionConfig, Workshop
 
 AT_ONCE = 0.2
@@ -188,6 +188,8 @@ class Session:
                 self.warn(problem)
             if not restored.open or not go_on:
                 self._turn_over.set()
+                if restored.ended is not None:  # the process may have died before it could say so
+                    self._changed(self)
                 return
             self._turn_over.clear()
             if restored.pending and self._waits and self._on_approval is None:
@@ -378,9 +380,9 @@ class Session:
             steps = max(0, shop.agent.step_number - 1)
             outcome = Outcome(state, answer, reason, steps, seconds, shop.ledger.usage)
             try:
-                shop.recorder.ended(outcome)
-                if not shop.journal.titled:
+                if not shop.journal.titled:  # before the end: what comes after it may never come
                     shop.journal.title(title_of(shop.agent.task or ""))
+                shop.recorder.ended(outcome)
                 self.title = self.title or title_of(shop.agent.task or "")
             except InternError as error:
                 self.warn(str(error))
@@ -425,9 +427,15 @@ class Session:
         restored = restore(self.trace)
         if restored.action is not None:
             finish_open(shop, restored.action, answers)
+        sweep(shop)
         lost = tuple(f"the variable {name}" for name in restored.variables if name not in shop.agent.state)
         self.events.emit(told.Resumed(step=shop.agent.step_number, lost=lost))
         shop.journal.note("resumed", step=shop.agent.step_number, lost=lost)
+        if (over := last_word(shop.agent.memory.steps)) is not None:  # all that is missing is the end
+            shop.agent.ending, answer = over
+            return answer
+        if shop.agent.ending is not None:  # a person said stop
+            return None
         if not self._interrupted.is_set():
             shop.prepare(self._interrupted)
         if self._interrupted.is_set():
@@ -459,7 +467,12 @@ class Session:
         if restored.ended is not None:
             state = next((state for state in State if state == restored.ended.state), State.ERROR)
             self.outcome = Outcome(
-                state, None, restored.ended.reason, restored.next_step - 1, restored.seconds, self._usage
+                state,
+                restored.ended.answer,
+                restored.ended.reason,
+                restored.next_step - 1,
+                restored.seconds,
+                self._usage,
             )
 
     def _compact(self, shop: Workshop, focus: str) -> None:

@@ -26,8 +26,9 @@ class Settings(BaseSettings):
     llm_endpoint: str | None = Field(default=None, validation_alias="LLM_ENDPOINT")
     """The model, as litellm or this project names it (`LLM_ENDPOINT`)."""
 
-    share_traces: bool = True
-    """Whether sessions are uploaded to a private dataset of the user's (`ML_INTERN_SHARE_TRACES`); needs a Hub token."""
+    secrets: str = ""
+    """Names of further environment variables, and of files with a secret a line, whose values are masked everywhere
+    (`ML_INTERN_SECRETS`, separated by commas)."""
 
     action_seconds: float = 3600.0
     """How long one code action may run, in seconds, not counting calls to tools (`ML_INTERN_ACTION_SECONDS`)."""

@@ -17,6 +17,7 @@ from smolagents.models import ChatMessage, MessageRole
 
 from .errors import Denied
 from .events import ApprovalAnswer, ApprovalRequest, Destination, FileDigest, Outcome, Usage
+from .thinking import Thinking
 
 QUESTION = "ask_user"
 """The tool with which the agent asks a person something: its answer is told to the tool."""
@@ -115,6 +116,7 @@ class ModelStep(MemoryStep):
         input_tokens (`int`): Tokens of the whole prompt, `cached_tokens` of them from the provider's cache.
         cost_usd (`float`, *optional*): `None` where the price is unknown.
         spent (`Usage`): Of the whole session (of a sub-agent: of its task), this call included.
+        thinking (`tuple[Thinking, ...]`): What it thought before, as far as its provider tells.
     """
 
     action: ActionStep
@@ -125,6 +127,7 @@ class ModelStep(MemoryStep):
     cached_tokens: int
     cost_usd: float | None
     spent: Usage
+    thinking: tuple[Thinking, ...] = ()
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return []
@@ -299,7 +302,7 @@ class Observer:
     def finished(self, step: ActionStep) -> None:
         """A step is over."""
 
-    def paid(self, cost_usd: float | None) -> None:
+    def paid(self, cost_usd: float | None, thinking: tuple[Thinking, ...] = ()) -> None:
         """The model was asked for a plan or a last word, which are told next; it took this much (`None`: nobody knows)."""
 
     def compacting(self) -> None:
@@ -368,9 +371,9 @@ class Observers(Observer):
         for observer in self.all:
             observer.finished(step)
 
-    def paid(self, cost_usd: float | None) -> None:
+    def paid(self, cost_usd: float | None, thinking: tuple[Thinking, ...] = ()) -> None:
         for observer in self.all:
-            observer.paid(cost_usd)
+            observer.paid(cost_usd, thinking)
 
     def compacting(self) -> None:
         for observer in self.all:

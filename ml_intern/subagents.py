@@ -23,7 +23,7 @@ from .budget import BudgetUsedUp, SpendLedger
 from .errors import JournalFailed
 from .events import Outcome, State, Usage
 from .facts import FactBook
-from .metering import MeteredModel
+from .metering import MeteredModel, metered
 from .models import EndpointModel
 from .models.usage import CallUsage
 from .repetition import RepetitionGuard, by_guard
@@ -118,6 +118,8 @@ class SubAgent:
         return type(self.agent)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by `copy` and `pickle` before there is an agent
+            raise AttributeError(name)
         return getattr(self.__dict__["agent"], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -289,7 +291,7 @@ class SubAgent:
         step = ActionStep(step_number=number, timing=None, model_output=words)  # ty: ignore[invalid-argument-type]
         tokens = (used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
         self.observer.started(step)
-        self.observer.answered(ModelStep(step, thought, code, *tokens, spent))
+        self.observer.answered(ModelStep(step, thought, code, *tokens, spent, thinking_of(message)))
 
     def finished(self, step: ActionStep) -> None:
         """A step of an agent that is not ours is over."""
@@ -329,7 +331,7 @@ class SubAgent:
         """Stops what runs of it now, and all below it."""
         if not self.running:
             return
-        model = self.agent.model
+        model = metered(self.agent.model)
         if isinstance(model, EndpointModel) and model is not self.root.model and self.root.stopped():
             model.cancelled.set()  # others may share it: only where all are to stop; the top's own is who started it's matter
         self.agent.interrupt()

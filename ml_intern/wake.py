@@ -6,14 +6,21 @@ did not; an action is entered half-way; the model is left to believe that code r
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smolagents.memory import ActionStep, MemoryStep
 
 from .approval import Rule, nobody
+from .asides import CAUSES
 from .errors import Denied, InternError
-from .events import ApprovalAnswer, ApprovalRequest
+from .events import ApprovalAnswer, ApprovalRequest, State
 from .steps import ToolResultStep
+from .supervision import Ending
 from .trace import OpenAction, Restored, RestoredCall
+from .trace.actions import CUT
 from .workshop import Workshop
 
 UNKNOWN = (
@@ -30,6 +37,9 @@ def take_up(shop: Workshop, restored: Restored) -> None:
     agent.memory.steps = list(restored.steps)
     agent.task = restored.task
     agent.step_number = restored.next_step
+    beyond = (restored.max_steps or 0) - agent.max_steps
+    if beyond > 0:  # what a person gave the turn in addition
+        agent.budget.extend(beyond)
     shop.ledger.take_up(
         restored.budget_usd,
         restored.max_hours,
@@ -40,6 +50,24 @@ def take_up(shop: Workshop, restored: Restored) -> None:
     )
     for seen in restored.seen:
         agent.router.remember(seen.tool, seen.arguments, seen.text)
+    if restored.open:
+        agent.gate.unmet |= restored.refused
+    if restored.half:
+        shop.recorder.half(restored.half, restored.steps[-1] if restored.steps else None)
+
+
+def last_word(steps: Sequence[MemoryStep]) -> tuple[Ending, Any] | None:
+    """How a turn ended, and its answer, where all but its end is on record; `None` where it is to go on."""
+    step = steps[-1] if steps else None
+    if not isinstance(step, ActionStep):
+        return None
+    if step.is_final_answer:
+        return Ending(State.SUCCESS), step.action_output
+    if step.model_output is None and step.action_output is not None and step.error is not None:  # after a limit
+        cause, _, reason = step.error.message.partition(": ")
+        state = next((state for state, said in CAUSES.items() if said == cause), State.MAX_STEPS)
+        return Ending(state, "" if state is State.MAX_STEPS else reason.removesuffix(".")), step.action_output
+    return None
 
 
 def finish_open(shop: Workshop, action: OpenAction, answers: Mapping[str, ApprovalAnswer]) -> None:
@@ -52,8 +80,8 @@ def finish_open(shop: Workshop, action: OpenAction, answers: Mapping[str, Approv
     said = [_settle(shop, call, answers.get(call.call_id)) for call in action.calls]
     step = action.step
     lines = [
-        "(The session was interrupted while this code ran, and goes on after it. The code is not run again, and what it printed "
-        "is lost. Files that it wrote are there; variables come back from the last snapshot before it.)"
+        f"{CUT}, and goes on after it. The code is not run again, and what it printed "
+        "is lost. Files that it wrote are there; variables come back as the last code left them that came to its end.)"
     ]
     if said:
         lines += ["The calls that it made:", *said]
@@ -61,6 +89,11 @@ def finish_open(shop: Workshop, action: OpenAction, answers: Mapping[str, Approv
     step.timing.start_time, step.timing.end_time = started, time.time()
     shop.recorder.goes_on(action.tool_use_id)
     shop.agent.take_in(step)
+
+
+def sweep(shop: Workshop) -> None:
+    """Copies of what calls were to send, which nobody waits for any more."""
+    shutil.rmtree(shop.folder / "frozen", ignore_errors=True)
 
 
 def _settle(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer | None) -> str:
@@ -71,20 +104,30 @@ def _settle(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer | None) -
     if call.may_have_run:
         return _find_out(shop, call)
     if call.state == "asked":
+        doubt = call.request is not None and call.request.reason.startswith(UNKNOWN)
         if answer is None:  # a person is there to be asked: the gate does it
-            return _carry_out(shop, call, "")
+            return _ask_about(shop, call, UNKNOWN) if doubt else _carry_out(shop, call, "")
         assert call.request is not None
         shop.agent.observer.approval_answered(call.request, answer, call.binding)
-        return _answered(shop, call, answer)
-    if call.answer is not None and call.answer.decision != "approve":
+        return _decided(shop, call, answer) if doubt else _answered(shop, call, answer)
+    if call.answer is not None:
         return _answered(shop, call, call.answer)
-    return f"- `{call.tool}` did not come back; it only reads."
+    return _closed(shop, call, InternError(f"`{call.tool}` did not come back; it only reads"), denied=False)
+
+
+def _decided(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer) -> str:
+    """A person knows of a call whether it took effect, or says what is to be done."""
+    who = answer.by or "nobody"
+    shop.journal.note("reconciled", callId=call.call_id, happened=answer.decision != "approve", by=who)
+    if answer.decision == "reject":  # no refusal of what the task wants
+        what = f"`{call.tool}` was not called (again): {who} said to leave it as it is"
+        return _closed(shop, call, Denied(what, answer.reason))
+    return _answered(shop, call, answer)
 
 
 def _answered(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer) -> str:
     if answer.decision == "approve":
-        if answer.scope != "once" and call.request is not None and call.request.rule:
-            shop.agent.gate.give(Rule.parse(call.request.rule), answer.scope)
+        _give_rule(shop, call, answer)
         return _carry_out(shop, call, call.binding, answer)
     if answer.decision == "edit":
         return _carry_out(shop, call, "", answer)
@@ -92,13 +135,15 @@ def _answered(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer) -> str
         shop.agent.stop_denied(answer.reason)
     who = answer.by or "the user"
     shop.agent.gate.unmet[call.tool] = answer.reason or f"{who} said no"
-    return _refused(shop, call, Denied(f"`{call.tool}` was not called: {who} said no", answer.reason))
+    return _closed(shop, call, Denied(f"`{call.tool}` was not called: {who} said no", answer.reason))
 
 
 def _find_out(shop: Workshop, call: RestoredCall) -> str:
     """A call that may have taken effect: its service is asked, else a person."""
+    if call.answer is not None:
+        _give_rule(shop, call, call.answer)
     try:
-        found = shop.agent.router.reconcile(call.call_id, call.tool, call.arguments)
+        found = shop.agent.router.reconcile(call.call_id, call.tool, _arguments(call, call.answer))
     except Exception as error:  # noqa: BLE001 - a tool's own code, or a service that does not answer: a person decides
         return _ask_about(shop, call, f"{UNKNOWN} ({error})")
     shop.journal.note("reconciled", callId=call.call_id, happened=found is not None, by="the service")
@@ -114,16 +159,29 @@ def _ask_about(shop: Workshop, call: RestoredCall, why: str) -> str:
     shop.agent.observer.approval_asked(request, call.binding)
     answer = (shop.agent.gate.ask or nobody)(request)
     shop.agent.observer.approval_answered(request, answer, call.binding)
-    happened = answer.decision != "approve"
-    shop.journal.note("reconciled", callId=call.call_id, happened=happened, by=answer.by or "nobody")
-    return _answered(shop, call, answer)
+    return _decided(shop, call, answer)
 
 
-def _carry_out(shop: Workshop, call: RestoredCall, approved: str, answer: ApprovalAnswer | None = None) -> str:
-    # What was shown is what was answered, edits of before included.
+def _give_rule(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer) -> None:
+    """A rule that came with an answer holds, wherever between the two the record broke off."""
+    if answer.decision == "approve" and answer.scope != "once" and call.request is not None and call.request.rule:
+        rule = Rule.parse(call.request.rule)
+        if rule not in shop.agent.gate.policy.rules:
+            shop.agent.gate.give(rule, answer.scope)
+
+
+def _arguments(call: RestoredCall, answer: ApprovalAnswer | None) -> dict[str, Any]:
+    """What was shown is what was answered, edits of before included."""
     arguments = dict(call.request.arguments if call.request else call.arguments)
     if answer is not None and answer.arguments is not None:
         arguments |= answer.arguments
+    return arguments
+
+
+def _carry_out(shop: Workshop, call: RestoredCall, approved: str, answer: ApprovalAnswer | None = None) -> str:
+    if call.tool not in shop.agent.router:
+        return _closed(shop, call, InternError(f"`{call.tool}` is not there any more"))
+    arguments = _arguments(call, answer)
     try:
         result = shop.agent.router.carry_out(call.call_id, call.tool, arguments, approved, answer, call.step)
     except Exception as error:  # noqa: BLE001 - a tool's own code: what it raises is the model's to read
@@ -131,8 +189,9 @@ def _carry_out(shop: Workshop, call: RestoredCall, approved: str, answer: Approv
     return f"- `{call.tool}`, carried out since, returned: {str(result)[:SHOWN]}"
 
 
-def _refused(shop: Workshop, call: RestoredCall, error: Denied) -> str:
-    shop.agent.fire(ToolResultStep(call.call_id, call.tool, call.step, error=error, denied=True))
+def _closed(shop: Workshop, call: RestoredCall, error: InternError, denied: bool = True) -> str:
+    """A call that comes to its end without having been made: what the record says of it, and the model reads."""
+    shop.agent.fire(ToolResultStep(call.call_id, call.tool, call.step, error=error, denied=denied))
     return f"- `{call.tool}`: {error}"
 
 

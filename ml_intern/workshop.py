@@ -142,7 +142,7 @@ class Workshop:
             ],
             model,
             prompt_templates=with_network(config.prompt_templates, *_network_of(config)),
-            instructions=config.instructions,
+            instructions=config.instructions and masker.text(config.instructions),
             max_steps=config.max_iterations,
             policy=ApprovalPolicy(mode, (*rules, *config.rule_book.load()), trust_vouched=False),
             on_approval=ask,

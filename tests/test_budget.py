@@ -441,3 +441,12 @@ def test_metrics_are_read_from_what_code_prints(text: str, found: list) -> None:
 def test_most_results_must_be_new_for_that_alone_to_be_progress() -> None:
     assert progress_in([fact(1), fact(2, fresh=False), fact(3)]) == "2 new results"
     assert progress_in([fact(1), fact(2, fresh=False)]) == "" == progress_in([])
+
+
+def test_steps_that_were_given_before_a_restart_are_there_after_it() -> None:
+    budget = StepBudget(adaptive=True)
+    budget.extend(25)  # as the record says
+    budget.begin(100, "Do it.", at=101)
+    assert budget.ceiling == 125 and budget.decide(101, []).action == "go"
+    budget.begin(100, "Another.")
+    assert budget.ceiling == 100, "the next turn has its own"

@@ -205,6 +205,10 @@ def test_a_stream_holds_back_nothing_but_the_beginnings_of_secrets() -> None:
     assert stream.feed(" pass") == " " and stream.end() == "pass"
 
 
+PROBE_NS = 1.8
+"""Nanoseconds a character that the plain search takes where nothing else runs."""
+
+
 @pytest.mark.parametrize("characters, milliseconds", [(1_000_000, 60), (4_096, 0.2)])
 def test_masking_is_fast(characters: int, milliseconds: float) -> None:
     draw = random.Random(1)
@@ -215,12 +219,18 @@ def test_masking_is_fast(characters: int, milliseconds: float) -> None:
         for n in range(20_000)
     )
     text = "".join(lines)[:characters]
-    took = []
-    for _ in range(5 if characters > 100_000 else 100):
-        before = time.thread_time()
+    took, probes = [], []
+    for _ in range(8 if characters > 100_000 else 200):
+        start = time.thread_time()
         assert masker.text(text) == text
-        took.append(time.thread_time() - before)
-    assert min(took) * 1000 < milliseconds
+        middle = time.thread_time()
+        for absent in ("\x01zq!", "~~xq", "qzj%"):
+            assert text.count(absent) == 0
+        took.append(middle - start)
+        probes.append(time.thread_time() - middle)
+    # On a machine that is busy all is slower: a plain search says by how much.
+    slowdown = max(1.0, min(probes) * 1e9 / characters / PROBE_NS)
+    assert min(took) * 1000 < milliseconds * slowdown
 
 
 def test_data_is_searched_through_and_left_alone_where_there_is_nothing() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sysconfig
 import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ml_intern.approval import ApprovalPolicy, Rule
 from ml_intern.budget import SpendLedger, StepBudget
 from ml_intern.errors import JournalFailed, Parking
 from ml_intern.events import AgentEnded, AgentStarted, ApprovalAnswer, ApprovalAsked, EventLog, State, ToolCalled
+from ml_intern.models import EndpointModel
 from ml_intern.narrator import Narrator
 from ml_intern.repetition import RepetitionGuard
 from ml_intern.secrets import Masker
@@ -764,3 +766,32 @@ def test_plans_and_last_words_of_all_are_known_again_from_the_record(make, kind:
     restored = restore(journal.path)
     assert outer.ledger.spent_usd == pytest.approx(0.9) and restored.spent_usd == pytest.approx(0.9)
     assert restored.usage == outer.ledger.usage and restored.unpriced_calls == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupt_cancels_requests_of_its_own_model_and_leaves_a_shared_one_to_its_owner(make, kind: str) -> None:
+    began = threading.Event()
+
+    class Slow(EndpointModel):
+        def generate(self, messages: Any, *args: Any, **kwargs: Any) -> ChatMessage:
+            began.set()
+            assert self.cancelled.wait(20)
+            raise RuntimeError("cancelled")
+
+    own, shared = Slow("openai/x", "http://127.0.0.1:9", "k"), EndpointModel("openai/x", "http://127.0.0.1:9", "k")
+    inner, other = helper(kind, make, "", [], name="slow"), helper(kind, make, "", [], name="other")
+    inner.model = own
+    outer = make([code("print(slow('x'))")], managed_agents=[inner, other])
+    other.model = shared
+
+    def run() -> None:
+        with suppress(AgentError):
+            outer.run("Go.")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert began.wait(20)
+    outer.model = shared
+    outer.interrupt()
+    thread.join(10)
+    assert not thread.is_alive() and own.cancelled.is_set() and not shared.cancelled.is_set()

@@ -121,6 +121,10 @@ def task(
         bool | None,
         typer.Option("--gpus/--no-gpus", help="Let code use this machine's GPUs; otherwise ML_INTERN_GPUS."),
     ] = None,
+    share: Annotated[
+        bool | None,
+        typer.Option("--share/--no-share", help="Upload the session's trace to your private data set of traces."),
+    ] = None,
     unsafe_local: Annotated[
         bool, typer.Option("--unsafe-local", help="Run the model's code without a jail, as you.")
     ] = False,
@@ -170,6 +174,7 @@ def task(
             yes=yes,
             unsafe_local=unsafe_local,
             gpus=gpus,
+            share=share,
             executor=executor,
             network=network,
             hosts=tuple(allow_host) or None,

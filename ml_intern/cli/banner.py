@@ -21,8 +21,9 @@ def banner(paper: Paper, order: Order) -> None:
     kind, style = jail(order)
     paper.row("jail", kind, style)
     paper.row("mode", f"{order.mode}: {MODES[order.mode]}")
-    for rule in (*order.allow, *(rule if rule.startswith("deny ") else f"deny {rule}" for rule in order.deny)):
-        paper.row("rule", words.one_line(rule))
+    for word, rules in (("allow", order.allow), ("deny", order.deny)):
+        for rule in rules:
+            paper.row("rule", words.one_line(rule if rule.startswith(f"{word} ") else f"{word} {rule}"))
     paper.row("budget", budget(order))
     paper.put(Text(KEYS, "dim"), 2)
     paper.gap()

@@ -312,9 +312,11 @@ class Chat:
         around = Surroundings(lambda: self.partner.busy, self._status, self._mark, self._hint)
         if self.paper.console.is_dumb_terminal:
             return PlainLine(around)
-        home = self.partner.home
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return PromptLine(around, lambda text: complete(self, text), home / "history")
+        try:
+            return PromptLine(around, lambda text: complete(self, text), self.partner.home / "history")
+        except OSError as error:
+            self.renderer.warn(f"What you type is not remembered: {error.strerror} ({error.filename})")
+            return PromptLine(around, lambda text: complete(self, text))
 
     def _status(self) -> str:
         return self._screen.status() if self.partner.busy else ""

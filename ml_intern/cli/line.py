@@ -83,6 +83,7 @@ class PromptLine:
             multiline=True,
             history=PrivateHistory(history) if history else InMemoryHistory(),
             completer=_Completer(complete),
+            complete_in_thread=True,  # it may have to look through traces
             complete_while_typing=Condition(lambda: self._talk.default_buffer.text.startswith("/")),
             key_bindings=self._keys(),
             enable_open_in_editor=True,

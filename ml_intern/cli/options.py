@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,23 +13,22 @@ from ..errors import InternError
 
 
 def allowing(rules: list[str]) -> list[str]:
-    return _rules(rules, "allow")
+    return _rules(rules, ())
 
 
 def denying(rules: list[str]) -> list[str]:
-    return _rules(rules, "deny")
+    return _rules((), rules)
 
 
-def _rules(rules: list[str], action: str) -> list[str]:
-    if rules:
-        from ..approval import Rule
+def _rules(allow: Sequence[str], deny: Sequence[str]) -> list[str]:
+    if allow or deny:
+        from ..approval import ApprovalPolicy
 
-        for text in rules:
-            try:
-                Rule.parse(text, action)
-            except InternError as error:
-                raise typer.BadParameter(f"{error.what} ({error.why}). {error.remedy}") from None
-    return rules
+        try:
+            ApprovalPolicy.of(allow, deny)
+        except InternError as error:
+            raise typer.BadParameter(f"{error.what} ({error.why}). {error.remedy}") from None
+    return [*allow, *deny]
 
 
 class WrongUsage(typer.TyperException):

@@ -70,8 +70,11 @@ def approve(
         remedy = "--text ANSWER, or --reject REASON." if asked else "--yes approves it, --reject REASON refuses it."
         raise InternError("Nobody can be asked, as this is not a terminal", "", remedy)
     else:
-        open_still = lambda: not any(now.call_id == request.call_id for now in peer.pending(running.id))  # noqa: E731
-        answer = ask(paper, request, open_still, str(_home(home) / "rules"))
+
+        def closed() -> bool:
+            return all(now.call_id != request.call_id for now in peer.pending(running.id))
+
+        answer = ask(paper, request, closed, str(_home(home) / "rules"))
         if answer is None:
             raise InternError("That question is no longer open", "it was answered elsewhere, or its turn has ended")
         if for_session and answer.decision == "approve" and answer.scope == "once":

@@ -177,11 +177,12 @@ class Renderer:
         self.status.stop()
 
     def _started(self, event: SessionStarted) -> None:
-        first, self._workspace = self._workspace != event.workspace, event.workspace
+        known, self._workspace = self._workspace == event.workspace, event.workspace
+        if known:  # another turn of it, or the rest of one that was parked
+            return
         if self.conversation:
-            if first:
-                self.paper.path("workspace", event.workspace)
-                self.paper.path("trace", event.trace)
+            self.paper.path("workspace", event.workspace)
+            self.paper.path("trace", event.trace)
             return
         self.paper.put(Text("ML Intern", "bold"))
         task, left_out, _ = words.fold(event.task.strip().split("\n"), 1000 if self.verbose else 6, 0)

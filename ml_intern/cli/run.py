@@ -70,6 +70,7 @@ class Order:
     yes: bool = False
     unsafe_local: bool = False
     gpus: bool | None = None
+    share: bool | None = None
     executor: str = "local"
     network: str | None = None
     hosts: tuple[str, ...] | None = None
@@ -155,14 +156,20 @@ class Conversation:
 
     def run(self, intern: MLIntern) -> Outcome:
         session = begin(intern, self.order)
-        if self.order.again is not None and session.state not in ("running", "waiting"):
-            what = f"{session.id} is there, and has nothing to go on with"
-            raise InternError(what, f"its state is {session.state}", f'Say what to do: resume {session.id[:8]} "..."')
+        if self.order.again is not None and not self.order.task and session.state not in ("running", "waiting"):
+            return self._nothing_to_do(session, self.order.again)
         self._breakable = False
         try:
             return self._follow(session)
         finally:
             self._breakable = self._over = True
+
+    def _nothing_to_do(self, session: Session, again: Again) -> Outcome:
+        if again.fork:
+            print(session.id)
+            return Outcome(State.SUCCESS)
+        what = f"{session.id} is there, and has nothing to go on with"
+        raise InternError(what, f"its state is {session.state}", f'Say what to do: resume {session.id[:8]} "..."')
 
     def _follow(self, session: Session) -> Outcome:
         while True:
@@ -270,6 +277,7 @@ def make(
         max_hours=order.max_hours,
         unsafe_local=order.unsafe_local,
         gpus=order.gpus,
+        share=order.share,
         executor_type=order.executor,
         network=order.network,
         hosts=order.hosts,

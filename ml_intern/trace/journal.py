@@ -12,7 +12,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,8 @@ class Journal:
         self.path, self.cwd, self.session_id = path, cwd, path.stem
         self.artifacts = path.with_suffix("") / "artifacts"
         self.masker = masker or Masker()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._held: list[bytes] | None = None
         self.titled = False
         self._parent: str | None = None
         try:
@@ -94,6 +95,24 @@ class Journal:
         """
         with self._lock:
             self._parent = uuid
+
+    @contextlib.contextmanager
+    def together(self) -> Generator[None]:
+        """Rows written meanwhile go to the kernel in one write: a process that is killed leaves all of them or none."""
+        with self._lock:
+            if self._held is not None:
+                yield
+                return
+            self._held, before = [], self._parent
+            try:
+                yield
+            finally:
+                held, self._held = self._held, None
+                try:
+                    self._write(b"".join(held))
+                except JournalFailed:
+                    self._parent = before
+                    raise
 
     def append(self, row: Row, begins: bool = False) -> str:
         """Writes one row of the conversation, which follows the one before it.
@@ -146,7 +165,12 @@ class Journal:
         """The boundary that readers know, and the text that stands in place of what was before it."""
         metadata = plain(metadata)
         said = {"content": "Conversation compacted", "level": "info", "isMeta": False, "compactMetadata": metadata}
-        self.append({"type": "system", "subtype": "compact_boundary", **said}, begins=True)
+        with self.together():
+            self.append({"type": "system", "subtype": "compact_boundary", **said}, begins=True)
+            return self.summary(text)
+
+    def summary(self, text: str) -> str:
+        """What stands in place of what was before a compaction."""
         message = rows.user_message(text)
         return self.append(
             {"type": "user", "isCompactSummary": True, "isVisibleInTranscriptOnly": True, "message": message}
@@ -182,6 +206,9 @@ class Journal:
             os.close(self._file)
 
     def _write(self, line: bytes) -> None:
+        if self._held is not None:
+            self._held.append(line)
+            return
         try:
             written = os.write(self._file, line)
             if written != len(line):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .rows import Row
 
@@ -58,6 +59,7 @@ class Ended:
 
     state: str
     reason: str
+    answer: Any = None
 
 
 def of_compaction(row: Row) -> bool:
@@ -76,7 +78,7 @@ def ended(rows: Iterable[Row]) -> Ended | None:
     for row in rows:
         note = note_of(row)
         if note is not None and note.get("kind") == "end":
-            end = Ended(str(note.get("state", "")), str(note.get("reason", "")))
+            end = Ended(str(note.get("state", "")), str(note.get("reason", "")), note.get("answer"))
         elif row["type"] in ("user", "assistant") and not of_compaction(row):
             end = None
     return end

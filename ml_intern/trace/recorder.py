@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from smolagents.memory import ActionStep, PlanningStep, TaskStep
+from smolagents.memory import ActionStep, MemoryStep, PlanningStep, TaskStep
 
 from ..events import ApprovalAnswer, ApprovalRequest, Outcome, State
 from ..plain import as_text, plain
@@ -57,6 +57,7 @@ class TraceRecorder(Observer):
     def __init__(self, journal: Journal, model: str) -> None:
         self.journal, self.model, self.jail = journal, model, ""
         self._action: str | None = None
+        self._said = False
         self._paid: dict[str, Any] = {}
         self._below: dict[str, TraceRecorder] = {}
         self._reports: dict[str, dict[str, Any]] = {}
@@ -65,6 +66,7 @@ class TraceRecorder(Observer):
         content: Any = step.task
         if step.task_images:
             content = [rows.text_block(step.task), *map(rows.image_block, step.task_images)]
+        self._said = False
         self.journal.user(content, stepKind="task", variables=variables)
         self.journal.note("worker", jail=self.jail)
         self.journal.sync()
@@ -131,20 +133,31 @@ class TraceRecorder(Observer):
         if step.only_masks:
             self.journal.note("masked", **fields)
             return
-        if step.said:
-            usage = rows.usage_of(step.input_tokens, step.output_tokens, step.cached_tokens)
-            content = [rows.text_block(step.said)]
-            self.journal.answer(
-                content, self.model, usage, stepKind="compaction", modelOutput=step.said, costUsd=step.cost_usd
-            )
         trigger = "manual" if step.trigger == "asked" else "auto"
-        text = "\n\n".join(filter(None, [step.lead, step.reminder]))
-        self.journal.compacted(f"{CONTINUED}\n\n{text}", {"trigger": trigger, "preTokens": step.before, **fields})
+        with self.journal.together():
+            if step.said:
+                usage = rows.usage_of(step.input_tokens, step.output_tokens, step.cached_tokens)
+                content = [rows.text_block(step.said)]
+                self.journal.answer(
+                    content, self.model, usage, stepKind="compaction", modelOutput=step.said, costUsd=step.cost_usd
+                )
+            self.journal.compacted(_continued(step), {"trigger": trigger, "preTokens": step.before, **fields})
         self.journal.sync()
 
+    def half(self, what: str, step: MemoryStep | None) -> None:
+        """The machine stopped in the middle of rows that belong together: those that are missing follow.
+
+        Args:
+            what (`str`): `answer` (its end will be told of; it is on record itself) or `compaction`, of `step`.
+        """
+        self._said = what == "answer"
+        if what == "compaction" and isinstance(step, CompactionStep):
+            self.journal.summary(_continued(step))
+
     def steered(self, step: SteerStep) -> None:
-        self.journal.note("steered", text=step.text, by=step.by, source=step.source)
-        self.journal.user(step.said, stepKind="steered")
+        with self.journal.together():
+            self.journal.note("steered", text=step.text, by=step.by, source=step.source)
+            self.journal.user(step.said, stepKind="steered")
         self.journal.sync()
 
     def extended(self, steps: int, why: str) -> None:
@@ -257,18 +270,24 @@ class TraceRecorder(Observer):
 
     def ended(self, outcome: Outcome) -> None:
         """The turn is over: its answer as the assistant's last words, and its state."""
-        if outcome.answer is not None:
-            message = rows.assistant_message([rows.text_block(as_text(outcome.answer))], self.model, "end_turn")
-            self.journal.append({"type": "assistant", "message": message, "stepKind": "answer"})
-        self.journal.note(
-            "end",
-            state=str(outcome.state),
-            reason=outcome.reason,
-            answer=outcome.answer,
-            steps=outcome.steps,
-            seconds=round(outcome.seconds, 3),
-            inputTokens=outcome.usage.input_tokens,
-            outputTokens=outcome.usage.output_tokens,
-            costUsd=outcome.usage.cost_usd,
-        )
+        with self.journal.together():
+            if outcome.answer is not None and not self._said:
+                message = rows.assistant_message([rows.text_block(as_text(outcome.answer))], self.model, "end_turn")
+                self.journal.append({"type": "assistant", "message": message, "stepKind": "answer"})
+            self.journal.note(
+                "end",
+                state=str(outcome.state),
+                reason=outcome.reason,
+                answer=outcome.answer,
+                steps=outcome.steps,
+                seconds=round(outcome.seconds, 3),
+                inputTokens=outcome.usage.input_tokens,
+                outputTokens=outcome.usage.output_tokens,
+                costUsd=outcome.usage.cost_usd,
+            )
+        self._said = False
         self.journal.sync()
+
+
+def _continued(step: CompactionStep) -> str:
+    return "\n\n".join(filter(None, [CONTINUED, step.lead, step.reminder]))

@@ -7,6 +7,7 @@ another program or another person wrote brings more than text and code.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from smolagents.memory import PlanningStep
@@ -17,7 +18,8 @@ from .calls import Calls
 from .desk import Desk
 from .read import ended, note_of, read_lines, read_rows
 from .rebuild import Memory
-from .restored import OpenAction, Restored, Seen
+from .recorder import compaction_of
+from .restored import OpenAction, Restored, RestoredCall, Seen
 from .rows import Row, blocks_of
 from .standing import standing
 from .subagents import traces_of_sub_agents
@@ -57,10 +59,12 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
     for part in below.values():
         for row in part:
             calls.add(row)
-    theirs = first = len(calls.order)
+    theirs = first = of_turn = len(calls.order)
     for row in stands:
-        begun = memory.begun
+        begun, turns = memory.begun, len(memory.turns)
         memory.add(row)
+        if len(memory.turns) > turns:
+            of_turn = len(calls.order)
         if memory.begun is not begun:
             first = len(calls.order)
         calls.add(row)
@@ -69,6 +73,7 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
     cut_off = [known for call in calls.order[:theirs] if (known := calls.known[call]).agent not in over]
     open_ones += [call.call_id for call in cut_off if call.state not in ("done", "denied")]
     memory.end()
+    refused = _refused(calls.known[call] for call in calls.order[of_turn:])
     there = {id(row) for row in stands}
     for row in rows:
         if id(row) not in there:  # undone: no part of the conversation, but it happened
@@ -91,11 +96,38 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
         desk=Desk.of(stands),
         seen=tuple(_of_others(stands) if foreign else []) + tuple(calls.seen),
         effects=tuple(call for call in own if call.effects != "read"),
+        refused=refused,
+        half=_half(stands),
         last=text(stands[-1].get("uuid")) or None if stands else None,
         rows=len(rows),
         problems=tuple(dict.fromkeys(problems)),
         **books.fields(),
     )
+
+
+def _refused(calls: Iterable[RestoredCall]) -> dict[str, str]:
+    """What a person refused and did not approve since, by tool. A call that had taken effect was not refused."""
+    refused: dict[str, str] = {}
+    for call in calls:
+        if call.answer is None:
+            continue
+        if call.state == "denied" and call.answer.decision != "approve" and not call.happened:
+            refused[call.tool] = call.answer.reason or f"{call.answer.by or 'the user'} said no"
+        elif call.answer.decision == "approve":
+            refused.pop(call.tool, None)
+    return refused
+
+
+def _half(rows: list[Row]) -> str:
+    """What the record breaks off in the middle of, because the machine did: it is written at once."""
+    for row in reversed(rows):
+        note = note_of(row)
+        if note is None:
+            ours = compaction_of(row) is not None and row.get("subtype") == "compact_boundary"
+            return "answer" if row.get("stepKind") == "answer" else "compaction" if ours else ""
+        if note.get("kind") == "end":
+            return ""
+    return ""
 
 
 def _ended_agent(row: Row) -> str:

@@ -126,6 +126,9 @@ class Restored:
         variables (`tuple[str, ...]`): Names of what was handed over with tasks. The values are not on record.
         parked (`tuple[str, ...]`): Calls for whose answers the session gave up its thread.
         lineage (`Lineage`, *optional*), fresh (`bool`): Of a fork; whether nothing happened in it yet.
+        refused (`dict[str, str]`): Tools whose last call in the last turn a person refused, with the reason.
+        half (`str`): What the record breaks off in the middle of: `answer` (the last words are there and no end),
+            `compaction` (the boundary is there and no summary) or `""`.
         last (`str`, *optional*): `uuid` of the last row.
         rows (`int`): How many were read.
         problems (`tuple[str, ...]`): What could not be read, in sentences.
@@ -160,6 +163,8 @@ class Restored:
     parked: tuple[str, ...] = ()
     lineage: Lineage | None = None
     fresh: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
+    half: str = ""
     last: str | None = None
     rows: int = 0
     problems: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..plain import clean, plain
+from ..thinking import Thinking
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +42,12 @@ def line(row: Row) -> bytes:
 
 def text_block(text: str) -> Row:
     return {"type": "text", "text": clean(text)}
+
+
+def thinking_block(thinking: Thinking) -> Row:
+    if thinking.redacted:
+        return {"type": "redacted_thinking", "data": thinking.redacted}
+    return {"type": "thinking", "thinking": clean(thinking.text), "signature": thinking.signature}
 
 
 def call_block(call_id: str, name: str, arguments: dict[str, Any]) -> Row:

@@ -187,6 +187,19 @@ def test_the_command_line_talks_to_an_endpoint(tmp_path: Path) -> None:
     assert not re.findall(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d)[;m]", terminal.raw), "no colours"
 
 
+def test_history_keeps_no_secret_and_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ml_intern.cli.line import PrivateHistory
+
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz012345")
+    history = PrivateHistory(tmp_path / "history")
+    history.store_string("push it with hf_abcdefghijklmnopqrstuvwxyz012345")
+    assert "hf_abc" not in (tmp_path / "history").read_text()
+    assert "push it with" in (tmp_path / "history").read_text()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic link"):
+        PrivateHistory(tmp_path / "elsewhere")
+
+
 @pytest.mark.parametrize("words", [(), ("--mode", "plan")])
 def test_without_a_terminal_it_says_what_to_do(words: tuple[str, ...]) -> None:
     shown = subprocess.run(

@@ -1,0 +1,320 @@
+"""Sessions that are killed: each runs in a fork of this process, an unmodified `MLIntern`, and kills itself at a chosen point.
+
+`python crash_child.py` takes lines of JSON ([`Errand`]) on standard input and answers each with one when its fork has ended.
+A fork costs milliseconds where a new interpreter with all imports costs seconds.
+
+The points are functions of the product, seen by the interpreter's own tracing: nothing is patched. `Journal._write` is called
+once a row and returns when the kernel has it; so its n-th call and its n-th return are the two sides of every row boundary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from smolagents import Model, Tool
+from smolagents.models import ChatMessage, MessageRole, TokenUsage
+
+from ml_intern import InternError, MLIntern
+from ml_intern.context.summary import ASK
+from ml_intern.events import ApprovalAnswer, StepFinished
+from ml_intern.tools import HubPushTool
+from ml_intern.trace import note_of, read_rows
+
+LINES = ("session", "wake", "workshop", "router", "frozen", "agent", "journal", "recorder", "reopen", "gate", "sharing", "share")
+"""Modules whose lines count where the point is a line."""
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One process of a session.
+
+    Args:
+        home (`str`): The home of its session.
+        service (`str`): Address of the parent's [`Services`].
+        name (`str`): Ends the names of its repositories.
+        session_id (`str`): Which one to resume; `""` begins one.
+        point (`str`): Where to be killed: `"Journal._write"` and the like, `"line"`, or `""` for nowhere.
+        side (`str`): `call` or `return`, of that function.
+        number (`int`): The how many-th.
+        delay (`float`): Seconds after it.
+        parks (`bool`): Give up thread and jail as soon as a person is waited for.
+    """
+
+    home: str
+    service: str
+    name: str
+    session_id: str = ""
+    point: str = ""
+    side: str = "call"
+    number: int = 0
+    delay: float = 0.0
+    parks: bool = False
+
+
+def code(text: str) -> str:
+    return f"Go on.\n<code>\n{text}\n</code>"
+
+
+def push(name: str, kind: str) -> str:
+    return f"print(hub_push(folder='out', repo_id='tester/{kind}-{name}', repo_type='dataset', card='# {kind}'))"
+
+
+def script(name: str) -> dict[int, str]:
+    """What each step does; all of it may be done again after a crash but for the calls that went out."""
+    return {
+        1: "plan(items=[{'text': 'measure', 'status': 'in_progress'}, 'publish'])\nprint('done', 1)",
+        2: "a = 7\nprint(notes(add='seed 7'))\nprint('done', 2)",
+        3: "a = globals().get('a', 7)\nb = a * 6\nimport os\nos.makedirs('out', exist_ok=True)\n"
+        "open('out/figure.txt', 'w').write(str(b))\nprint('done', 3)",
+        4: push(name, "allowed") + "\nprint('done', 4)",
+        5: push(name, "asked") + "\nprint('done', 5)",
+        6: push(name, "ruled") + "\nprint('done', 6)",
+        7: f"print(job(kind='train-{name}'))\nprint('done', 7)",
+        8: "print(announce(text='it runs'))\nprint('done', 8)",
+        9: "plan(items=[{'text': 'measure', 'status': 'done'}, {'text': 'publish', 'status': 'done'}])\nprint('done', 9)",
+        10: "a, b = globals().get('a', 7), globals().get('b', 42)\nfinal_answer([a, b, open('out/figure.txt').read()])",
+    }
+
+
+CALLS = {2: r"`notes`", 4: r"`hub_push`[^\n]*allowed-", 5: r"`hub_push`[^\n]*asked-", 6: r"`hub_push`[^\n]*ruled-", 7: "`job`", 8: "`announce`"}
+HAPPENED = r"(?=[^\n]*(?: returned:| had taken effect))"
+
+
+def done(seen: str) -> set[int]:
+    """The steps that have happened as far as one can read."""
+    found = {int(number) for number in re.findall(r"\bdone (\d+)", seen)}
+    found |= {step for step, call in CALLS.items() if re.search(rf"^- {HAPPENED}{call}", seen, re.MULTILINE)}
+    return found | ({8} if "- `announce`: `announce` was not called" in seen else set())
+
+
+class Worker(Model):
+    """Answers from what it is sent alone, as a model does: from what it sees done it knows what comes next."""
+
+    def __init__(self, errand: Errand) -> None:
+        super().__init__(model_id="worker")
+        self.errand = errand
+
+    def generate(self, messages: list[ChatMessage], **kwargs: Any) -> ChatMessage:
+        said = [text_of(message) for message in messages if message.role not in (MessageRole.ASSISTANT, MessageRole.SYSTEM)]
+        seen = done("\n".join(said))
+        if ASK[:40] in said[-1]:
+            words = "Made so far: " + ", ".join(f"done {step}" for step in sorted(seen))
+        else:
+            step = next((step for step in range(1, STEPS + 1) if step not in seen), 0)
+            post(self.errand, "/thought", {"step": step})
+            words = code(script(self.errand.name)[step])
+        time.sleep(0.02)  # variables are saved meanwhile
+        return ChatMessage(MessageRole.ASSISTANT, words, token_usage=TokenUsage(100, 10))
+
+
+class Job(Tool):
+    """Starts a job of the parent's service, under its call's id."""
+
+    name, description, output_type, effects = "job", "Starts a job.", "object", "spend"
+    inputs: dict = {"kind": {"type": "string", "description": "What kind."}}
+
+    def __init__(self, workspace: Any = None, errand: Errand | None = None) -> None:
+        super().__init__()
+        self.workspace, self.call_id, self.errand = workspace, None, errand
+
+    def forward(self, kind: str) -> dict:
+        return post(self.errand, "/jobs", {"kind": kind, "key": self.call_id})
+
+    def estimate_cost(self, kind: str) -> float:
+        return 0.5
+
+    def reconcile(self, call_id: str, kind: str) -> dict | None:
+        return post(self.errand, "/find", {"kind": kind, "key": call_id}).get("job")
+
+
+class Announce(Tool):
+    """Writes where nobody can be asked afterwards whether it did: a person has to look."""
+
+    name, description, output_type, effects = "announce", "Announces.", "string", "write"
+    inputs: dict = {"text": {"type": "string", "description": "What."}}
+
+    def __init__(self, errand: Errand | None = None) -> None:
+        super().__init__()
+        self.errand = errand
+
+    def forward(self, text: str) -> str:
+        return str(post(self.errand, "/announcements", {"name": self.errand.name, "text": text}))
+
+
+def post(errand: Errand | None, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    assert errand is not None
+    data = json.dumps({"run": errand.name, **body}).encode()
+    with urllib.request.urlopen(urllib.request.Request(errand.service + path, data), timeout=20) as answer:
+        return json.load(answer)
+
+
+def text_of(message: ChatMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(part.get("text", "") for part in message.content or [])
+
+
+# Being killed.
+
+
+class Trap:
+    """Kills this process at its errand's point, and counts what was passed; keeps how much of the trace is on the disk."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.errand, self.passed = errand, Counter()
+        name = errand.point.rpartition(".")[2]
+        self._names = {"_write", "sync"} | {name}
+        self._files = {f"/{module}.py" for module in LINES}
+        self._synced = os.open(Path(errand.home) / "synced", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        threading.settrace(self._called)
+        sys.settrace(self._called)
+
+    def _called(self, frame: Any, event: str, arg: Any) -> Any:
+        at = frame.f_code
+        if self.errand.point == "line":
+            if at.co_filename.endswith(tuple(self._files)) and "/ml_intern/" in at.co_filename:
+                return self._inside
+            return None
+        if at.co_name in self._names:
+            name = _qualified(frame)
+            self._pass(name, "call")
+            return self._inside
+        return None
+
+    def _inside(self, frame: Any, event: str, arg: Any) -> Any:
+        if event == "return":
+            name = _qualified(frame)
+            if name == "Journal.sync":
+                os.pwrite(self._synced, b"%20d" % frame.f_locals["self"]._synced, 0)
+            self._pass(name, "return")
+        elif event == "line" and self.errand.point == "line":
+            self._pass("line", "call")
+        return self._inside
+
+    def _pass(self, name: str, side: str) -> None:
+        with self._lock:
+            self.passed[f"{name}:{side}"] += 1
+            hit = (name, side, self.passed[f"{name}:{side}"]) == (self.errand.point, self.errand.side, self.errand.number)
+        if hit and self.errand.delay:
+            threading.Timer(self.errand.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        elif hit:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _qualified(frame: Any) -> str:
+    owner = frame.f_locals.get("self")
+    return f"{type(owner).__name__}.{frame.f_code.co_name}" if owner is not None else frame.f_code.co_name
+
+
+# A session, from wherever it is to its end.
+
+
+def work(errand: Errand) -> None:
+    home = Path(errand.home)
+    trap = Trap(errand)
+    trap.set()
+    listening = Listening(errand)
+    intern = MLIntern(
+        Worker(errand),
+        home=home,
+        tools=[HubPushTool(), Job(errand=errand), Announce(errand)],
+        on_event=listening,
+        budget_usd=5.0,
+        network="none",
+        allow=[f"hub_push:tester/allowed-{errand.name}:private", "job:<=1usd", "announce"],
+    )
+    task = f"The task of {errand.name}."
+    if errand.parks:
+        intern._config = replace(intern._config, park_seconds=0.0)
+    if errand.session_id:
+        session = intern.resume(errand.session_id)
+        if session.outcome is None and not session.busy and not session.pending():  # killed before its task was on record
+            session.start(task)
+    else:
+        session = intern.submit(task)
+        (home / "id").write_text(session.id)
+    listening.session = session
+    if errand.session_id:
+        listening.look()
+    asked: set[str] = set()
+    while session.wait(0.01) is None:
+        for request in session.pending():
+            if request.call_id not in asked:
+                asked.add(request.call_id)
+                said = post(errand, "/ask", {"call": request.call_id, "tool": request.tool, "arguments": request.arguments})
+                try:
+                    session.answer(request.call_id, ApprovalAnswer(said["decision"], by="parent", scope=said["scope"]))
+                except InternError:  # its code ended meanwhile
+                    traceback.print_exc()
+    outcome = session.outcome
+    intern.close()
+    ended = {"state": str(outcome.state), "answer": outcome.answer, "reason": outcome.reason, "mode": session.mode}
+    result = {"outcome": ended, "passed": dict(trap.passed), "threads": [t.name for t in threading.enumerate()]}
+    (home / "result.json").write_text(json.dumps(result))
+
+
+class Listening:
+    """A user who changes the mode, raises the budget and asks for a compaction, each once, as soon as it makes sense."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.errand, self.session = errand, None
+
+    def __call__(self, event: Any) -> None:
+        if isinstance(event, StepFinished) and self.session is not None:
+            self.look()
+
+    def look(self) -> None:
+        session = self.session
+        assert session is not None
+        rows = list(read_rows(session.trace))
+        kinds = {note["kind"] for row in rows if (note := note_of(row)) is not None}
+        finished = sum("final" in row for row in rows)
+        if "mode" not in kinds and finished >= 2:
+            session.set_mode("auto")
+        if "budget" not in kinds and finished >= 2:
+            session.extend(usd=1.0)
+        if finished == 8 and "end" not in kinds and not any(row.get("subtype") == "compact_boundary" for row in rows):
+            session.compact()
+
+
+def main() -> None:
+    for line in sys.stdin:
+        errand = Errand(**json.loads(line))
+        began = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            log = os.open(Path(errand.home) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(log, 1), os.dup2(log, 2), os.close(0)
+            status = 1
+            signal.alarm(60)  # whoever hangs is to be seen
+            try:
+                work(errand)
+                status = 0
+            except BaseException:  # noqa: BLE001 - a fork must not come back into the loop; its log has it
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        ended = {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - began, **asdict(errand)}
+        print(json.dumps(ended), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Killing sessions, and what must be true of them afterwards."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from sessions.crash_child import Errand
+
+from ml_intern.testing import LocalHub
+from ml_intern.trace import Restored, read_rows, restore
+from ml_intern.trace.validate import validate
+
+CHILD = Path(__file__).with_name("crash_child.py")
+FILES = {"README.md", "figure.txt"}
+
+
+class Services:
+    """A service of jobs that runs each as often as it is told to, one of announcements, and a person who answers."""
+
+    def __init__(self) -> None:
+        self.jobs: Counter[tuple[str, str]] = Counter()  # by run and key
+        self.announced: Counter[str] = Counter()
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+        self.arrivals: list[tuple[str, float]] = []
+        self.thoughts: list[tuple[str, int]] = []
+        services = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def setup(self) -> None:
+                services.arrivals.append(("", time.monotonic()))
+                super().setup()
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                services.arrivals.append((self.path, time.monotonic()))
+                answer = json.dumps(services.answer(self.path, body)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        run = body["run"]
+        if path == "/jobs":
+            self.jobs[run, body["key"]] += 1
+            return {"id": body["key"][-4:], "state": "running"}
+        if path == "/find":
+            return {"job": {"id": body["key"][-4:], "state": "running"}} if self.jobs[run, body["key"]] else {}
+        if path == "/announcements":
+            self.announced[run] += 1
+            return {"announced": body["text"]}
+        if path == "/thought":
+            self.thoughts.append((run, body["step"]))
+            return {}
+        self.asked.append((run, body["tool"], body["arguments"]))
+        if body["tool"] == "announce":  # of which nobody knows whether it happened: a person looks
+            return {"decision": "reject" if self.announced[run] else "approve", "scope": "once"}
+        return {"decision": "approve", "scope": "session"}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Zygote:
+    """The process that sessions are forked from."""
+
+    def __init__(self, hub: LocalHub, environment: dict[str, str]) -> None:
+        shared = {"ML_INTERN_SHARE_TRACES": "1", "PYTHONPATH": str(CHILD.parent.parent)}
+        self._process = subprocess.Popen(
+            [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**environment, **hub.environment(), **shared},
+        )  # fmt: skip
+
+    def run(self, errand: Errand) -> int:
+        """The exit code of its fork: -9 where it was killed."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(asdict(errand)) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())["code"]
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where to be killed, in one process of a session after the other; and whether the machine loses its power there."""
+
+    point: str
+    side: str = "call"
+    number: int = 1
+    delay: float = 0.0
+    power: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.point}:{self.side}:{self.number}" + (f"+{self.delay:g}" if self.delay else "") + "!" * self.power
+
+
+@dataclass
+class Crashed:
+    """A session that was brought to its end through crashes."""
+
+    name: str
+    trace: Path
+    hit: list[str] = field(default_factory=list)
+    passed: dict[str, int] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def restored(self) -> Restored:
+        return restore(self.trace)
+
+
+class Crashes:
+    """Runs sessions to their end, killing them on the way, and looks at what became of them."""
+
+    def __init__(self, folder: Path, hub: LocalHub, services: Services, zygote: Zygote) -> None:
+        self.folder, self.hub, self.services, self.zygote = folder, hub, services, zygote
+        self._count = 0
+
+    def run(self, points: list[Point], parks: bool = False, seed: int = 0) -> Crashed:
+        self._count += 1
+        name = f"run{self._count}"
+        home = self.folder / name
+        home.mkdir()
+        errand = Errand(str(home), self.services.url, name, parks=parks)
+        crashed, chance, began = Crashed(name, home), random.Random(seed), time.monotonic()
+        for point in [*points, None]:
+            if point is not None:
+                errand = replace(errand, point=point.point, side=point.side, number=point.number, delay=point.delay)
+            else:
+                errand = replace(errand, point="", number=0)
+            before = self._bytes(crashed.trace)
+            status = self.zygote.run(errand)
+            if status not in (0, -9):
+                crashed.problems.append(f"a process ended with {status}: {(home / 'log').read_text()[-1500:]}")
+                break
+            if not (home / "id").exists():
+                continue  # before there was a session: it begins anew
+            session_id = (home / "id").read_text()
+            crashed.trace = home / "sessions" / f"{session_id}.jsonl"
+            self._nothing_lost(before, crashed)
+            if status == 0:
+                break
+            crashed.hit.append(str(point))
+            if crashed.trace.exists():
+                errand = replace(errand, session_id=session_id)
+                if point is not None and point.power:
+                    self._lose_power(crashed.trace, home, chance)
+        crashed.seconds = time.monotonic() - began
+        self._look(crashed, home)
+        return crashed
+
+    def _bytes(self, trace: Path) -> bytes:
+        return trace.read_bytes() if trace.is_file() else b""
+
+    def _lose_power(self, trace: Path, home: Path, chance: random.Random) -> None:
+        """What was not synced is lost from anywhere on."""
+        synced = int((home / "synced").read_bytes() or b"0")
+        size = trace.stat().st_size
+        with trace.open("r+b") as file:
+            file.truncate(chance.randint(min(synced, size), size))
+
+    def _nothing_lost(self, before: bytes, crashed: Crashed) -> None:
+        whole = before[: before.rfind(b"\n") + 1]
+        if not self._bytes(crashed.trace).startswith(whole):
+            crashed.problems.append("a row that was there is not there any more, or another")
+
+    def _look(self, crashed: Crashed, home: Path) -> None:
+        """What must be true in the end, whatever happened on the way."""
+        say, name = crashed.problems.append, crashed.name
+        if not (home / "result.json").exists():
+            say("it came to no end: " + (home / "log").read_text()[-1500:])
+            return
+        result = json.loads((home / "result.json").read_text())
+        crashed.passed, crashed.outcome = result["passed"], result["outcome"]
+        if crashed.outcome != {"state": "success", "answer": [7, 42, "42"], "reason": "", "mode": "auto"}:
+            say(f"outcome {crashed.outcome}")
+        for kind in ("allowed", "asked", "ruled"):
+            repo = self.hub.store.repos.get(("dataset", f"tester/{kind}-{name}"))
+            commits = [commit.message for commit in repo.commits.values()] if repo else []
+            if len(commits) != 2:
+                say(f"{kind}: commits {commits}")
+            elif not FILES <= set(repo.resolve("main").files):
+                say(f"{kind}: files {sorted(repo.resolve('main').files)}")
+        if (jobs := [count for (run, _), count in self.services.jobs.items() if run == name and count]) != [1]:
+            say(f"jobs by key: {jobs}")
+        if self.services.announced[name] != 1:
+            say(f"announced {self.services.announced[name]} times")
+        for run, tool, arguments in self.services.asked:
+            if run == name and tool == "hub_push" and "asked" not in arguments["repo_id"]:
+                say(f"asked about {arguments['repo_id']}, which a rule allows")
+        self._look_at_rows(crashed)
+        self._look_at_what_is_shared(crashed, home)
+        left = [path.name for path in (crashed.trace.with_suffix("") / "frozen").glob("*")]
+        if left:
+            say(f"frozen copies left over: {left}")
+
+    def _look_at_rows(self, crashed: Crashed) -> None:
+        say = crashed.problems.append
+        rows = list(read_rows(crashed.trace))
+        uuids = [row["uuid"] for row in rows if "uuid" in row]
+        if len(set(uuids)) != len(uuids):
+            say("a row is there twice")
+        uses, results = Counter[str](), Counter[str]()
+        for row in rows:
+            content = row.get("message", {}).get("content")
+            for block in content if isinstance(content, list) else ():
+                if block["type"] == "tool_use":
+                    uses[block["id"]] += 1
+                elif block["type"] == "tool_result":
+                    results[block["tool_use_id"]] += 1
+        if wrong := [key for key in uses | results if (uses[key], results[key]) != (1, 1)]:
+            say(f"calls and results: {[(key, uses[key], results[key]) for key in wrong]}")
+        if complaints := [str(complaint) for complaint in validate(crashed.trace)]:
+            say(f"as readers see it: {complaints}")
+        kinds = Counter(row.get("stepKind") for row in rows) | Counter(
+            row["data"]["kind"] for row in rows if row["type"] == "progress"
+        )
+        if (kinds["answer"], kinds["end"], kinds["task"]) != (1, 1, 1):
+            say(f"answers, ends, tasks: {kinds['answer']}, {kinds['end']}, {kinds['task']}")
+        if sum(row.get("final") is True for row in rows) != 1:
+            say("not one final step")
+        boundaries = [place for place, row in enumerate(rows) if row.get("subtype") == "compact_boundary"]
+        if len(boundaries) > 1:
+            say(f"{len(boundaries)} compactions")
+        restored = crashed.restored
+        if restored.problems:
+            say(f"problems {restored.problems}")
+        if restored.desk.notes != ("seed 7",) or [item["status"] for item in restored.desk.plan] != ["done", "done"]:
+            say(f"desk {restored.desk}")
+        if restored.budget_usd != 6.0 or restored.unknown or restored.mode != "auto" or len(restored.rules) != 1:
+            say(f"{restored.budget_usd=} {restored.unknown=} {restored.mode=} {restored.rules=}")
+        answers = sum("modelOutput" in row for row in rows)
+        if restored.usage.output_tokens != 10 * answers:
+            say(f"{restored.usage.output_tokens} tokens in {answers} answers")
+
+    def _look_at_what_is_shared(self, crashed: Crashed, home: Path) -> None:
+        repo = self.hub.store.repos.get(("dataset", "tester/ml-intern-traces"))
+        found = [path for path in repo.resolve("main").files if path.endswith(crashed.trace.name)] if repo else []
+        if len(found) != 1:
+            crashed.problems.append(f"shared as {found}")
+        elif self.hub.read("tester/ml-intern-traces", "dataset", found[0]) != crashed.trace.read_bytes():
+            crashed.problems.append("what is shared is not the whole trace")
+        if left := [path.name for path in (home / "sharing").glob("*") if path.suffix in (".wanted", ".taken")]:
+            crashed.problems.append(f"yet to be uploaded: {left}")
