@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ class Frozen:
     def clear(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def text(self, name: str, make: Callable[[], str]) -> str:
+        """A text of the host's that goes along: made once, and then what it was. Ask for it before [`copies`]."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="ml-intern-frozen-"))
+        file = self._folder / name
+        if not (self._approved and self._folder.is_dir()):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file.write_bytes(make().encode(errors="replace"))
+        return file.read_bytes().decode() if file.exists() else ""
 
     def copies(self, workspace: Any, paths: list[str]) -> tuple[Any, tuple[FileDigest, ...]]:
         """A workspace over copies of `paths`, and their digests."""

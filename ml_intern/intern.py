@@ -191,8 +191,14 @@ class MLIntern:
             InternError: there is no such session, or another process holds it.
         """
         path = find(self.settings.home, which, own=True)
-        session = self.sessions.get(path.stem) or self._make_session(path.stem, attended=False)
-        session.resume()
+        known = self.sessions.get(path.stem)
+        session = known or self._make_session(path.stem, attended=False)
+        try:
+            session.resume()
+        except InternError:
+            if known is None:
+                del self.sessions[session.id]
+            raise
         if task is not None:
             session.steer(task)
         return session

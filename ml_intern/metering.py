@@ -13,6 +13,7 @@ from .budget import BudgetUsedUp, Reservation, SpendLedger
 from .events import Usage
 from .models import call_usage
 from .models.usage import CallUsage, Priced
+from .thinking import Thinking, thinking_of
 
 EXPECTED_OUTPUT, MOST_OUTPUT = 1_000, 16_000
 """Tokens that an answer is taken to have before there was one; and at most, where the model sets no limit."""
@@ -125,7 +126,8 @@ class MeteredModel:
         stopped (`Callable[[], bool]`): Whether the agent is to stop: then the model is not asked any more.
         answered (`Callable[[ChatMessage, CallUsage, Usage], None]`): Told of every answer to a step.
         heard (`Callable[[], list[ChatMessage]]`): Asked before every step for what the agent is to be told meanwhile.
-        paid (`Callable[[float | None], None]`): Told what any other call took: for a plan, or a last word.
+        paid (`Callable[[float | None, tuple[Thinking, ...]], None]`): Told what any other call took, for a plan or a last
+            word, and what the model thought.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class MeteredModel:
         stopped: Callable[[], bool],
         answered: Callable[[ChatMessage, CallUsage, Usage], None],
         heard: Callable[[], list[ChatMessage]] = list,
-        paid: Callable[[float | None], None] = lambda cost: None,
+        paid: Callable[[float | None, tuple[Thinking, ...]], None] = lambda cost, thinking: None,
     ) -> None:
         self.metered, self.ledger, self.stopped, self.answered = model, ledger, stopped, answered
         self.heard, self.paid = heard, paid
@@ -202,7 +204,7 @@ class MeteredModel:
         if _of_a_step(options):
             self.answered(message, used, spent)
         else:
-            self.paid(used.cost_usd)
+            self.paid(used.cost_usd, thinking_of(message))
 
 
 def metered(model: Any) -> Any:

@@ -14,6 +14,10 @@ from .steps import AgentRun, CompactionStep, ModelStep, Observer, SteerStep, Too
 
 SUMMARY = 1_000
 """Characters of a result that an event carries."""
+PRINTED = 4_000
+"""Characters of what code printed that an event carries."""
+LOOKED_AT = PRINTED + 21_000
+"""Of more than this at once only the end is masked: no secret is so long that it reaches from there into what is shown."""
 SEEN = 10_000
 """Characters of a step's observation that an event carries."""
 
@@ -67,8 +71,11 @@ class Narrator(Observer):
         )
 
     def printed(self, text: str) -> None:
+        if len(text) > LOOKED_AT:
+            self._printed.end()
+            text = text[-LOOKED_AT:]
         if shown := self._printed.feed(text):
-            self.events.emit(told.CodePrinted(step=self._step, text=shown[-4_000:]))
+            self.events.emit(told.CodePrinted(step=self._step, text=shown[-PRINTED:]))
 
     def calling(self, step: ToolCallStep) -> None:
         arguments = self.masker.data(plain(step.arguments))

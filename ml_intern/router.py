@@ -64,6 +64,7 @@ class Prepared:
     cost_usd: float | None = None
     sources: tuple[str, ...] = ()
     problem: Exception | None = None
+    attached: str = ""
 
 
 class RoutedTool:
@@ -114,7 +115,8 @@ class ToolRouter(MutableMapping[str, Any]):
 
     `untrusted` remembers what tools return. `frozen_in` is the folder for copies
     of what calls send, `<frozen_in>/<call_id>/`: gone when the call is over, there still while it waits in a session that
-    sleeps. Without it they lie in a temporary folder, for as long as the call is out.
+    sleeps. Without it they lie in a temporary folder, for as long as the call is out. `find_provenance` says how what is
+    published came about, in Markdown, for tools that take a `provenance`.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class ToolRouter(MutableMapping[str, Any]):
         self.frozen_in: Path | None = None
         self.find_workspace: Callable[[], Any] | None = None
         self.find_runner: Callable[[], Any] | None = None
+        self.find_provenance: Callable[[], str] | None = None
         self.action = Action()
         self._back = threading.Condition()
         self._tools: dict[str, RoutedTool] = {}
@@ -259,6 +262,7 @@ class ToolRouter(MutableMapping[str, Any]):
             ready.append(done)
             step.files, step.preview, step.problem = done.files, done.preview, done.problem
             step.destination, step.cost_usd, step.sources = done.destination, done.cost_usd, done.sources
+            step.attached = done.attached
 
         def revise(step: ToolCallStep, edits: dict[str, Any]) -> None:
             step.edited, step.arguments = (step.edited or {}) | edits, step.arguments | edits
@@ -324,7 +328,7 @@ class ToolRouter(MutableMapping[str, Any]):
             return Prepared(tool, sources=self._sources(step, None, ()))
         parameters = inspect.signature(kind.__init__).parameters
         takes_workspace = "workspace" in parameters and getattr(tool, "workspace", None) is None
-        runner, workspace, files = tool, None, ()
+        runner, workspace, files, attached = tool, None, (), ""
         if takes_workspace and self.find_workspace is not None:
             runner, workspace = copy.copy(tool), self.find_workspace()
             runner.workspace, runner.call_id = workspace, step.call_id
@@ -332,6 +336,9 @@ class ToolRouter(MutableMapping[str, Any]):
                 runner.runner = self.find_runner()
         elif step.question:
             runner = copy.copy(tool)
+        find = (self.above or self).find_provenance
+        if "provenance" not in parameters or getattr(tool, "provenance", None) is not None:
+            find = None
         # Optional by design: tools this project has never seen lack these, and mean something else by the names.
         said = {name: getattr(runner, name, None) for name in ("check", "preview", "destination", "estimate_cost")}
         if not hasattr(kind, "effects"):
@@ -343,6 +350,10 @@ class ToolRouter(MutableMapping[str, Any]):
             unknown = [name for name in step.edited or {} if name not in (getattr(tool, "inputs", None) or {})]
             if unknown:
                 raise TypeError(f"`{tool.name}` has no argument {unknown[0]!r}, which the edit named.")
+            if find is not None:
+                runner = copy.copy(tool) if runner is tool else runner
+                attached = frozen.text("provenance.md", lambda: self.masker.text(find()))
+                runner.provenance = attached or None
             if sends:
                 runner.workspace, files = frozen.copies(workspace, sends)
                 self._refuse_secrets(files, runner.workspace)
@@ -357,7 +368,8 @@ class ToolRouter(MutableMapping[str, Any]):
                 text,
                 Destination(str(where["name"]), str(where.get("visibility") or "")) if where else None,
                 _amount(cost),
-                self._sources(step, runner.workspace if sends else None, files),
+                self._sources(step, runner.workspace if sends else None, files, attached),
+                attached=attached,
             )
         except Exception as error:  # noqa: BLE001 - a tool's own code: whatever it raises is the call's result, on record
             return Prepared(runner, files, problem=error)
@@ -372,11 +384,13 @@ class ToolRouter(MutableMapping[str, Any]):
                     if found := self.masker.found_in(content):
                         raise ValueError(f"`{file.path}` holds a secret: {', '.join(found)}. Take it out of the file.")
 
-    def _sources(self, step: ToolCallStep, workspace: Any, files: tuple[FileDigest, ...]) -> tuple[str, ...]:
+    def _sources(
+        self, step: ToolCallStep, workspace: Any, files: tuple[FileDigest, ...], attached: str = ""
+    ) -> tuple[str, ...]:
         """The untrusted texts that a call repeats, in its arguments or in small texts that it sends."""
         if step.effects == "read" and not step.question:
             return ()
-        found = self.untrusted.sources_in(step.arguments)
+        found = self.untrusted.sources_in([step.arguments, attached] if attached else step.arguments)
         for file in files:
             if file.size <= SMALL and Path(file.path).suffix.lower() in TEXTS:
                 found += self.untrusted.sources_in(workspace.read_bytes(file.path).decode(errors="replace"))

@@ -24,8 +24,9 @@ from .models import EndpointModel
 from .secrets import Masker
 from .session_tools import Desk
 from .trace import Journal, Restored, restore
+from .trace.journal import held_elsewhere, is_held
 from .waiting import Pending, Warm
-from .wake import finish_open, last_word, rules_of, sweep, take_up
+from .wake import finish_open, is_over, rules_of, sweep, take_up
 from .workshop import SessionConfig, Workshop
 
 AT_ONCE = 0.2
@@ -163,6 +164,7 @@ class Session:
         """
 
         def work(shop: Workshop) -> Any:
+            shop.agent.gate.unmet.clear()
             shop.announce(task)
             shop.prepare(self._interrupted)
             shop.fetch(datasets)
@@ -178,10 +180,15 @@ class Session:
 
         Args:
             go_on (`bool`, defaults to `True`): Otherwise a turn that was cut off stays so, and a new task can be given.
+
+        Raises:
+            InternError: another process holds it.
         """
         with self._lock:
             if self.busy or self._shop is not None:
                 return
+            if is_held(self.trace):
+                raise held_elsewhere(self.trace)
             restored = restore(self.trace)
             self._know(restored)
             for problem in restored.problems:
@@ -431,11 +438,10 @@ class Session:
         lost = tuple(f"the variable {name}" for name in restored.variables if name not in shop.agent.state)
         self.events.emit(told.Resumed(step=shop.agent.step_number, lost=lost))
         shop.journal.note("resumed", step=shop.agent.step_number, lost=lost)
-        if (over := last_word(shop.agent.memory.steps)) is not None:  # all that is missing is the end
-            shop.agent.ending, answer = over
-            return answer
         if shop.agent.ending is not None:  # a person said stop
             return None
+        if is_over(shop):
+            return shop.agent.memory.steps[-1].action_output
         if not self._interrupted.is_set():
             shop.prepare(self._interrupted)
         if self._interrupted.is_set():

@@ -50,6 +50,7 @@ class ToolCallStep(MemoryStep):
         answer (`ApprovalAnswer`, *optional*): The last answer of a person; told to a tool that asks questions.
         approved (`str`): What an answer bound to that was given while the code no longer ran.
         carried (`bool`): The code that made the call no longer runs; the call itself is on record already.
+        attached (`str`): What the host adds to what is sent: part of the preview, and of what an answer binds to.
         revise (`Callable`): Makes the call ready again, in place, with edited arguments.
     """
 
@@ -72,6 +73,7 @@ class ToolCallStep(MemoryStep):
     answer: ApprovalAnswer | None = None
     approved: str = ""
     carried: bool = False
+    attached: str = ""
     revise: Callable[[ToolCallStep, dict[str, Any]], None] = field(default=_not_again, repr=False, compare=False)
 
     @property

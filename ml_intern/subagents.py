@@ -31,6 +31,7 @@ from .router import Action, RoutedTool, ToolRouter
 from .secrets import Masker
 from .steps import GUARD, AgentRun, ModelStep, Observer, SteerStep, ToolCallStep, ToolResultStep
 from .supervision import Ending
+from .thinking import thinking_of
 
 CALLING: ContextVar[ToolCallStep | None] = ContextVar("calling", default=None)
 """The call that is being made in this context: what a sub-agent's run belongs to."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from smolagents.memory import ActionStep, MemoryStep
+from smolagents.memory import ActionStep
 
 from .approval import Rule, nobody
 from .asides import CAUSES
@@ -56,18 +56,19 @@ def take_up(shop: Workshop, restored: Restored) -> None:
         shop.recorder.half(restored.half, restored.steps[-1] if restored.steps else None)
 
 
-def last_word(steps: Sequence[MemoryStep]) -> tuple[Ending, Any] | None:
-    """How a turn ended, and its answer, where all but its end is on record; `None` where it is to go on."""
-    step = steps[-1] if steps else None
+def is_over(shop: Workshop) -> bool:
+    """Whether all of a turn is on record but its end: how it ended is the agent's ending then, its last step has the answer."""
+    agent, step = shop.agent, shop.agent.memory.steps[-1] if shop.agent.memory.steps else None
     if not isinstance(step, ActionStep):
-        return None
+        return False
     if step.is_final_answer:
-        return Ending(State.SUCCESS), step.action_output
-    if step.model_output is None and step.action_output is not None and step.error is not None:  # after a limit
+        agent.ending = Ending(State.SUCCESS)
+    elif step.model_output is None and step.action_output is not None and step.error is not None:  # the last word
         cause, _, reason = step.error.message.partition(": ")
-        state = next((state for state, said in CAUSES.items() if said == cause), State.MAX_STEPS)
-        return Ending(state, "" if state is State.MAX_STEPS else reason.removesuffix(".")), step.action_output
-    return None
+        known = next((state for state, said in CAUSES.items() if said == cause), None)
+        reason = reason.removesuffix(".") if known else f"{step.step_number - 1} steps"
+        agent.ending, agent.step_number = Ending(known or State.MAX_STEPS, reason), step.step_number
+    return agent.ending is not None
 
 
 def finish_open(shop: Workshop, action: OpenAction, answers: Mapping[str, ApprovalAnswer]) -> None:
@@ -104,21 +105,26 @@ def _settle(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer | None) -
     if call.may_have_run:
         return _find_out(shop, call)
     if call.state == "asked":
-        doubt = call.request is not None and call.request.reason.startswith(UNKNOWN)
         if answer is None:  # a person is there to be asked: the gate does it
-            return _ask_about(shop, call, UNKNOWN) if doubt else _carry_out(shop, call, "")
+            return _ask_about(shop, call, UNKNOWN) if _in_doubt(call) else _carry_out(shop, call, "")
         assert call.request is not None
         shop.agent.observer.approval_answered(call.request, answer, call.binding)
-        return _decided(shop, call, answer) if doubt else _answered(shop, call, answer)
+        return _decided(shop, call, answer) if _in_doubt(call) else _answered(shop, call, answer)
     if call.answer is not None:
-        return _answered(shop, call, call.answer)
+        return _decided(shop, call, call.answer) if _in_doubt(call) else _answered(shop, call, call.answer)
     return _closed(shop, call, InternError(f"`{call.tool}` did not come back; it only reads"), denied=False)
+
+
+def _in_doubt(call: RestoredCall) -> bool:
+    """Whether a person was asked last whether it took effect, not whether it may be made."""
+    return call.request is not None and call.request.reason.startswith(UNKNOWN)
 
 
 def _decided(shop: Workshop, call: RestoredCall, answer: ApprovalAnswer) -> str:
     """A person knows of a call whether it took effect, or says what is to be done."""
-    who = answer.by or "nobody"
-    shop.journal.note("reconciled", callId=call.call_id, happened=answer.decision != "approve", by=who)
+    who, happened = answer.by or "nobody", answer.decision != "approve"
+    if call.happened is not happened:
+        shop.journal.note("reconciled", callId=call.call_id, happened=happened, by=who)
     if answer.decision == "reject":  # no refusal of what the task wants
         what = f"`{call.tool}` was not called (again): {who} said to leave it as it is"
         return _closed(shop, call, Denied(what, answer.reason))

@@ -57,6 +57,8 @@ def test_every_command_is_one_that_a_test_runs() -> None:
         "python -m ml_intern doctor",  # below
         "python -m ml_intern",  # tests/cli/test_chat.py
         "python -m ml_intern sessions",  # tests/gateways/test_control.py
+        "python -m ml_intern trace show ID",  # tests/cli/test_trace.py
+        "python -m ml_intern trace decisions ID",  # tests/cli/test_trace.py
     }
 
 

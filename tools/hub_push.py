@@ -14,6 +14,8 @@ class HubPushTool(Tool):
 
     Args:
         workspace (*optional*): Where the folder is, with `copy_out(path, destination)`.
+        provenance (`str`, *optional*): Markdown on how this came about, for the end of the card. It takes the place of what
+            an earlier push put there.
     """
 
     name = "hub_push"
@@ -69,9 +71,10 @@ class HubPushTool(Tool):
     untrusted = False  # its result says what this host did
     sends: tuple = ("folder",)
 
-    def __init__(self, workspace=None):
+    def __init__(self, workspace=None, provenance=None):
         super().__init__()
         self.workspace = workspace
+        self.provenance = provenance
         self.call_id = None
         # What the files whose digests come first were found to hold: check, preview and call each look at the same.
         self._scanned = (None, [], [])
@@ -417,6 +420,10 @@ class HubPushTool(Tool):
         if repo_type == "model":
             body = re.sub(r"<!-- evaluation -->.*?<!-- /evaluation -->\n?", "", body, flags=re.DOTALL).rstrip()
             body += f"\n\n<!-- evaluation -->\n{section}<!-- /evaluation -->\n"
+        if self.provenance:
+            said = self.provenance.replace("<!--", "&lt;!--").strip()
+            body = re.sub(r"<!-- provenance -->.*?<!-- /provenance -->\n?", "", body, flags=re.DOTALL).rstrip()
+            body += f"\n\n<!-- provenance -->\n{said}\n<!-- /provenance -->\n"
         card = RepoCard("---\n{}\n---\n")
         for key, value in front.items():
             card.data[key] = value

@@ -213,9 +213,10 @@ class ApprovalGate:
 
 
 def binding(step: ToolCallStep) -> str:
-    """What an answer binds to: call, tool, canonical arguments, and digests of the files that will be sent."""
+    """What an answer binds to: call, tool, canonical arguments, digests of the files that will be sent, what is attached."""
     files = [(file.path, file.sha256) for file in step.files]
-    canonical = json.dumps([step.call_id, step.tool, _canonical(step.arguments), files], sort_keys=True)
+    parts = [step.call_id, step.tool, _canonical(step.arguments), files, *filter(None, [plain(step.attached)])]
+    canonical = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -273,13 +273,16 @@ async def _share(chat: Chat, rest: str) -> None:
 
 
 async def _tools(chat: Chat, rest: str) -> None:
+    from ..effects import effects_of
+    from ..subagents import original
+
     session = _session(chat)
     agent = await asyncio.to_thread(lambda: session.agent)
     for name, tool in sorted(agent.tools.items()):
         if rest and rest not in name:
             continue
-        effects = getattr(tool, "effects", None)
-        does = effects if isinstance(effects, str) else "depends" if effects else "unknown"
+        by_operation = isinstance(getattr(tool, "effects", None), dict)
+        does = "depends" if by_operation else effects_of(original(tool), {})
         first = words.one_line(" ".join(tool.description.split()).split(". ")[0], 200)
         chat.paper.put(Text(first), 33, label=f"{name:<22}{does:<9}")
 

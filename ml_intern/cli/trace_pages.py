@@ -128,6 +128,8 @@ class _Book:
                 page.items.append(Item("said", text(block.get("text"))))
             case "thinking":
                 page.items.append(Item("thinking", text(block.get("thinking"))))
+            case "redacted_thinking":
+                page.items.append(Item("fact", "thinking that the provider keeps to itself"))
             case "image":
                 page.items.append(Item("fact", "an image"))
             case "tool_use":

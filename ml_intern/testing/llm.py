@@ -245,10 +245,16 @@ def _completion(reply: Reply, identity: dict[str, Any], usage: dict[str, Any]) -
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
+    if reply.signature:
+        message["thinking_blocks"] = [_thinking(reply.reasoning or "", reply.signature)]
     if reply.tool_calls:
         message["tool_calls"] = _calls(reply)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}
     return {**identity, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
+def _thinking(text: str, signature: str = "") -> dict[str, str]:
+    return {"type": "thinking", "thinking": text, "signature": signature}
 
 
 def _events(reply: Reply, identity: dict[str, Any], usage: dict[str, Any] | None) -> Iterator[bytes]:
@@ -268,7 +274,10 @@ def _events(reply: Reply, identity: dict[str, Any], usage: dict[str, Any] | None
 
     yield delta(role="assistant", content="")
     for piece in pieces(reply.reasoning or ""):
-        yield delta(reasoning_content=piece)
+        signed = {"thinking_blocks": [_thinking(piece)]} if reply.signature else {}
+        yield delta(reasoning_content=piece, **signed)
+    if reply.signature:
+        yield delta(thinking_blocks=[_thinking("", reply.signature)])
     for piece in pieces(reply.content or ""):
         yield delta(content=piece)
     for index, call in enumerate(_calls(reply)):

@@ -37,6 +37,8 @@ class Reply:
         tool_calls (sequence of [`ToolCall`], *optional*): Structured calls, for agents that use them.
         finish_reason (`str`, defaults to `"stop"`): `"tool_calls"` is set by itself when there are any.
         reasoning (`str`, *optional*): Sent as `reasoning_content`, before the text.
+        signature (`str`, *optional*): Of the reasoning, which is then sent as `thinking_blocks` as well: as litellm's own
+            proxy does for models that sign it.
         delay (`float`, defaults to 0): Seconds before the first byte.
         chunk_chars (`int`, defaults to 24): Characters a streamed chunk holds.
         prompt_tokens, completion_tokens (`int`, *optional*): Usage; a quarter of the characters when not given.
@@ -47,6 +49,7 @@ class Reply:
     tool_calls: Sequence[ToolCall] | None = None
     finish_reason: str = "stop"
     reasoning: str | None = None
+    signature: str | None = None
     delay: float = 0
     chunk_chars: int = 24
     prompt_tokens: int | None = None

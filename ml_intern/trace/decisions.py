@@ -95,14 +95,18 @@ def markdown(made: Sequence[Decision], trace: str = "") -> str:
     lines = ["## Decisions", ""]
     if trace:
         lines += [f"Each with the step of [the session's trace]({_address(trace)}) that it belongs to.", ""]
-    for decision in made:
-        who = f", by {_words(decision.by)}" if decision.is_answer and decision.by else ""
-        reason = f" {_words(decision.reason)}" if decision.reason else ""
-        line = f"- **{_words(decision.subject)}**: {_words(decision.choice)}{who} (step {decision.step}).{reason}"
-        if decision.sources:
-            line += " Sources: " + ", ".join(map(_source, decision.sources)) + "."
-        lines.append(line)
+    lines += map(item, made)
     return "\n".join(lines) + "\n"
+
+
+def item(decision: Decision) -> str:
+    """A decision as an item of a list in Markdown."""
+    who = f", by {_words(decision.by)}" if decision.is_answer and decision.by else ""
+    reason = f" {_words(decision.reason)}" if decision.reason else ""
+    line = f"- **{_words(decision.subject)}**: {_words(decision.choice)}{who} (step {decision.step}).{reason}"
+    if decision.sources:
+        line += " Sources: " + ", ".join(map(_source, decision.sources)) + "."
+    return line
 
 
 def _made(note: Row, step: int, at: float) -> Decision:

@@ -263,14 +263,19 @@ def hold(file: int, path: Path) -> None:
             time.sleep(patience)
     else:
         os.close(file)
-        holder = read_holder(path)
-        raise InternError(
-            f"Session {path.stem} is open in another process",
-            f"process {holder}" + (", this one" if holder == os.getpid() else "") if holder else "",
-            "Close it there first.",
-        )
+        raise held_elsewhere(path)
     note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     note.write_text(f"{os.getpid()}\n", encoding="ascii")
+
+
+def held_elsewhere(path: Path) -> InternError:
+    """What is said to who wants a trace that another process holds."""
+    holder = read_holder(path)
+    return InternError(
+        f"Session {path.stem} is open in another process",
+        f"process {holder}" + (", this one" if holder == os.getpid() else "") if holder else "",
+        "Close it there first.",
+    )
 
 
 def is_held(path: Path) -> bool:

@@ -10,6 +10,7 @@ from smolagents.memory import ActionStep, MemoryStep, PlanningStep, TaskStep
 from ..events import ApprovalAnswer, ApprovalRequest, Outcome, State
 from ..plain import as_text, plain
 from ..steps import AgentRun, CompactionStep, ModelStep, Observer, SteerStep, ToolCallStep, ToolResultStep
+from ..thinking import Thinking
 from . import rows
 from .journal import Journal
 from .results import result_fields
@@ -59,6 +60,7 @@ class TraceRecorder(Observer):
         self._action: str | None = None
         self._said = False
         self._paid: dict[str, Any] = {}
+        self._thought: list[rows.Row] = []
         self._below: dict[str, TraceRecorder] = {}
         self._reports: dict[str, dict[str, Any]] = {}
 
@@ -71,14 +73,15 @@ class TraceRecorder(Observer):
         self.journal.note("worker", jail=self.jail)
         self.journal.sync()
 
-    def paid(self, cost_usd: float | None) -> None:
-        self._paid = {"costUsd": cost_usd}
+    def paid(self, cost_usd: float | None, thinking: tuple[Thinking, ...] = ()) -> None:
+        self._paid, self._thought = {"costUsd": cost_usd}, [*map(rows.thinking_block, thinking)]
 
     def planned(self, step: PlanningStep) -> None:
         tokens = step.token_usage
         usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
         said = str(step.model_output_message.content)
-        content, (paid, self._paid) = [rows.text_block(step.plan)], (self._paid, {})
+        content, (paid, self._paid) = [*self._thought, rows.text_block(step.plan)], (self._paid, {})
+        self._thought = []
         self.journal.answer(content, self.model, usage, stepKind="planning", modelOutput=said, **paid)
 
     def answered(self, step: ModelStep) -> None:
@@ -89,7 +92,7 @@ class TraceRecorder(Observer):
             self._action = f"toolu_{rows.new_id()}"
             content.append(rows.call_block(self._action, "python_interpreter", {"code": step.code}))
         self.journal.answer(
-            content or [rows.text_block("(no answer)")],
+            [*map(rows.thinking_block, step.thinking), *(content or [rows.text_block("(no answer)")])],
             self.model,
             usage,
             "tool_use" if self._action else "end_turn",
@@ -252,10 +255,11 @@ class TraceRecorder(Observer):
             tokens = step.token_usage  # the last word when steps or money are used up
             usage = rows.usage_of(tokens.input_tokens, tokens.output_tokens) if tokens else rows.usage_of(0, 0)
             said = as_text(step.action_output)
+            content = [*self._thought, rows.text_block(said)]
             self.journal.answer(
-                [rows.text_block(said)], self.model, usage, stepKind="wrap-up", modelOutput=said, **extra, **self._paid
+                content, self.model, usage, stepKind="wrap-up", modelOutput=said, **extra, **self._paid
             )
-            self._paid = {}
+            self._paid, self._thought = {}, []
         elif text:
             shown = [rows.text_block(text), *map(rows.image_block, images)] if images else text
             self.journal.user(shown, **extra)

@@ -23,16 +23,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ml_intern.tools import HubPushTool
 from smolagents import Model, Tool
 from smolagents.models import ChatMessage, MessageRole, TokenUsage
 
 from ml_intern import InternError, MLIntern
 from ml_intern.context.summary import ASK
 from ml_intern.events import ApprovalAnswer, StepFinished
-from ml_intern.tools import HubPushTool
 from ml_intern.trace import note_of, read_rows
 
-LINES = ("session", "wake", "workshop", "router", "frozen", "agent", "journal", "recorder", "reopen", "gate", "sharing", "share")
+LINES = (
+    "session",
+    "wake",
+    "workshop",
+    "router",
+    "frozen",
+    "agent",
+    "journal",
+    "recorder",
+    "reopen",
+    "gate",
+    "sharing",
+    "share",
+)
 """Modules whose lines count where the point is a line."""
 STEPS = 10
 
@@ -89,7 +102,14 @@ def script(name: str) -> dict[int, str]:
     }
 
 
-CALLS = {2: r"`notes`", 4: r"`hub_push`[^\n]*allowed-", 5: r"`hub_push`[^\n]*asked-", 6: r"`hub_push`[^\n]*ruled-", 7: "`job`", 8: "`announce`"}
+CALLS = {
+    2: r"`notes`",
+    4: r"`hub_push`[^\n]*allowed-",
+    5: r"`hub_push`[^\n]*asked-",
+    6: r"`hub_push`[^\n]*ruled-",
+    7: "`job`",
+    8: "`announce`",
+}
 HAPPENED = r"(?=[^\n]*(?: returned:| had taken effect))"
 
 
@@ -97,7 +117,7 @@ def done(seen: str) -> set[int]:
     """The steps that have happened as far as one can read."""
     found = {int(number) for number in re.findall(r"\bdone (\d+)", seen)}
     found |= {step for step, call in CALLS.items() if re.search(rf"^- {HAPPENED}{call}", seen, re.MULTILINE)}
-    return found | ({8} if "- `announce`: `announce` was not called" in seen else set())
+    return found | ({8} if "`announce` was not called (again)" in seen else set())
 
 
 class Worker(Model):
@@ -108,7 +128,9 @@ class Worker(Model):
         self.errand = errand
 
     def generate(self, messages: list[ChatMessage], **kwargs: Any) -> ChatMessage:
-        said = [text_of(message) for message in messages if message.role not in (MessageRole.ASSISTANT, MessageRole.SYSTEM)]
+        said = [
+            text_of(message) for message in messages if message.role not in (MessageRole.ASSISTANT, MessageRole.SYSTEM)
+        ]
         seen = done("\n".join(said))
         if ASK[:40] in said[-1]:
             words = "Made so far: " + ", ".join(f"done {step}" for step in sorted(seen))
@@ -178,7 +200,7 @@ class Trap:
         name = errand.point.rpartition(".")[2]
         self._names = {"_write", "sync"} | {name}
         self._files = {f"/{module}.py" for module in LINES}
-        self._synced = os.open(Path(errand.home) / "synced", os.O_RDWR | os.O_CREAT, 0o600)
+        self._syncs = os.open(Path(errand.home) / "syncs", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
 
     def set(self) -> None:
@@ -201,7 +223,9 @@ class Trap:
         if event == "return":
             name = _qualified(frame)
             if name == "Journal.sync":
-                os.pwrite(self._synced, b"%20d" % frame.f_locals["self"]._synced, 0)
+                os.write(
+                    self._syncs, b"%s\n" % json.dumps([time.monotonic(), frame.f_locals["self"]._synced]).encode()
+                )
             self._pass(name, "return")
         elif event == "line" and self.errand.point == "line":
             self._pass("line", "call")
@@ -210,7 +234,11 @@ class Trap:
     def _pass(self, name: str, side: str) -> None:
         with self._lock:
             self.passed[f"{name}:{side}"] += 1
-            hit = (name, side, self.passed[f"{name}:{side}"]) == (self.errand.point, self.errand.side, self.errand.number)
+            hit = (name, side, self.passed[f"{name}:{side}"]) == (
+                self.errand.point,
+                self.errand.side,
+                self.errand.number,
+            )
         if hit and self.errand.delay:
             threading.Timer(self.errand.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         elif hit:
@@ -244,7 +272,9 @@ def work(errand: Errand) -> None:
         intern._config = replace(intern._config, park_seconds=0.0)
     if errand.session_id:
         session = intern.resume(errand.session_id)
-        if session.outcome is None and not session.busy and not session.pending():  # killed before its task was on record
+        if (
+            session.outcome is None and not session.busy and not session.pending()
+        ):  # killed before its task was on record
             session.start(task)
     else:
         session = intern.submit(task)
@@ -257,7 +287,9 @@ def work(errand: Errand) -> None:
         for request in session.pending():
             if request.call_id not in asked:
                 asked.add(request.call_id)
-                said = post(errand, "/ask", {"call": request.call_id, "tool": request.tool, "arguments": request.arguments})
+                said = post(
+                    errand, "/ask", {"call": request.call_id, "tool": request.tool, "arguments": request.arguments}
+                )
                 try:
                     session.answer(request.call_id, ApprovalAnswer(said["decision"], by="parent", scope=said["scope"]))
                 except InternError:  # its code ended meanwhile

@@ -31,18 +31,18 @@ class Services:
         self.jobs: Counter[tuple[str, str]] = Counter()  # by run and key
         self.announced: Counter[str] = Counter()
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
-        self.arrivals: list[tuple[str, float]] = []
+        self.heard: list[tuple[str, float]] = []  # the key of each job, when the first byte of its request was there
         self.thoughts: list[tuple[str, int]] = []
         services = self
 
         class Handler(BaseHTTPRequestHandler):
             def setup(self) -> None:
-                services.arrivals.append(("", time.monotonic()))
+                self.connected = time.monotonic()
                 super().setup()
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                services.arrivals.append((self.path, time.monotonic()))
+                services.heard.append((body.get("key") or "", self.connected))
                 answer = json.dumps(services.answer(self.path, body)).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(answer)))
@@ -114,7 +114,9 @@ class Point:
     power: bool = False
 
     def __str__(self) -> str:
-        return f"{self.point}:{self.side}:{self.number}" + (f"+{self.delay:g}" if self.delay else "") + "!" * self.power
+        return (
+            f"{self.point}:{self.side}:{self.number}" + (f"+{self.delay:g}" if self.delay else "") + "!" * self.power
+        )
 
 
 @dataclass
@@ -171,7 +173,7 @@ class Crashes:
                 if point is not None and point.power:
                     self._lose_power(crashed.trace, home, chance)
         crashed.seconds = time.monotonic() - began
-        self._look(crashed, home)
+        self.look(crashed, home)
         return crashed
 
     def _bytes(self, trace: Path) -> bytes:
@@ -179,7 +181,7 @@ class Crashes:
 
     def _lose_power(self, trace: Path, home: Path, chance: random.Random) -> None:
         """What was not synced is lost from anywhere on."""
-        synced = int((home / "synced").read_bytes() or b"0")
+        synced = max((json.loads(line)[1] for line in (home / "syncs").read_text().splitlines()), default=0)
         size = trace.stat().st_size
         with trace.open("r+b") as file:
             file.truncate(chance.randint(min(synced, size), size))
@@ -189,7 +191,7 @@ class Crashes:
         if not self._bytes(crashed.trace).startswith(whole):
             crashed.problems.append("a row that was there is not there any more, or another")
 
-    def _look(self, crashed: Crashed, home: Path) -> None:
+    def look(self, crashed: Crashed, home: Path) -> None:
         """What must be true in the end, whatever happened on the way."""
         say, name = crashed.problems.append, crashed.name
         if not (home / "result.json").exists():
@@ -204,7 +206,7 @@ class Crashes:
             commits = [commit.message for commit in repo.commits.values()] if repo else []
             if len(commits) != 2:
                 say(f"{kind}: commits {commits}")
-            elif not FILES <= set(repo.resolve("main").files):
+            elif not set(repo.resolve("main").files) >= FILES:
                 say(f"{kind}: files {sorted(repo.resolve('main').files)}")
         if (jobs := [count for (run, _), count in self.services.jobs.items() if run == name and count]) != [1]:
             say(f"jobs by key: {jobs}")
@@ -267,3 +269,41 @@ class Crashes:
             crashed.problems.append("what is shared is not the whole trace")
         if left := [path.name for path in (home / "sharing").glob("*") if path.suffix in (".wanted", ".taken")]:
             crashed.problems.append(f"yet to be uploaded: {left}")
+
+
+PLACES = (
+    # between an intent, the disk, its effect and its result
+    "Journal.sync", "HubPushTool.forward", "HubPushTool._commit", "HubPushTool._ask", "Job.forward", "Announce.forward",
+    "ToolRouter._made", "ApprovalGate._put", "ApprovalGate.give", "Frozen.copies",
+    # compaction and the end
+    "InternAgent._summarise", "TraceRecorder.compacted", "TraceRecorder.ended", "Session._end", "Session._park",
+    # uploads
+    "share", "SharingHome.want", "SharingHome.begin", "SharingHome.done", "Sharer._one",
+    # going on
+    "restore", "take_up", "finish_open", "sweep", "is_over", "Session._go_on", "Session._open", "Workshop.__init__",
+    "JailExecutor.start",
+)  # fmt: skip
+"""Functions at whose beginnings and ends a session is killed, besides all sides of all rows."""
+
+
+def draw(chance: random.Random, rows: int, lines: int) -> Point:
+    """A point anywhere: at a row, at a place that matters, at any line, or some time after one."""
+    power = chance.random() < 0.3
+    kind = chance.random()
+    if kind < 0.3:
+        return Point("Journal._write", chance.choice(("call", "return")), chance.randint(1, rows), power=power)
+    if kind < 0.6:
+        number = min(chance.randint(1, 6), chance.randint(1, 6))
+        delay = chance.uniform(0.0005, 0.05) if chance.random() < 0.5 else 0.0
+        return Point(chance.choice(PLACES), chance.choice(("call", "return")), number, delay, power)
+    return Point("line", "call", int(lines ** chance.uniform(0.2, 1.0)), power=power)
+
+
+def draw_resuming(chance: random.Random) -> Point:
+    """A point that a process comes by while it takes a session up."""
+    if chance.random() < 0.5:
+        place = chance.choice(
+            ("restore", "take_up", "finish_open", "Session._go_on", "Workshop.__init__", "Journal._write")
+        )
+        return Point(place, chance.choice(("call", "return")), chance.randint(1, 2), power=chance.random() < 0.3)
+    return Point("line", "call", int(2_000 ** chance.uniform(0.1, 1.0)), power=chance.random() < 0.3)

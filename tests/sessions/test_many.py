@@ -37,7 +37,9 @@ def whole(session: Session) -> None:
     assert {event.session_id for event in session.events.history} == {session.id}
     rows = list(read_rows(session.trace))
     assert {row["sessionId"] for row in rows} == {session.id}
-    answered = any(row["type"] == "assistant" for row in rows)  # one that was stopped before is no data set's first file
+    answered = any(
+        row["type"] == "assistant" for row in rows
+    )  # one that was stopped before is no data set's first file
     assert [complaint for complaint in validate(session.trace) if answered or complaint.line] == []
 
 
