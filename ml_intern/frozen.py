@@ -41,24 +41,26 @@ class Frozen:
 
     def text(self, name: str, make: Callable[[], str]) -> str:
         """A text of the host's that goes along: made once, and then what it was. Ask for it before [`copies`]."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="ml-intern-frozen-"))
-        file = self._folder / name
-        if not (self._approved and self._folder.is_dir()):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file.write_bytes(make().encode(errors="replace"))
-        return file.read_bytes().decode() if file.exists() else ""
+        kept = self._approved and self._folder is not None and self._folder.is_dir()
+        folder = self._made()
+        if not kept:
+            (folder / name).write_bytes(make().encode(errors="replace"))
+        return (folder / name).read_bytes().decode() if (folder / name).exists() else ""
 
     def copies(self, workspace: Any, paths: list[str]) -> tuple[Any, tuple[FileDigest, ...]]:
         """A workspace over copies of `paths`, and their digests."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="ml-intern-frozen-"))
-        frozen = self._folder / "workspace"
+        folder = self._made()
+        frozen = folder / "workspace"
         if self._approved and frozen.is_dir():
             kept = type(workspace)(frozen, inside=workspace.inside)
             return kept, tuple(_digest(kept, name) for path in paths for name in _files(kept, path))
+        return freeze(workspace, paths, folder)
+
+    def _made(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="ml-intern-frozen-"))
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return freeze(workspace, paths, self._folder)
+        return self._folder
 
 
 def freeze(workspace: Any, paths: list[str], folder: Path) -> tuple[Any, tuple[FileDigest, ...]]:

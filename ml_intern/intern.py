@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .approval import MODES, ApprovalPolicy, ask_at_terminal
+from .approval import MODES, ApprovalPolicy, ask_at_terminal, is_somebody_there
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, Event, State
 from .models import EndpointModel, resolve
@@ -136,6 +135,7 @@ class MLIntern:
             rules=ApprovalPolicy.of(allow, deny).rules,
             find_own=_own_namespaces,
             context_window=self.settings.context_window,
+            trace_url=lambda trace: self._sharer.address_of(trace),
         )
         self._warm = Warm()
         self._sharer = Sharer(self.settings.home, self._warn, wanted=share)
@@ -160,10 +160,12 @@ class MLIntern:
             InternError: the turn ended in an error; its session and its trace are intact.
             KeyboardInterrupt: Ctrl-C; the turn was stopped first and has ended as interrupted.
         """
-        session = self._submit(task, files, images, datasets, attended=True)
+        here = self.on_approval is None and is_somebody_there()
+        session = self._submit(task, files, images, datasets, waits=here)
         try:
-            while (outcome := session.wait(0.5)) is None:  # in slices, so that Ctrl-C gets through
-                pass
+            while (outcome := session.wait(0.1)) is None:  # in slices, so that Ctrl-C gets through
+                for request in session.pending() if here else ():  # on this thread: a notebook reads on no other
+                    self._answer(session, request.call_id, ask_at_terminal(request))
         except KeyboardInterrupt:
             session.interrupt()
             session.wait(10)
@@ -176,7 +178,7 @@ class MLIntern:
         self, task: str, *, files: Sequence[Path] = (), images: Sequence[Path] = (), datasets: Sequence[str] = ()
     ) -> Session:
         """Begins a task in a session of its own and returns that at once. Questions wait for [`approve`] or [`reject`]."""
-        return self._submit(task, files, images, datasets, attended=False)
+        return self._submit(task, files, images, datasets, waits=True)
 
     def resume(self, which: str | Path, task: str | None = None) -> Session:
         """Takes up a session from its trace, in this process: its memory, plan, notes, variables, budget and rules are back.
@@ -192,7 +194,7 @@ class MLIntern:
         """
         path = find(self.settings.home, which, own=True)
         known = self.sessions.get(path.stem)
-        session = known or self._make_session(path.stem, attended=False)
+        session = known or self._make_session(path.stem)
         try:
             session.resume()
         except InternError:
@@ -211,7 +213,6 @@ class MLIntern:
         at: int | str | None = None,
         instruction: str | None = None,
         go_on: bool = False,
-        attended: bool = False,
     ) -> Session:
         """Begins a session of its own with what another one knew at some step.
 
@@ -224,13 +225,12 @@ class MLIntern:
                 Defaults to the end.
             instruction (`str`, *optional*): Takes the place of the first task.
             go_on (`bool`, defaults to `False`): Go on at once with the task that stood there.
-            attended (`bool`, defaults to `False`): Ask at this terminal, as [`run`] does.
 
         Raises:
             InternError: there is no such trace or step.
         """
         forked = fork(which, self.settings.home, at, instruction=instruction)
-        session = self._make_session(forked.path.stem, attended)
+        session = self._make_session(forked.path.stem)
         session.resume(go_on=go_on and task is None)
         for what in forked.could_not:
             session.warn(what)
@@ -339,11 +339,11 @@ class MLIntern:
         self.close()
 
     def _submit(
-        self, task: str, files: Sequence[Path], images: Sequence[Path], datasets: Sequence[str], attended: bool
+        self, task: str, files: Sequence[Path], images: Sequence[Path], datasets: Sequence[str], waits: bool
     ) -> Session:
         if not task.strip():
             raise InternError("The task is empty", "", 'Say what to do, e.g. "find a dataset and train a classifier".')
-        session = self._make_session(str(uuid.uuid4()), attended)
+        session = self._make_session(str(uuid.uuid4()), waits)
         handed = [*(self._hand_over(session, Path(path)) for path in (*files, *images))]
         handed += [self._hand_over(session, Path(name)) for name in datasets if Path(name).exists()]
         on_hub = tuple(name for name in datasets if not Path(name).exists())
@@ -353,14 +353,14 @@ class MLIntern:
         self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images)), on_hub))
         return session
 
-    def _make_session(self, session_id: str, attended: bool) -> Session:
+    def _make_session(self, session_id: str, waits: bool = True) -> Session:
         session = Session(
             self._config,
             lambda: EndpointModel.of(self._endpoint) if self._endpoint else self._model,
             self._make_tools,
             session_id,
-            on_approval=self.on_approval or (ask_at_terminal if attended and _at_terminal() else None),
-            wait_for_answers=not attended,
+            on_approval=self.on_approval,
+            wait_for_answers=waits,
             warm=self._warm,
             changed=lambda session: self._sharer.trace_changed(session.trace),
         )
@@ -414,6 +414,13 @@ class MLIntern:
             case Undo(session_id):
                 self.sessions[session_id].undo()
 
+    @staticmethod
+    def _answer(session: Session, call_id: str, answer: ApprovalAnswer) -> None:
+        try:
+            session.answer(call_id, answer)
+        except InternError as error:  # its code ended while the person thought
+            session.warn(str(error))
+
     def _warn(self, text: str) -> None:
         """What concerns no session alone is told in the newest one."""
         if self.sessions:
@@ -449,10 +456,6 @@ def _load_image(path: Path) -> Any:
     except OSError as error:
         raise InternError(f"{path} cannot be read as an image", str(error), "PNG and JPEG work.") from None
     return image
-
-
-def _at_terminal() -> bool:
-    return bool(sys.stdin and sys.stdin.isatty())
 
 
 def _own_namespaces() -> frozenset[str]:

@@ -336,9 +336,7 @@ class ToolRouter(MutableMapping[str, Any]):
                 runner.runner = self.find_runner()
         elif step.question:
             runner = copy.copy(tool)
-        find = (self.above or self).find_provenance
-        if "provenance" not in parameters or getattr(tool, "provenance", None) is not None:
-            find = None
+        find = (self.above or self).find_provenance if workspace is not None and "provenance" in parameters else None
         # Optional by design: tools this project has never seen lack these, and mean something else by the names.
         said = {name: getattr(runner, name, None) for name in ("check", "preview", "destination", "estimate_cost")}
         if not hasattr(kind, "effects"):
@@ -350,10 +348,8 @@ class ToolRouter(MutableMapping[str, Any]):
             unknown = [name for name in step.edited or {} if name not in (getattr(tool, "inputs", None) or {})]
             if unknown:
                 raise TypeError(f"`{tool.name}` has no argument {unknown[0]!r}, which the edit named.")
-            if find is not None:
-                runner = copy.copy(tool) if runner is tool else runner
-                attached = frozen.text("provenance.md", lambda: self.masker.text(find()))
-                runner.provenance = attached or None
+            if find is not None and getattr(tool, "provenance", None) is None:
+                runner.provenance = attached = self.masker.text(frozen.text("provenance.md", find))
             if sends:
                 runner.workspace, files = frozen.copies(workspace, sends)
                 self._refuse_secrets(files, runner.workspace)

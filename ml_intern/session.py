@@ -126,7 +126,7 @@ class Session:
 
     def pending(self) -> list[ApprovalRequest]:
         """The questions that wait for [`answer`]."""
-        return [pending.request for pending in list(self._waiting.values())]
+        return [pending.request for pending in list(self._waiting.values()) if not pending.answered]
 
     def context(self) -> Fill:
         """What fills the window now."""

@@ -42,6 +42,7 @@ from .session_tools import (
     plan_text,
 )
 from .trace import Journal, TraceRecorder
+from .trace.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class SessionConfig:
     """The user's own namespaces on the Hub, looked up when they are first needed."""
     context_window: int | None = None
     """Tokens that the model can read, in place of what is known of it."""
+    trace_url: Callable[[Path], str] = field(default=lambda trace: "")
+    """Where a trace is shared, or will be; `""` where it is not."""
     park_seconds: float = 120.0
     """How long a session that waits for a person keeps its thread and its jail."""
 
@@ -166,6 +169,7 @@ class Workshop:
             return_full_result=False,
         )
         self.agent.router.frozen_in = self.folder / "frozen"
+        self.agent.router.find_provenance = self._provenance
         gate = self.agent.gate
         gate.on_rule, gate.left_usd, gate.find_own = self._ruled, self.ledger.left_usd, config.find_own
         self.journal.cwd = workspace.inside
@@ -255,6 +259,11 @@ class Workshop:
         self.journal.note("rule", rule=str(rule), scope=scope)
         if scope == "always":
             self.config.rule_book.add(rule)
+
+    def _provenance(self) -> str:
+        """How what is published came about, for its card."""
+        trace, seen = self.journal.path, self.agent.untrusted
+        return provenance(trace, self.config.trace_url(trace), seen.sources_in)
 
     def _write(self, name: str, text: str) -> None:
         """A file beside the workspace for people to look at; the trace is what counts."""

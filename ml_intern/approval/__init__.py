@@ -1,6 +1,6 @@
 """Approvals: rules and policy (pure), the gate that waits for a person, and the file that keeps rules for good."""
 
-from .asking import NOBODY, Asker, ask_at_terminal, nobody
+from .asking import NOBODY, Asker, ask_at_terminal, is_somebody_there, nobody
 from .book import RuleBook
 from .gate import ApprovalGate, binding
 from .policy import MODES, ApprovalPolicy, Verdict
@@ -20,6 +20,7 @@ __all__ = [
     "ask_at_terminal",
     "binding",
     "foreign",
+    "is_somebody_there",
     "nobody",
     "rule_for",
 ]

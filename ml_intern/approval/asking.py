@@ -21,9 +21,20 @@ def nobody(request: ApprovalRequest) -> ApprovalAnswer:
     return ApprovalAnswer("reject", f"nobody can be asked here about `{request.tool}`", NOBODY)
 
 
+def is_somebody_there() -> bool:
+    """Whether a question can be put here: at a terminal, or in a notebook."""
+    return bool(sys.stdin and sys.stdin.isatty()) or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython")
+    running = shell.get_ipython() if shell is not None else None
+    return running is not None and type(running).__module__.startswith("ipykernel")
+
+
 def ask_at_terminal(request: ApprovalRequest) -> ApprovalAnswer:
     """The plainest asker, for scripts run in a terminal: one question on standard error, one line as the answer."""
-    if not (sys.stdin and sys.stdin.isatty()):
+    if not is_somebody_there():
         return nobody(request)
     question = request.tool == QUESTION
     lines = [

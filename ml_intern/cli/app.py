@@ -10,7 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InternError
-from .options import Allow, Deny, Home, Hours, Json, Mode, Model, Steps, Usd, Verbose, WrongUsage, Yes, known, place
+from .options import (
+    Allow,
+    AllowHost,
+    Deny,
+    Executor,
+    Home,
+    Hours,
+    Json,
+    Mode,
+    Model,
+    Network,
+    Steps,
+    UnsafeLocal,
+    Usd,
+    Verbose,
+    WrongUsage,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from .run import Order
@@ -125,20 +142,10 @@ def task(
         bool | None,
         typer.Option("--share/--no-share", help="Upload the session's trace to your private data set of traces."),
     ] = None,
-    unsafe_local: Annotated[
-        bool, typer.Option("--unsafe-local", help="Run the model's code without a jail, as you.")
-    ] = False,
-    executor: Annotated[
-        str,
-        typer.Option(metavar="local|e2b", callback=place, help="Where code runs: a jail here, or E2B's sandbox."),
-    ] = "local",
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="none|hub|full", callback=known, help="What code reaches; hub: the public Hub, to read."),
-    ] = None,
-    allow_host: Annotated[
-        list[str], typer.Option(metavar="HOST", help="A further host that code reaches. Repeatable.")
-    ] = [],  # noqa: B006 - typer copies it
+    unsafe_local: UnsafeLocal = False,
+    executor: Executor = "local",
+    network: Network = None,
+    allow_host: AllowHost = [],  # noqa: B006 - typer copies it
     json: Json = False,
     verbose: Verbose = False,
     version: Annotated[

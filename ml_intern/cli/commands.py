@@ -9,7 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from .app import app, go
-from .options import Allow, Deny, Home, Hours, Json, Mode, Model, Session, Steps, Usd, Verbose, Yes
+from .options import (
+    Allow,
+    AllowHost,
+    Deny,
+    Executor,
+    Home,
+    Hours,
+    Json,
+    ModeAgain,
+    Model,
+    Network,
+    Session,
+    Steps,
+    UnsafeLocal,
+    Usd,
+    Verbose,
+    Yes,
+)
 from .trace import app as traces
 
 app.add_typer(traces, name="trace")
@@ -133,11 +150,15 @@ def resume(
     budget_usd: Usd = None,
     max_hours: Hours = None,
     max_iterations: Steps = 300,
-    mode: Mode = "ask",
+    mode: ModeAgain = None,
     allow: Allow = [],  # noqa: B006 - typer copies it
     deny: Deny = [],  # noqa: B006 - typer copies it
     home: Home = None,
     yes: Yes = False,
+    unsafe_local: UnsafeLocal = False,
+    executor: Executor = "local",
+    network: Network = None,
+    allow_host: AllowHost = [],  # noqa: B006 - typer copies it
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
@@ -156,11 +177,15 @@ def fork(
     budget_usd: Usd = None,
     max_hours: Hours = None,
     max_iterations: Steps = 300,
-    mode: Mode = "ask",
+    mode: ModeAgain = None,
     allow: Allow = [],  # noqa: B006 - typer copies it
     deny: Deny = [],  # noqa: B006 - typer copies it
     home: Home = None,
     yes: Yes = False,
+    unsafe_local: UnsafeLocal = False,
+    executor: Executor = "local",
+    network: Network = None,
+    allow_host: AllowHost = [],  # noqa: B006 - typer copies it
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
@@ -192,5 +217,7 @@ def _again(options: dict[str, Any], fork: bool, at: int | str | None) -> int:
     which, allow, deny = options.pop("which"), tuple(options.pop("allow")), tuple(options.pop("deny"))
     from .run import Again, Order
 
+    mode, hosts = options.pop("mode"), tuple(options.pop("allow_host")) or None
     options.pop("at", None)
-    return go(Order(task=text, again=Again(which, fork, at), allow=allow, deny=deny, **options), talk)
+    again = Again(which, fork, at, mode)
+    return go(Order(task=text, again=again, mode=mode or "ask", allow=allow, deny=deny, hosts=hosts, **options), talk)

@@ -55,8 +55,8 @@ def known(network: str | None) -> str | None:
     return network
 
 
-def mode(mode: str) -> str:
-    if mode not in ("ask", "plan", "auto", "deny"):
+def mode(mode: str | None) -> str | None:
+    if mode not in (None, "ask", "plan", "auto", "deny"):
         raise typer.BadParameter("it is ask, plan, auto or deny.")
     return mode
 
@@ -76,6 +76,9 @@ Mode = Annotated[
         help="Who decides: you; nothing but reading; rules, then you; nobody.",
     ),
 ]
+ModeAgain = Annotated[
+    str | None, typer.Option(metavar="ask|plan|auto|deny", callback=mode, help="Who decides; as it was, if left out.")
+]
 Allow = Annotated[
     list[str],
     typer.Option(metavar="RULE", callback=allowing, help="Needs no question, e.g. hub_push:me/*:private. Repeatable."),
@@ -90,3 +93,13 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Fold nothing; tracebac
 Usd = Annotated[float | None, typer.Option(metavar="USD", callback=finite, help="Money at most.")]
 Hours = Annotated[float | None, typer.Option(metavar="HOURS", callback=finite, help="Time at most.")]
 Steps = Annotated[int, typer.Option(metavar="N", min=1, help="Steps at most.")]
+UnsafeLocal = Annotated[bool, typer.Option("--unsafe-local", help="Run the model's code without a jail, as you.")]
+Executor = Annotated[
+    str,
+    typer.Option(metavar="local|e2b", callback=place, help="Where code runs: a jail here, or E2B's sandbox."),
+]
+Network = Annotated[
+    str | None,
+    typer.Option(metavar="none|hub|full", callback=known, help="What code reaches; hub: the public Hub, to read."),
+]
+AllowHost = Annotated[list[str], typer.Option(metavar="HOST", help="A further host that code reaches. Repeatable.")]

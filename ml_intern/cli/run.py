@@ -84,11 +84,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Again:
-    """A session that is there already: taken up, or forked (at a step, else at its end)."""
+    """A session that is there already: taken up, or forked (at a step, else at its end); in another mode, if one is given."""
 
     which: str
     fork: bool = False
     at: int | str | None = None
+    mode: str | None = None
 
 
 class Stop:
@@ -222,6 +223,8 @@ def begin(intern: MLIntern, order: Order) -> Session:
         return intern.submit(order.task, files=order.files, images=order.images, datasets=order.datasets)
     which, at = order.again.which, order.again.at
     session = intern.fork(which, at=at) if order.again.fork else intern.resume(which)
+    if order.again.mode and order.again.mode != session.mode:
+        session.set_mode(order.again.mode)
     if order.task:
         session.steer(order.task, "command line")
     return session

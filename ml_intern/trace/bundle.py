@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..secrets import Masker
-from .rows import line
+from .read import read_rows
+from .rows import Row, line
 
 LARGEST_FILE = 2_000_000
 """Bytes of a large output that are uploaded: of a longer one its beginning and its end."""
@@ -45,7 +46,7 @@ def bundle(trace: Path, masker: Masker) -> Bundle | None:
     rows, answered, day = _rows(trace.read_bytes(), masker)
     if not answered:
         return None
-    path = f"sessions/{day}/{trace.name}"
+    path = _path(day, trace)
     beside, folder = path.removesuffix(".jsonl"), trace.with_suffix("")
     files = {path: rows}
     for other in sorted((folder / "subagents").glob("*.json*")):
@@ -84,7 +85,7 @@ def _rows(data: bytes, masker: Masker) -> tuple[bytes, bool, str]:
     The day it began, so that a session that goes on after midnight stays one file.
     """
     kept: list[bytes] = []
-    answered, day = False, "undated"
+    answered, day = False, ""
     for raw in whole_lines(data).split(b"\n"):
         try:
             row = json.loads(raw)
@@ -93,11 +94,28 @@ def _rows(data: bytes, masker: Masker) -> tuple[bytes, bool, str]:
         if not isinstance(row, dict) or not isinstance(row.get("type"), str):
             continue
         answered = answered or row["type"] == "assistant"
-        if day == "undated" and isinstance(row.get("timestamp"), str) and len(row["timestamp"]) >= 10:
-            day = "".join(character for character in row["timestamp"][:10] if character.isdigit() or character == "-")
+        day = day or _day(row)
         try:
             masked = masker.data(row)
         except RecursionError:  # nested beyond what any reader takes
             continue
         kept.append(raw + b"\n" if masked is row else line(masked))
-    return b"".join(kept), answered, day or "undated"
+    return b"".join(kept), answered, day
+
+
+def path_of(trace: Path) -> str:
+    """Where in the data set a trace lies, or will.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _path(next(filter(None, map(_day, read_rows(trace))), ""), trace)
+
+
+def _path(day: str, trace: Path) -> str:
+    return f"sessions/{day or 'undated'}/{trace.name}"
+
+
+def _day(row: Row) -> str:
+    at = row.get("timestamp")
+    return "".join(c for c in at[:10] if c.isdigit() or c == "-") if isinstance(at, str) and len(at) >= 10 else ""

@@ -31,6 +31,7 @@ class Decision:
         by (`str`): Who: `agent`, or who answered.
         call_id (`str`): Of an answer: the call.
         at (`float`): Seconds since the epoch.
+        copied (`bool`): It was made in the session that this one is a fork of, whoever's that was.
     """
 
     step: int
@@ -41,6 +42,7 @@ class Decision:
     by: str = "agent"
     call_id: str = ""
     at: float = 0.0
+    copied: bool = False
 
     @property
     def is_answer(self) -> bool:
@@ -68,7 +70,7 @@ def decisions(trace: Path) -> list[Decision]:
         at = moment(row.get("timestamp"))
         match text(note.get("kind")):
             case "decision":
-                found.append(_made(note, count(note.get("step"), step), at))
+                found.append(_made(note, count(note.get("step"), step), at, "forkedFrom" in row))
             case "approval-asked":
                 call_id = text(note.get("callId"))
                 asked[call_id] = len(found)
@@ -94,7 +96,7 @@ def markdown(made: Sequence[Decision], trace: str = "") -> str:
         return ""
     lines = ["## Decisions", ""]
     if trace:
-        lines += [f"Each with the step of [the session's trace]({_address(trace)}) that it belongs to.", ""]
+        lines += [f"Each with the step of [the session's trace]({address(trace)}) that it belongs to.", ""]
     lines += map(item, made)
     return "\n".join(lines) + "\n"
 
@@ -109,9 +111,9 @@ def item(decision: Decision) -> str:
     return line
 
 
-def _made(note: Row, step: int, at: float) -> Decision:
+def _made(note: Row, step: int, at: float, copied: bool) -> Decision:
     said = (text(note.get(name)) for name in ("subject", "choice", "reason"))
-    return Decision(step, *said, sources=texts(note.get("sources")), at=at)
+    return Decision(step, *said, sources=texts(note.get("sources")), at=at, copied=copied)
 
 
 def _asked(note: Row, call_id: str, step: int, at: float) -> Decision:
@@ -139,8 +141,9 @@ def _words(said: str) -> str:
 
 
 def _source(source: str) -> str:
-    return f"<{_address(source)}>" if re.fullmatch(r"https?://\S+", source) else _words(source)
+    return f"<{address(source)}>" if re.fullmatch(r"https?://\S+", source) else _words(source)
 
 
-def _address(address: str) -> str:
-    return re.sub(r"[\s<>()\[\]]", lambda match: f"%{ord(match[0]):02X}", address)
+def address(said: str) -> str:
+    """An address as it can stand in a link of Markdown."""
+    return re.sub(r"[\s<>()\[\]]", lambda match: f"%{ord(match[0]):02X}", said)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InternError
 from ..secrets import Masker
-from .bundle import bundle
-from .share import NotShared, Shared, share
+from .bundle import bundle, path_of
+from .share import DATASET, NotShared, Shared, share
 from .sharing_home import Pending, SharingHome
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SWITCH = "ML_INTERN_SHARE_TRACES"
 WAITS = (5.0, 30.0, 120.0, 600.0, 3600.0)
 """Seconds from one failure to the next try, the last of them from then on."""
+WHO_SECONDS = 5.0
+"""How long one waits for the Hub to say who the user is."""
 ANNOUNCED = (
     "From now on the trace of each session is uploaded to {repo_id}, a private data set of yours. "
     "`share off` or {switch}=0 turns that off; `share status` shows it."
@@ -79,6 +82,7 @@ class Sharer:
         self._home, self._on_warn, self._flag = SharingHome(home), on_warn, wanted
         self._api, self._waits, self._masker = api or _client, tuple(waits), masker
         self._said: set[str] = set()
+        self._data_set = ""  # its address, once it was found out
         self._changed = threading.Condition()
         self._asked = self._tried = 0  # changes told of, and how many of them have been tried
         self._due: float | None = None  # when to try next (monotonic), `None`: nothing to do
@@ -110,6 +114,31 @@ class Sharer:
     def url_of(self, trace: Path) -> str:
         """Where a session lies on the Hub, `""` while it does not."""
         return self._home.url(trace.stem)
+
+    def address_of(self, trace: Path) -> str:
+        """Where a session lies on the Hub, or will once it is uploaded; `""` where it will not be, or nobody can say.
+
+        The user's name there is asked for once, for a few seconds at most.
+        """
+        if url := self.url_of(trace):
+            return url
+        if not self.wanted or self._home.failure(trace.stem) is not None:
+            return ""
+        if not self._data_set:
+            found: queue.SimpleQueue[str] = queue.SimpleQueue()
+            threading.Thread(
+                target=self._find_data_set, args=(found.put,), name="share-traces-where", daemon=True
+            ).start()
+            with contextlib.suppress(queue.Empty):
+                self._data_set = found.get(timeout=WHO_SECONDS)
+        return f"{self._data_set}/blob/main/{path_of(trace)}" if self._data_set else ""
+
+    def _find_data_set(self, put: Callable[[str], None]) -> None:
+        try:
+            api = self._api()
+            put(f"{api.endpoint}/datasets/{api.whoami()['name']}/{DATASET}")
+        except Exception:  # noqa: BLE001 - the client's HTTP library differs between its releases; it is not known then
+            put("")
 
     def flush(self, timeout: float) -> bool:
         """Waits until all that has changed was tried. Returns whether it is uploaded: nothing is left to do.

@@ -278,6 +278,121 @@ def test_without_copies_the_same_files_are_still_what_was_approved(hub, work: Pa
     assert way.router.carry_out(call.call_id, "hub_push", dict(call.arguments), digest)["created"]
 
 
+# How it came about: the host's own words on a card, which are fixed before anybody is asked.
+
+
+class Told:
+    """What the host says, another thing each time; a secret among it."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> str:
+        self.times += 1
+        return f"## How this came about\n\nTold {self.times} times. Key: correct-horse-battery"
+
+
+def telling(told: Any, work: Path, **options: Any) -> Way:
+    way = Way(HubPushTool(), workspace=work, own=["tester"], **options)
+    way.router.find_provenance, way.router.masker = told, Masker({"correct-horse-battery": "KEY"})
+    return way
+
+
+def card(hub: LocalHub) -> str:
+    return hub.read("tester/films", "dataset", "README.md").decode()
+
+
+def test_how_it_came_about_is_shown_bound_to_and_sent(hub, work: Path, tmp_path: Path) -> None:
+    told = Told()
+    way = telling(told, work, frozen=tmp_path / "frozen")
+    way.answers = [YES]
+    way.router["hub_push"](**PUSH)
+    (request,) = way.asked
+    said = "Told 1 times. Key: [secret:KEY]\n<!-- /provenance -->"
+    assert said in request.preview and card(hub).rstrip().endswith(said) and CARD in card(hub)
+    assert told.times == 1 and [file.path for file in request.files] == ["out/README.md", "out/rows.csv"]
+    step = way.steps[0]
+    before, step.attached = binding(step), step.attached + "."
+    assert binding(step) != before
+    assert list((tmp_path / "frozen").iterdir()) == []
+
+
+def test_it_is_made_anew_for_a_call_that_was_edited(hub, work: Path, tmp_path: Path) -> None:
+    way = telling(Told(), work, frozen=tmp_path / "frozen")
+    way.answers = [ApprovalAnswer("edit", by="me", arguments={"commit_message": "Mine"}), YES]
+    way.router["hub_push"](**PUSH)
+    assert ["Told 1" in request.preview for request in way.asked] == [True, False]
+    assert "Told 2" in way.asked[1].preview and "Told 2" in card(hub)
+
+
+def sleeping(work: Path, frozen: Path) -> tuple[ToolCallStep, str]:
+    way = telling(Told(), work, frozen=frozen)
+    way.answers = [park]
+    with pytest.raises(Parking):
+        way.router["hub_push"](**PUSH)
+    return way.steps[0], binding(way.steps[0])
+
+
+def test_after_a_sleep_it_is_what_was_shown(hub, work: Path, tmp_path: Path) -> None:
+    call, digest = sleeping(work, tmp_path / "frozen")
+    told = lambda: "Something else by now"  # noqa: E731
+    way = telling(told, work, frozen=tmp_path / "frozen")
+    way.router.carry_out(call.call_id, "hub_push", dict(call.arguments), digest)
+    assert "Told 1 times" in card(hub) and "Something else" not in card(hub) and way.asked == []
+
+
+@pytest.mark.parametrize("what", ["changed", "gone", "nothing kept"])
+def test_what_was_not_shown_is_not_sent(hub, work: Path, tmp_path: Path, what: str) -> None:
+    frozen = tmp_path / "frozen"
+    call, digest = sleeping(work, frozen)
+    kept = frozen / call.call_id / "provenance.md"
+    if what == "changed":
+        kept.write_text("Something else")
+    elif what == "gone":
+        kept.unlink()
+    way = telling(lambda: "Something else", work, frozen=None if what == "nothing kept" else frozen)
+    with pytest.raises(Denied, match="not those that were approved"):
+        way.router.carry_out(call.call_id, "hub_push", dict(call.arguments), digest)
+    assert hub.store.find("dataset", "tester/films") is None
+
+
+def test_it_is_one_for_a_session_and_its_sub_agents(hub, work: Path) -> None:
+    above = telling(Told(), work)
+    below = ToolRouter(above._fire, Masker({}), above=above.router)
+    below.find_workspace, below["hub_push"] = above.router.find_workspace, HubPushTool()
+    above.answers = [YES]
+    below["hub_push"](**PUSH)
+    assert "Told 1 times" in card(hub)
+
+
+def test_strangers_words_in_it_are_asked_about(hub, work: Path) -> None:
+    way = Way(HubPushTool(), Page(), workspace=work, own=["tester"], allow=["hub_push"])
+    way.router.find_provenance = lambda: f"## How this came about\n\n{PAGE}"
+    way.router["page"]()
+    way.answers = [ApprovalAnswer("reject", "no", "me")]
+    with pytest.raises(Denied):
+        way.router["hub_push"](**PUSH)
+    assert way.asked[0].sources == ("`page`",)
+
+
+def test_whoever_brings_a_provenance_or_a_workspace_keeps_it(hub, work: Path) -> None:
+    for tool in (HubPushTool(provenance="My own."), HubPushTool(Workspace(work))):
+        way = Way(tool, workspace=work, own=["tester"], allow=["hub_push"])
+        way.router.find_provenance = Told()
+        way.router["hub_push"](**PUSH)
+        assert "Told" not in card(hub) and ("My own." in card(hub)) == (tool.provenance is not None)
+
+
+def test_where_it_cannot_be_had_nothing_is_sent(hub, work: Path) -> None:
+    def broken() -> str:
+        raise OSError("the trace cannot be read")
+
+    way = telling(broken, work)
+    with pytest.raises(OSError, match="the trace cannot be read"):
+        way.router["hub_push"](**PUSH)
+    assert way.asked == [] and hub.store.find("dataset", "tester/films") is None
+
+
 def test_a_question_that_was_answered_meanwhile_is_answered() -> None:
     way = Way(AskUser())
     way.answers = [park]

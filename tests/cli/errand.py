@@ -47,6 +47,13 @@ ERRANDS = {
         action("I ask.", "said = ask_user('Which licence?', choices=['mit', 'apache-2.0'])['answer']"),
         action("I ask again.", "said += ask_user('And who is the author?')['answer']\nfinal_answer(said)"),
     ],
+    "anything": [
+        action("I wait.", "import time\ntime.sleep(0.5)"),
+        action("I publish.", PUBLISH.replace('makedirs("out")', 'makedirs("out", exist_ok=True)')),
+        action("I ask.", "print(ask_user('what?', choices=['a', 'b']))"),
+        DONE,
+    ]
+    * 100,
     "again": [action("I look.", "final_answer('still ' + kept)")],
     "keeps": [action("I keep.", "kept = 'a value'\nfinal_answer(kept)")],
     "too-long": [action("Once.", "1"), action("Twice.", "2"), "I have to stop here."],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +163,34 @@ def test_ctrl_c_stops_then_leaves(tmp_path: Path) -> None:
         assert "Traceback" not in terminal.screen
 
 
+KEYS = [
+    *("hello\r", "go on\r", "half ", "\x7f\x7f", "\x1b[A\r", ENTER, ALT_ENTER, PASTE.format("a\r\nb"), CTRL_C),
+    *("y\r", "n\rno\r", "s\r", "1\r", "e\r", "a\r", "/se\t\r", "/status\r", "/mode auto\r", "/mode ask\r", "/plan\r"),
+    *("/undo\r", "/compact\r", "/context\r", "/approve\r", "/approve hub_push:me/*:private\r", "/fork\r", "/new\r"),
+    *("/sessions\r", "/budget usd 1\r", "/tools hub\r", "/resume\r"),
+]
+
+
+@pytest.mark.parametrize(
+    ("seed", "seconds"), [(0, 4.0), *(pytest.param(seed, 30.0, marks=pytest.mark.soak) for seed in range(1, 5))]
+)
+def test_whatever_is_typed_it_goes_on_and_ends(tmp_path: Path, seed: int, seconds: float) -> None:
+    chance = random.Random(seed)
+    with chat("anything", tmp_path, "--budget", columns=chance.choice([40, 80, 120])) as terminal:
+        terminal.until("/help", 30)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and terminal.process.poll() is None:
+            terminal.type(chance.choice(KEYS))
+            terminal.read(chance.choice([0.02, 0.2, 0.8]))
+        for _ in range(20):
+            if terminal.process.poll() is None:
+                terminal.type(CTRL_C)
+                terminal.read(0.8)
+        assert terminal.ends(30) in (130, -signal.SIGINT)
+    for word in ("Traceback (most recent", "This is a bug", "Unhandled"):
+        assert word not in terminal.screen
+
+
 def test_a_dumb_terminal(tmp_path: Path) -> None:
     with chat("talks", tmp_path, TERM="dumb") as terminal:
         terminal.until("› ", 30)
@@ -174,7 +205,8 @@ def test_a_dumb_terminal(tmp_path: Path) -> None:
 
 def test_the_command_line_talks_to_an_endpoint(tmp_path: Path) -> None:
     """`python -m ml_intern` as it stands, no colours, narrow."""
-    with LocalLLM(scripted(["<code>\nfinal_answer('hello ' * 2)\n</code>"])) as llm:
+    script = ["<code>\nfinal_answer('hello ' * 2)\n</code>", "<code>\nfinal_answer('once more')\n</code>"]
+    with LocalLLM(scripted(script)) as llm:
         environment = {"LLM_ENDPOINT": "vllm/any", "VLLM_BASE_URL": llm.url, "ML_INTERN_SHARE_TRACES": "0"}
         home = {"ML_INTERN_HOME": str(tmp_path), "NO_COLOR": "1"}
         with Terminal("-m", "ml_intern", columns=60, **environment, **home) as terminal:
@@ -184,6 +216,16 @@ def test_the_command_line_talks_to_an_endpoint(tmp_path: Path) -> None:
             terminal.type(CTRL_D)
             assert terminal.ends(20) == 0
         assert "say it" in json.dumps(llm.requests[0])
+        resume = [sys.executable, "-m", "ml_intern", "resume", "say it", "again, please", "--mode", "plan", "--json"]
+        more = {**os.environ, **environment, **home}
+        shown = subprocess.run(resume, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=more)
+        assert shown.returncode == 0, shown.stderr
+        told = [json.loads(line) for line in shown.stdout.splitlines()]
+        assert told[-1]["outcome"]["answer"] == "once more"
+        fork = [sys.executable, "-m", "ml_intern", "fork", told[0]["session_id"], "--at", "1"]
+        forked = subprocess.run(fork, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=more)
+        assert forked.returncode == 0, forked.stderr
+        assert (tmp_path / "sessions" / f"{forked.stdout.strip()}.jsonl").exists()
     assert not re.findall(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d)[;m]", terminal.raw), "no colours"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -83,11 +84,11 @@ class Services:
 class Zygote:
     """The process that sessions are forked from."""
 
-    def __init__(self, hub: LocalHub, environment: dict[str, str]) -> None:
-        shared = {"ML_INTERN_SHARE_TRACES": "1", "PYTHONPATH": str(CHILD.parent.parent)}
+    def __init__(self, hub: LocalHub) -> None:
+        shared = {"ML_INTERN_SHARE_TRACES": "1"}
         self._process = subprocess.Popen(
             [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**environment, **hub.environment(), **shared},
+            env={**environment(hub), **shared},
         )  # fmt: skip
 
     def run(self, errand: Errand) -> int:
@@ -101,6 +102,13 @@ class Zygote:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait(10)
+
+
+def environment(hub: LocalHub) -> dict[str, str]:
+    """Of a process that knows this Hub and nothing of who runs the tests."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("ML_INTERN_", "HF_", "LLM_"))}
+    paths = {"PYTHONPATH": str(CHILD.parent.parent), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return {**own, **hub.environment(), **paths}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from sessions.conftest import code, until
 from sessions.crash_child import STEPS, Errand
-from sessions.crashes import CHILD, PLACES, Crashes, Point, Services, Zygote, draw, draw_resuming
+from sessions.crashes import CHILD, PLACES, Crashes, Point, Services, Zygote, draw, draw_resuming, environment
 
 from ml_intern import InternError
 from ml_intern.testing import LocalHub, ScriptedModel
@@ -36,7 +36,7 @@ def crashes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashes]:
     folder = tmp_path_factory.mktemp("crashes")
     services = Services()
     with LocalHub(folder / "hub") as hub:
-        zygote = Zygote(hub, {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"})
+        zygote = Zygote(hub)
         yield Crashes(folder, hub, services, zygote)
         zygote.close()
     services.close()
@@ -96,6 +96,20 @@ def test_killed_on_both_sides_of_every_place_that_matters(crashes: Crashes) -> N
     resuming = PLACES[PLACES.index("restore") :]
     chains = [[*first, point] if point.point in resuming else [point] for point in points]
     _none_fails(crashes, chains, 100)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_killed_while_the_disk_or_a_service_is_at_it(crashes: Crashes) -> None:
+    """Some time after a sync, a push, a job, an upload of the trace or a summary began."""
+    chance, chains = random.Random(5), []
+    for place, longest in (("Journal.sync", 0.002), ("HubPushTool._ask", 0.05), ("HubPushTool._commit", 0.15),
+                           ("Job.forward", 0.01), ("share", 0.3), ("InternAgent._summarise", 0.03)):  # fmt: skip
+        number = {"HubPushTool._ask": 12, "HubPushTool._commit": 3, "Journal.sync": 15, "share": 2}.get(place, 1)
+        for _ in range(12):
+            power = chance.random() < 0.3
+            chains.append([Point(place, "call", chance.randint(1, number), chance.uniform(0, longest), power)])
+    _none_fails(crashes, chains, 50)
 
 
 @pytest.mark.soak
@@ -174,7 +188,7 @@ def test_the_kernel_returns_from_the_sync_before_the_first_byte_is_sent(crashes:
     process = subprocess.run(
         [str(_strace()), "-f", "--seccomp-bpf", "-y", "-s", "4000", "-e", f"trace={watched}", "-o", str(log), sys.executable, str(CHILD)],
         input=json.dumps(asdict(errand)) + "\n", text=True, capture_output=True, timeout=100, check=False,
-        env={**os.environ, **crashes.hub.environment(), "PYTHONPATH": str(CHILD.parent.parent), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        env={**environment(crashes.hub), "ML_INTERN_SHARE_TRACES": "0"},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-2000:]
     [trace] = (home / "sessions").glob("*.jsonl")

@@ -175,8 +175,8 @@ def test_rows_that_belong_together_are_completed_where_the_machine_stopped_betwe
     cut(long, lambda row: row.get("subtype") == "compact_boundary")
     again = build(ScriptedModel([code("final_answer(2)")])).resume(long.id)
     again.start("Go on.")
-    assert sum(row.get("isCompactSummary") is True for row in read_rows(long.trace)) == 1
     assert again.wait(30).answer == 2 and "All was counted." in "\n".join(map(text_of, again.model.requests[-1]))
+    assert sum(row.get("isCompactSummary") is True for row in read_rows(long.trace)) == 1
     whole(again)
 
 

@@ -467,6 +467,54 @@ class TestCheck:
         assert isinstance(steps[-2].problem, ValueError)
 
 
+STORY = "## How this came about\n\nIn session `1`."
+
+
+class TestProvenance:
+    def test_it_is_the_end_of_every_card_and_shown_before(self, push, hub):
+        push.provenance = STORY
+        section = f"\n\n<!-- provenance -->\n{STORY}\n<!-- /provenance -->\n"
+        assert section.strip() in push.preview(**MODEL)
+        push(**MODEL)
+        assert card(hub).endswith(section) and "## Evaluation" in card(hub)
+        push.call_id = "call_2"
+        push(**DATA, card="---\nlicense: mit\n---\n# Mine\n\nBody.\n")
+        assert card(hub, "tester/films", "dataset").endswith("# Mine\n\nBody." + section)
+
+    def test_without_one_nothing_changes(self, push, hub, workspace):
+        push(**MODEL)
+        assert "provenance" not in card(hub)
+        push.call_id, push.provenance = "call_2", ""
+        push(**MODEL)
+        assert "provenance" not in card(hub)
+
+    def test_another_push_of_the_same_card_replaces_it(self, push, hub, workspace):
+        push.provenance = STORY
+        push(**MODEL, card="# Mine\n")
+        for number in (2, 3):
+            lay(workspace, {"out/README.md": card(hub).encode()})
+            push.call_id, push.provenance = f"call_{number}", f"{STORY} And {number}."
+            push(**MODEL)
+        assert card(hub).count("How this came about") == card(hub).count("## Evaluation") == 1
+        assert "And 3." in card(hub) and "And 2." not in card(hub)
+        assert card(hub).index("# Mine") < card(hub).index("## Evaluation") < card(hub).index("And 3.")
+        assert "README.md stays as it is." in push.preview(**MODEL)
+
+    def test_it_cannot_end_itself(self, push, hub):
+        push.provenance = "a <!-- /provenance --> b"
+        push(**MODEL)
+        assert card(hub).count("<!-- /provenance -->") == 1 and card(hub).endswith("b\n<!-- /provenance -->\n")
+
+    def test_a_key_in_it_is_refused_and_a_call_is_still_carried_out_once(self, push, hub):
+        push.provenance = "hf_" + "aB3" * 12
+        with pytest.raises(ValueError, match=r"Keys or passwords in README\.md"):
+            push(**MODEL)
+        push.provenance = STORY
+        done = push(**MODEL)
+        push.provenance = "another"
+        assert push(**MODEL) == push.reconcile("call_1", **MODEL) == done and STORY in card(hub)
+
+
 class TestVisibility:
     def test_a_public_repository_is_not_updated_as_if_it_were_private(self, push, hub):
         hub.seed("tester/sentiment", "model", {"a.txt": b"x"})
