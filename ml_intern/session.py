@@ -16,7 +16,7 @@ from smolagents import Tool
 from smolagents.agents import AgentError, AgentGenerationError
 
 from . import events as told
-from .approval import nobody
+from .approval import Rule, nobody
 from .context import Fill
 from .errors import InternError, Parking
 from .events import ApprovalAnswer, ApprovalRequest, Event, EventLog, Outcome, State, Usage
@@ -74,6 +74,7 @@ class Session:
         self._make_model, self._make_tools = make_model, make_tools
         self._on_approval, self._waits = on_approval, wait_for_answers
         self._warm, self._changed = warm or Warm(), changed
+        self.events.listen(self._compacted)
         self._lock = threading.RLock()
         self._shop: Workshop | None = None
         self._usage = Usage()
@@ -87,6 +88,10 @@ class Session:
         self._given: dict[
             str, ApprovalAnswer
         ] = {}  # while nobody stood by; to questions between two steps, by their name
+
+    def _compacted(self, event: Event) -> None:
+        if isinstance(event, told.Compacted) and event.how != "mask":
+            self._changed(self)
 
     # What others look at.
 
@@ -173,6 +178,7 @@ class Session:
         with self._lock:
             if self._waiting:
                 raise InternError("This session waits for an answer", "", "Answer it or interrupt it first.")
+            self.title = self.title or title_of(task)
             self._begin(task, work)
 
     def resume(self, go_on: bool = True) -> None:
@@ -285,6 +291,19 @@ class Session:
             self.mode = mode
             self.events.emit(told.ModeChanged(mode=mode))
 
+    def allow(self, rule: str) -> None:
+        """Allows (or, as the rule says, denies or asks about) a kind of call from now on in this session.
+
+        Raises:
+            BadRule: that is no rule.
+        """
+        parsed = Rule.parse(rule)
+        with self._lock:
+            self._note("rule", rule=str(parsed), scope="session")
+            self.rules = tuple(dict.fromkeys([*self.rules, parsed]))
+            if self._shop is not None:
+                self._shop.rule(parsed)
+
     def compact(self, focus: str = "") -> None:
         """Makes the conversation shorter, whatever fills the window: now where nothing runs, else before the next step.
 
@@ -387,9 +406,7 @@ class Session:
             steps = max(0, shop.agent.step_number - 1)
             outcome = Outcome(state, answer, reason, steps, seconds, shop.ledger.usage)
             try:
-                if not shop.journal.titled:  # before the end: what comes after it may never come
-                    shop.journal.title(title_of(shop.agent.task or ""))
-                shop.recorder.ended(outcome)
+                shop.recorder.ended(outcome, "" if shop.journal.titled else title_of(shop.agent.task or ""))
                 self.title = self.title or title_of(shop.agent.task or "")
             except InternError as error:
                 self.warn(str(error))
@@ -452,6 +469,8 @@ class Session:
         with self._lock:
             if self._shop is None:
                 restored = restore(self.trace) if self.trace.exists() else None
+                if restored is not None:  # rules that were given with answers
+                    self.rules = tuple(dict.fromkeys([*self.rules, *rules_of(restored)]))
                 shop = self._shop = Workshop(
                     self.config, self.id, self._make_model(), self._make_tools(), self.events, self.masker, self._ask(),
                     self.mode, self.rules, restored.desk if restored else None,

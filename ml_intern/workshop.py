@@ -254,6 +254,9 @@ class Workshop:
     def set_mode(self, mode: str) -> None:
         self.agent.gate.change(mode=mode)
 
+    def rule(self, rule: Rule) -> None:
+        self.agent.gate.change(rules=self.agent.gate.policy.with_rule(rule).rules)
+
     def _ruled(self, rule: Rule, scope: str) -> None:
         """A person allowed a kind of call: on record, and in the rule book where it is for good."""
         self.journal.note("rule", rule=str(rule), scope=scope)

@@ -138,12 +138,13 @@ async def _model(chat: Chat, rest: str) -> None:
 async def _approve(chat: Chat, rest: str) -> None:
     from ..approval import RuleBook
 
-    if rest:
-        _idle(chat, "A rule can be added")
+    session = chat.partner.session
+    if rest and session is not None:
+        await asyncio.to_thread(session.allow, rest)
+    elif rest:
         await asyncio.to_thread(
             chat.partner.open, replace(chat.partner.order, allow=(*chat.partner.order.allow, rest))
         )
-    session = chat.partner.session
     waiting = session.pending() if session else []
     for request in waiting:
         chat.paper.put(Text.assemble(("? ", "bold yellow"), words.call(request.tool, request.arguments, 200)), 2, 4)

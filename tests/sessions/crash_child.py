@@ -29,7 +29,7 @@ from smolagents.models import ChatMessage, MessageRole, TokenUsage
 
 from ml_intern import InternError, MLIntern
 from ml_intern.context.summary import ASK
-from ml_intern.events import ApprovalAnswer, StepFinished
+from ml_intern.events import ApprovalAnswer, ApprovalRequest, StepFinished
 from ml_intern.trace import note_of, read_rows
 
 LINES = (
@@ -63,7 +63,8 @@ class Errand:
         side (`str`): `call` or `return`, of that function.
         number (`int`): The how many-th.
         delay (`float`): Seconds after it.
-        parks (`bool`): Give up thread and jail as soon as a person is waited for.
+        person (`str`): `attends` (is asked by a function), `answers` (from elsewhere), or `sleeps`: thread and jail are given
+            up as soon as a person is waited for.
     """
 
     home: str
@@ -74,7 +75,7 @@ class Errand:
     side: str = "call"
     number: int = 0
     delay: float = 0.0
-    parks: bool = False
+    person: str = "answers"
 
 
 def code(text: str) -> str:
@@ -258,17 +259,23 @@ def work(errand: Errand) -> None:
     trap = Trap(errand)
     trap.set()
     listening = Listening(errand)
+
+    def ask(request: ApprovalRequest) -> ApprovalAnswer:
+        said = post(errand, "/ask", {"call": request.call_id, "tool": request.tool, "arguments": request.arguments})
+        return ApprovalAnswer(said["decision"], by="parent", scope=said["scope"])
+
     intern = MLIntern(
         Worker(errand),
         home=home,
         tools=[HubPushTool(), Job(errand=errand), Announce(errand)],
         on_event=listening,
+        on_approval=ask if errand.person == "attends" else None,
         budget_usd=5.0,
         network="none",
         allow=[f"hub_push:tester/allowed-{errand.name}:private", "job:<=1usd", "announce"],
     )
     task = f"The task of {errand.name}."
-    if errand.parks:
+    if errand.person == "sleeps":
         intern._config = replace(intern._config, park_seconds=0.0)
     if errand.session_id:
         session = intern.resume(errand.session_id)
@@ -287,11 +294,8 @@ def work(errand: Errand) -> None:
         for request in session.pending():
             if request.call_id not in asked:
                 asked.add(request.call_id)
-                said = post(
-                    errand, "/ask", {"call": request.call_id, "tool": request.tool, "arguments": request.arguments}
-                )
                 try:
-                    session.answer(request.call_id, ApprovalAnswer(said["decision"], by="parent", scope=said["scope"]))
+                    session.answer(request.call_id, ask(request))
                 except InternError:  # its code ended meanwhile
                     traceback.print_exc()
     outcome = session.outcome

@@ -22,6 +22,7 @@ from ml_intern.trace import Restored, read_rows, restore
 from ml_intern.trace.validate import validate
 
 CHILD = Path(__file__).with_name("crash_child.py")
+PEOPLE = ("answers", "sleeps", "attends")
 FILES = {"README.md", "figure.txt"}
 
 
@@ -151,12 +152,13 @@ class Crashes:
         self.folder, self.hub, self.services, self.zygote = folder, hub, services, zygote
         self._count = 0
 
-    def run(self, points: list[Point], parks: bool = False, seed: int = 0) -> Crashed:
+    def run(self, points: list[Point], seed: int = 0) -> Crashed:
+        """A session from its beginning to its end, killed at these points, one process after the other."""
         self._count += 1
         name = f"run{self._count}"
         home = self.folder / name
         home.mkdir()
-        errand = Errand(str(home), self.services.url, name, parks=parks)
+        errand = Errand(str(home), self.services.url, name, person=PEOPLE[seed % 3])
         crashed, chance, began = Crashed(name, home), random.Random(seed), time.monotonic()
         for point in [*points, None]:
             if point is not None:

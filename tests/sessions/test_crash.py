@@ -52,6 +52,11 @@ def test_without_a_crash_it_does_each_thing_once(crashes: Crashes) -> None:
     assert asked == [f"tester/asked-{calm.name}"]
 
 
+def test_what_is_to_be_uploaded_is_marked_at_compactions_and_at_the_end(crashes: Crashes) -> None:
+    run = crashes.run([Point("SharingHome.want", "return", 2)])
+    assert run.hit and not run.problems
+
+
 def test_what_goes_wrong_is_seen(crashes: Crashes) -> None:
     """The looks at the end can fail: a job more, a commit more, a row less."""
     run = crashes.run([])
@@ -133,13 +138,13 @@ def _lines(crashes: Crashes) -> int:
 def _seeded(crashes: Crashes, seed: int, lines: int):
     chance = random.Random(seed)
     points = [draw(chance, 51, lines), draw_resuming(chance), draw_resuming(chance), draw(chance, 51, lines)]
-    return crashes.run(points, parks=seed % 2 == 0, seed=seed)
+    return crashes.run(points, seed)
 
 
 def _none_fails(crashes: Crashes, chains: list[list[Point]], least: int) -> None:
     problems, kills = {}, 0
     for number, chain in enumerate(chains):
-        run = crashes.run(chain, parks=number % 2 == 0, seed=number)
+        run = crashes.run(chain, number)
         kills += len(run.hit)
         if run.problems:
             problems[", ".join(map(str, chain))] = run.problems

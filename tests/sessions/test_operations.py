@@ -198,3 +198,18 @@ def test_whatever_runs_is_stopped_and_the_session_goes_on(build, action) -> None
     assert time.monotonic() - began < 5 + 2
     session.start("Go on.")
     assert session.wait(30).answer == "on"
+
+
+def test_a_rule_can_be_given_while_it_works_and_is_back_when_it_wakes(build) -> None:
+    published: list[str] = []
+    script = [code("publish(what='a')"), code("publish(what='b')"), code("final_answer(1)")]
+    intern = build(ScriptedModel(script), tools=[Publish(published)])
+    session = intern.submit("Publish.")
+    until(session.pending)
+    session.allow("publish")
+    session.answer(session.pending()[0].call_id, ApprovalAnswer("approve"))
+    assert session.wait(20).state is State.SUCCESS and published == ["a", "b"]
+    intern.close()
+    again = build(ScriptedModel([code("publish(what='c')"), code("final_answer(1)")]), tools=[Publish(published)])
+    resumed = again.resume(session.id, "Once more.")
+    assert resumed.wait(20).state is State.SUCCESS and published == ["a", "b", "c"]
