@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .approval import MODES, ApprovalPolicy, ask_at_terminal, is_somebody_there
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, Event, State
-from .models import EndpointModel, resolve
+from .models import ModelOptions, Price, make_model, resolve_all
+from .models.parameters import prices as prices_in
+from .offline import Offline, go_offline
 from .prompts import load_templates
 from .session import Session
 from .settings import Settings
@@ -39,8 +41,8 @@ class MLIntern:
     """Takes a task and comes back with a trained, evaluated, published model and the record of how it came about.
 
     Args:
-        model (`str` or `Model`, *optional*): As in `LLM_ENDPOINT`, which is taken when this is left out; or any smolagents
-            model object.
+        model (`str` or `Model`, *optional*): As in `LLM_ENDPOINT`, which is taken when this is left out: a model, or several
+            separated by commas, each asked when those before it fail; or any smolagents model object.
         system_prompt (`str`, *optional*): Who the intern is to be, e.g. `"You are an ML engineer specializing in NLP."`
         max_iterations (`int`, defaults to 300): Steps a turn may take.
         enable_slack_notifications (`bool`, defaults to `False`): Tell a Slack channel of start, questions and end
@@ -67,6 +69,14 @@ class MLIntern:
         allow (`Sequence[str]`): Rules for what needs no question, e.g. `"hub_push:me/*:private"`,
             `"training_job:hf_jobs:<=5usd"`; they stand beside those a person has saved for good.
         deny (`Sequence[str]`): Rules for what may never happen. They win over all others.
+        model_options (`Mapping[str, Any]`, *optional*): `effort` (`"none"`, `"minimal"`, `"low"`, `"medium"`, `"high"`),
+            `temperature`, `max_tokens`, `seed`, or any other parameter of litellm's; what a model lacks is left out, and said.
+            They go before `ML_INTERN_EFFORT` and `ML_INTERN_MODEL_OPTIONS`.
+        prices (`Mapping[str, Price]`, *optional*): What self-hosted models cost. They go before `ML_INTERN_PRICES`, and those
+            before litellm's table.
+        offline (`bool`, *optional*): Reach nothing but the model's server, in this whole process: the model is one of a local
+            server or of weights on this machine, code has no network, tools that need one say that they are off. Defaults to
+            `ML_INTERN_OFFLINE`.
 
     Raises:
         NoModel: no model is named and none was found.
@@ -103,18 +113,30 @@ class MLIntern:
         mode: str = "ask",
         allow: Sequence[str] = (),
         deny: Sequence[str] = (),
+        model_options: Mapping[str, Any] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        offline: bool | None = None,
     ) -> None:
         if max_iterations < 1:
             raise InternError(f"`max_iterations` is at least 1, not {max_iterations}")
         if mode not in MODES:
             raise InternError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
         self.settings = Settings.load(home)
-        self._endpoint = resolve(model) if model is None or isinstance(model, str) else None
-        self._model = model if self._endpoint is None else None
+        self.offline = self.settings.offline if offline is None else offline
+        if self.offline:
+            go_offline()
+            if executor_type == "e2b":
+                raise Offline("E2B's sandbox")
+        named = model is None or isinstance(model, str)
+        self._endpoints = resolve_all(model, offline=self.offline) if named else None
+        self._model = None if named else model
+        options = ModelOptions.of(model_options).over(_options_in(self.settings))
+        self._model_options = {"options": options, "prices": {**prices_in(self.settings.prices), **(prices or {})}}
         self._tools = tools
         self.on_event, self.on_approval = on_event, on_approval
         self.sessions: dict[str, Session] = {}
-        self._slack = enable_slack_notifications
+        self.notifies_slack = enable_slack_notifications
+        """Whether sessions that begin are told to Slack, one way."""
         self._config = SessionConfig(
             folder=self.settings.sessions(),
             prompt_templates=load_templates(),
@@ -129,16 +151,17 @@ class MLIntern:
                 "disk_bytes": int(self.settings.disk_gb * 2**30),
                 "unsafe_local": unsafe_local,
                 **({"gpus": self.settings.gpus if gpus is None else gpus} if executor_type == "local" else {}),
-                **_network(self.settings, network, hosts),
+                **_network(self.settings, *(("none", ()) if self.offline else (network, hosts))),
             },
             mode=mode,
             rules=ApprovalPolicy.of(allow, deny).rules,
-            find_own=_own_namespaces,
+            find_own=frozenset if self.offline else _own_namespaces,
+            offline=self.offline,
             context_window=self.settings.context_window,
             trace_url=lambda trace: self._sharer.address_of(trace),
         )
         self._warm = Warm()
-        self._sharer = Sharer(self.settings.home, self._warn, wanted=share)
+        self._sharer = Sharer(self.settings.home, self._warn, wanted=False if self.offline else share)
         self._loop = SubmissionLoop(self._handle, self._refused)
 
     def run(
@@ -229,6 +252,8 @@ class MLIntern:
         Raises:
             InternError: there is no such trace or step.
         """
+        if self.offline and str(which).startswith(("hf://", "https://", "http://")):
+            raise Offline(str(which))
         forked = fork(which, self.settings.home, at, instruction=instruction)
         session = self._make_session(forked.path.stem)
         session.resume(go_on=go_on and task is None)
@@ -356,7 +381,7 @@ class MLIntern:
     def _make_session(self, session_id: str, waits: bool = True) -> Session:
         session = Session(
             self._config,
-            lambda: EndpointModel.of(self._endpoint) if self._endpoint else self._model,
+            self._make_model,
             self._make_tools,
             session_id,
             on_approval=self.on_approval,
@@ -369,13 +394,25 @@ class MLIntern:
             session.events.listen(self.on_event)
         for warning in session.masker.warnings if first else ():
             session.warn(warning)
-        if self._endpoint and self._endpoint.why:
-            session.warn(f"Using {self._endpoint.model_id}: {self._endpoint.why}.")
-        if self._slack:
+        if self._endpoints:
+            for note in self._endpoints.notes if first else ():
+                session.warn(note)
+            if why := self._endpoints.first.why:
+                session.warn(f"Using {self._endpoints.first.model_id}: {why}.")
+        if self.notifies_slack and self.offline:
+            session.warn("Slack is not told of anything: --offline is set.")
+        elif self.notifies_slack:
             from .notify import notify_slack
 
             notify_slack(session.events, session.warn)
         return session
+
+    def _make_model(self) -> Any:
+        return (
+            self._model
+            if self._endpoints is None
+            else make_model(self._endpoints.entries, self.settings.context_window, **self._model_options)
+        )
 
     def _make_tools(self) -> list[Any]:
         if self._tools is not None:
@@ -430,6 +467,11 @@ class MLIntern:
         session = self.sessions.get(getattr(operation, "session_id", ""))
         if session is not None:
             session.warn(str(error))
+
+
+def _options_in(settings: Settings) -> ModelOptions:
+    named = ModelOptions.of({"effort": settings.effort})
+    return named.over(ModelOptions.parse(settings.model_options))
 
 
 def _network(settings: Settings, network: str | None, hosts: Sequence[str] | None) -> dict[str, Any]:

@@ -235,15 +235,22 @@ class Session:
             for call_id in list(self._waiting):
                 self.answer(call_id, ApprovalAnswer("stop", "interrupted", "user"))
 
-    def answer(self, call_id: str, answer: ApprovalAnswer) -> None:
+    def answer(self, call_id: str, answer: ApprovalAnswer, asked: ApprovalRequest | None = None) -> None:
         """Answers a question that waits.
+
+        Args:
+            call_id (`str`): Which.
+            answer (`ApprovalAnswer`): What a person says.
+            asked (`ApprovalRequest`, *optional*): What they were shown, out of [`pending`]: an answer to anything else does
+                not count, even where an edited call asks anew under the same id.
 
         Raises:
             InternError: no such question waits (any more): an answer counts once.
         """
         with self._lock:
             pending = self._waiting.get(call_id)
-            if pending is None or not pending.give(answer):
+            other = pending is not None and asked is not None and pending.request is not asked
+            if pending is None or other or not pending.give(answer):
                 raise InternError(
                     f"Nothing waits for an answer under {call_id}", "it was answered, or its code has ended"
                 )

@@ -24,7 +24,7 @@ class Books:
         self._limits: dict[str, Any] = {}
         self._variables: dict[str, None] = {}
         self._parked: tuple[str, ...] = ()
-        self._input = self._output = self._cached = self._unpriced = 0
+        self._input = self._output = self._cached = self._reasoning = self._unpriced = 0
         self._spent = self._seconds = 0.0
         self._unknown = False
 
@@ -64,7 +64,7 @@ class Books:
         return {
             "title": self._titles.get("custom-title") or self._titles.get("ai-title") or "",
             "rules": tuple(self._rules),
-            "usage": Usage(self._input, self._output, self._cached, cost),
+            "usage": Usage(self._input, self._output, self._cached, cost, self._reasoning),
             "spent_usd": self._spent,
             "unpriced_calls": self._unpriced,
             "seconds": self._seconds,
@@ -88,6 +88,7 @@ class Books:
         cached = count(used.get("cache_read_input_tokens"))
         read = count(used.get("input_tokens")) + count(used.get("cache_creation_input_tokens")) + cached
         self._add(read, count(used.get("output_tokens")), cached)
+        self._reasoning += count(row.get("reasoningTokens"))
         if "costUsd" in row:
             self._pay(price(row["costUsd"]))
 

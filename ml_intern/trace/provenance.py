@@ -43,7 +43,7 @@ def provenance(trace: Path, url: str = "", repeats: Callable[[str], object] = la
     """
     made = [one for one in decisions(trace) if not one.copied]
     where = f"[session `{trace.stem}`]({address(url)})" if url else f"session `{trace.stem}`"
-    shared = ", in a data set that its owner may keep private" if url else ", which is not shared"
+    shared = ", in a data set that its owner may keep private" if url else ", not shared so far"
     source = _source(trace)
     fork = f" It goes on from session `{source}`, whose decisions are not listed here." if source else ""
     lines = [HEADING, "", f"Made by ML Intern (`pip install smolagents-ml-intern`) in {where}{shared}.{fork}"]

@@ -93,12 +93,13 @@ class TraceRecorder(Observer):
             content.append(rows.call_block(self._action, "python_interpreter", {"code": step.code}))
         self.journal.answer(
             [*map(rows.thinking_block, step.thinking), *(content or [rows.text_block("(no answer)")])],
-            self.model,
+            step.model or self.model,
             usage,
             "tool_use" if self._action else "end_turn",
             step=step.action.step_number,
             modelOutput=step.action.model_output,
             costUsd=step.cost_usd,
+            **({"reasoningTokens": step.reasoning_tokens} if step.reasoning_tokens else {}),
         )
 
     def calling(self, step: ToolCallStep) -> None:
@@ -126,6 +127,11 @@ class TraceRecorder(Observer):
             **self._reports.pop(step.call_id, {}),
             **result_fields(step.result, step.error),
         )
+
+    def switched(self, model: str, before: str, why: str, back: bool) -> None:
+        """Another model writes from here on: from now on the rows are its."""
+        self.model = model
+        self.journal.note("model", model=model, before=before, why=why, back=back)
 
     def unused(self, input_tokens: int, output_tokens: int, cached_tokens: int, cost_usd: float | None) -> None:
         tokens = {"inputTokens": input_tokens, "outputTokens": output_tokens, "cachedTokens": cached_tokens}
@@ -272,8 +278,8 @@ class TraceRecorder(Observer):
         """A step's answer is on record already, under that id, and its result is not: [`finished`] will give it."""
         self._action = action
 
-    def ended(self, outcome: Outcome) -> None:
-        """The turn is over: its answer as the assistant's last words, and its state."""
+    def ended(self, outcome: Outcome, title: str = "") -> None:
+        """The turn is over: its answer as the assistant's last words, its state, and a title where there is none."""
         with self.journal.together():
             if outcome.answer is not None and not self._said:
                 message = rows.assistant_message([rows.text_block(as_text(outcome.answer))], self.model, "end_turn")
@@ -289,6 +295,8 @@ class TraceRecorder(Observer):
                 outputTokens=outcome.usage.output_tokens,
                 costUsd=outcome.usage.cost_usd,
             )
+            if title:
+                self.journal.title(title)
         self._said = False
         self.journal.sync()
 

@@ -82,20 +82,21 @@ def code(text: str) -> str:
     return f"Go on.\n<code>\n{text}\n</code>"
 
 
-def push(name: str, kind: str) -> str:
-    return f"print(hub_push(folder='out', repo_id='tester/{kind}-{name}', repo_type='dataset', card='# {kind}'))"
+def push(name: str) -> str:
+    return f"hub_push(folder='out', repo_id='tester/' + kind + '-{name}', repo_type='dataset', card='# ' + kind)"
 
 
-def script(name: str) -> dict[int, str]:
+def script(name: str, left: list[str]) -> dict[int, str]:
     """What each step does; all of it may be done again after a crash but for the calls that went out."""
     return {
         1: "plan(items=[{'text': 'measure', 'status': 'in_progress'}, 'publish'])\nprint('done', 1)",
         2: "a = 7\nprint(notes(add='seed 7'))\nprint('done', 2)",
         3: "a = globals().get('a', 7)\nb = a * 6\nimport os\nos.makedirs('out', exist_ok=True)\n"
         "open('out/figure.txt', 'w').write(str(b))\nprint('done', 3)",
-        4: push(name, "allowed") + "\nprint('done', 4)",
-        5: push(name, "asked") + "\nprint('done', 5)",
-        6: push(name, "ruled") + "\nprint('done', 6)",
+        4: "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(2) as pool:\n    print(*pool.map("
+        f"lambda kind: {push(name)}, {left}), sep='\\n')\nprint('done', 4)",
+        5: f"kind = 'asked'\nprint({push(name)})\n" + "\nprint('done', 5)",
+        6: f"kind = 'ruled'\nprint({push(name)})\n" + "\nprint('done', 6)",
         7: f"print(job(kind='train-{name}'))\nprint('done', 7)",
         8: "print(announce(text='it runs'))\nprint('done', 8)",
         9: "plan(items=[{'text': 'measure', 'status': 'done'}, {'text': 'publish', 'status': 'done'}])\nprint('done', 9)",
@@ -105,7 +106,6 @@ def script(name: str) -> dict[int, str]:
 
 CALLS = {
     2: r"`notes`",
-    4: r"`hub_push`[^\n]*allowed-",
     5: r"`hub_push`[^\n]*asked-",
     6: r"`hub_push`[^\n]*ruled-",
     7: "`job`",
@@ -118,7 +118,17 @@ def done(seen: str) -> set[int]:
     """The steps that have happened as far as one can read."""
     found = {int(number) for number in re.findall(r"\bdone (\d+)", seen)}
     found |= {step for step, call in CALLS.items() if re.search(rf"^- {HAPPENED}{call}", seen, re.MULTILINE)}
+    found |= set() if missing(seen) else {4}
     return found | ({8} if "`announce` was not called (again)" in seen else set())
+
+
+def missing(seen: str) -> list[str]:
+    """What of the two pushes at once did not happen."""
+    return [
+        kind
+        for kind in ("allowed", "second")
+        if not re.search(rf"^- {HAPPENED}`hub_push`[^\n]*{kind}-", seen, re.MULTILINE)
+    ]
 
 
 class Worker(Model):
@@ -138,7 +148,7 @@ class Worker(Model):
         else:
             step = next((step for step in range(1, STEPS + 1) if step not in seen), 0)
             post(self.errand, "/thought", {"step": step})
-            words = code(script(self.errand.name)[step])
+            words = code(script(self.errand.name, missing("\n".join(said)))[step])
         time.sleep(0.02)  # variables are saved meanwhile
         return ChatMessage(MessageRole.ASSISTANT, words, token_usage=TokenUsage(100, 10))
 
@@ -272,7 +282,12 @@ def work(errand: Errand) -> None:
         on_approval=ask if errand.person == "attends" else None,
         budget_usd=5.0,
         network="none",
-        allow=[f"hub_push:tester/allowed-{errand.name}:private", "job:<=1usd", "announce"],
+        allow=[
+            f"hub_push:tester/allowed-{errand.name}:private",
+            f"hub_push:tester/second-{errand.name}:private",
+            "job:<=1usd",
+            "announce",
+        ],
     )
     task = f"The task of {errand.name}."
     if errand.person == "sleeps":

@@ -211,7 +211,7 @@ class Crashes:
         crashed.passed, crashed.outcome = result["passed"], result["outcome"]
         if crashed.outcome != {"state": "success", "answer": [7, 42, "42"], "reason": "", "mode": "auto"}:
             say(f"outcome {crashed.outcome}")
-        for kind in ("allowed", "asked", "ruled"):
+        for kind in ("allowed", "second", "asked", "ruled"):
             repo = self.hub.store.repos.get(("dataset", f"tester/{kind}-{name}"))
             commits = [commit.message for commit in repo.commits.values()] if repo else []
             if len(commits) != 2:

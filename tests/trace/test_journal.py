@@ -160,6 +160,50 @@ def test_rows_of_many_threads_stay_whole_and_in_one_chain(journal: Journal) -> N
     assert [row["parentUuid"] for row in rows] == [None, *(row["uuid"] for row in rows[:-1])]
 
 
+def test_rows_that_belong_together_reach_the_kernel_in_one_write(journal: Journal) -> None:
+    def others() -> None:
+        for i in range(100):
+            journal.user(f"other {i}")
+
+    journal.user("before")
+    before = journal.path.stat().st_size
+    with journal.together():
+        journal.user("one")
+        thread = threading.Thread(target=others)
+        thread.start()
+        with journal.together():
+            journal.note("two")
+        journal.title("A title")
+        assert journal.path.stat().st_size == before
+    thread.join()
+    rows = list(read_rows(journal.path))
+    assert [row["type"] for row in rows[:5]] == ["user", "user", "progress", "ai-title", "user"] and len(rows) == 104
+    chain = [row for row in rows if "uuid" in row]
+    assert [row["parentUuid"] for row in chain] == [None, *(row["uuid"] for row in chain[:-1])]
+
+
+def test_of_rows_that_belong_together_a_full_disk_leaves_none(tmp_path: Path) -> None:
+    program = f"""
+import resource, signal
+from pathlib import Path
+from ml_intern.errors import JournalFailed
+from ml_intern.trace import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = Journal(Path({str(tmp_path / NAME)!r}))
+journal.user("before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    with journal.together():
+        journal.user("x" * 15_000)
+        journal.user("x" * 15_000)
+except JournalFailed:
+    journal.user("after")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    first, second = read_rows(tmp_path / NAME)
+    assert second["parentUuid"] == first["uuid"] and second["message"]["content"] == "after"
+
+
 def test_sync_waits_for_the_disk_only_when_there_is_something_new(journal: Journal, tmp_path: Path) -> None:
     journal.user("one")
     journal.sync()

@@ -54,7 +54,7 @@ def test_it_says_where_the_record_is_and_what_was_decided(written: Journal) -> N
 
 def test_without_an_address_its_id_has_to_do(written: Journal) -> None:
     text = provenance(written.path)
-    assert f"in session `{NAME}`, which is not shared." in text
+    assert f"in session `{NAME}`, not shared so far." in text
     assert "decided" not in text and "asked" not in text and str(written.path.parent) not in text
 
 

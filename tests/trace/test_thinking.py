@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from smolagents import LogLevel
+from smolagents import CodeAgent, LogLevel
 from smolagents.memory import AgentMemory
 from smolagents.models import ChatMessage, MessageRole
 
@@ -29,6 +29,7 @@ from ml_intern.testing import LocalLLM, Reply, ScriptedModel, scripted
 from ml_intern.testing.recording import read_turns
 from ml_intern.thinking import Thinking, thinking_of
 from ml_intern.trace import Journal, TraceRecorder, restore
+from ml_intern.trace.subagents import traces_of_sub_agents
 from ml_intern.trace.validate import validate
 
 NAME = "11111111-2222-4333-8444-555555555555.jsonl"
@@ -114,14 +115,18 @@ def test_the_session_comes_back_as_it_was(done: Run) -> None:
     assert len(now) > 3
 
 
+def strict(trace: Path, page: Path) -> str:
+    """The page that the strict reader makes, which has no complaint."""
+    words = [str(READER), str(trace), "-o", str(page), "--no-cache"]
+    read = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    said = [line.split()[0] for line in (read.stdout + read.stderr).splitlines() if line.strip()]
+    assert said == ["Processing", "Successfully"]
+    return page.read_text()
+
+
 def test_readers_take_it(done: Run, tmp_path: Path) -> None:
     assert validate(done.path) == []
-    words = [str(READER), str(done.path), "-o", str(tmp_path / "page.html"), "--no-cache"]
-    read = subprocess.run(words, capture_output=True, text=True, timeout=100)
-    assert [line.split()[0] for line in (read.stdout + read.stderr).splitlines() if line.strip()] == [
-        "Processing", "Successfully",
-    ]  # fmt: skip
-    page = (tmp_path / "page.html").read_text()
+    page = strict(done.path, tmp_path / "page.html")
     assert "Signed, and short." in page and "code in what was thought" in page
 
 
@@ -158,10 +163,31 @@ def test_what_a_provider_keeps_to_itself_is_kept_too(tmp_path: Path) -> None:
     agent.cleanup()
     journal.close()
     content = next(row for line in journal.path.open() if (row := json.loads(line))["type"] == "assistant")
-    assert content["message"]["content"][:2] == blocks
-    assert any(
-        item.text == "thinking that the provider keeps to itself" for p in pages(journal.path) for item in p.items
-    )
+    assert content["message"]["content"][:2] == blocks and validate(journal.path) == []
+    shown = [item.text for page in pages(journal.path) for item in page.items]
+    assert "thinking that the provider keeps to itself" in shown and "Open." in shown
+    assert "final_answer" in strict(journal.path, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("kind", [CodeAgent, InternAgent])
+def test_what_a_sub_agent_thought_is_in_its_own_trace(tmp_path: Path, kind: type[CodeAgent]) -> None:
+    raw = {"choices": [{"message": {"reasoning_content": "I am below."}}]}
+    said = ChatMessage(MessageRole.ASSISTANT, code("final_answer('two')"), raw=raw)
+    below = kind([], ScriptedModel([said]), name="helper", description="Helps.", verbosity_level=LogLevel.OFF)
+    journal = Journal(tmp_path / NAME, masker=Masker({}))
+    script = [code("final_answer(helper('Count.'))")]
+    agent = InternAgent(
+        [], ScriptedModel(script), managed_agents=[below], observers=[TraceRecorder(journal, "m")],
+        verbosity_level=LogLevel.OFF,
+    )  # fmt: skip
+    assert "two" in agent.run("Go.")
+    agent.cleanup()
+    journal.close()
+    (inner,) = traces_of_sub_agents(journal.path)
+    rows = [json.loads(line) for line in inner.read_text().splitlines()]
+    first = next(row["message"]["content"][0] for row in rows if row["type"] == "assistant")
+    assert first == {"type": "thinking", "thinking": "I am below.", "signature": ""}
+    assert "I am below." not in journal.path.read_text()
 
 
 @pytest.mark.parametrize(
