@@ -44,7 +44,8 @@ COUNTS = frozenset({"digest"})
 """Volatile things that are compared all the same: what code computes a digest of should be what it was."""
 _KNOWN_TOOLS = (
     "plan", "notes", "read_artifact", "ask_user", "request_steps", "record_decision", "install_packages",
-    "arxiv_search", "hub_search_datasets", "hub_inspect_dataset", "hub_download", "hub_push", "python_sandbox", FINAL,
+    "arxiv_search", "semantic_scholar_search", "paper_read", "paper_graph", "paper_resources",
+    "hub_search_datasets", "hub_inspect_dataset", "hub_download", "hub_push", "python_sandbox", FINAL,
 )  # fmt: skip
 _TIMED_OUT = re.compile(r"exceeded the maximum execution time of ([\d.]+) seconds")
 _DIED = re.compile(r"The Python process ended|It had to be killed")
@@ -192,9 +193,11 @@ class _Run:
 
     def _live_tools(self, tools: Sequence[Any] | None) -> dict[str, Callable[..., Any]]:
         if tools is None:
-            from .tools import ArxivSearchTool, HubDownloadTool, HubInspectDatasetTool, HubSearchDatasetsTool
+            from . import tools as ours
 
-            tools = [ArxivSearchTool(), HubSearchDatasetsTool(), HubInspectDatasetTool(), HubDownloadTool()]
+            papers = [ours.ArxivSearchTool(), ours.SemanticScholarSearchTool(), ours.PaperReadTool()]
+            papers += [ours.PaperGraphTool(), ours.PaperResourcesTool()]
+            tools = [*papers, ours.HubSearchDatasetsTool(), ours.HubInspectDatasetTool(), ours.HubDownloadTool()]
         router = ToolRouter(_only_reads, self.masker)
         router.find_workspace = lambda: self.executor.workspace
         router.update({tool.name: tool for tool in tools if effects_of(tool, {}) == "read" and tool.name != FINAL})

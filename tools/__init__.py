@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from .hub_inspect_dataset import HubInspectDatasetTool
     from .hub_push import HubPushTool
     from .hub_search_datasets import HubSearchDatasetsTool
+    from .notify import NotifyTool
+    from .paper_graph import PaperGraphTool
+    from .paper_read import PaperReadTool
+    from .paper_resources import PaperResourcesTool
     from .python_sandbox import PythonSandboxTool
+    from .semantic_scholar_search import SemanticScholarSearchTool
 
 __all__ = [
     "ArxivSearchTool",
@@ -19,7 +24,12 @@ __all__ = [
     "HubInspectDatasetTool",
     "HubPushTool",
     "HubSearchDatasetsTool",
+    "NotifyTool",
+    "PaperGraphTool",
+    "PaperReadTool",
+    "PaperResourcesTool",
     "PythonSandboxTool",
+    "SemanticScholarSearchTool",
 ]
 
 _FILES = {
@@ -28,7 +38,12 @@ _FILES = {
     "HubInspectDatasetTool": "hub_inspect_dataset",
     "HubPushTool": "hub_push",
     "HubSearchDatasetsTool": "hub_search_datasets",
+    "NotifyTool": "notify",
+    "PaperGraphTool": "paper_graph",
+    "PaperReadTool": "paper_read",
+    "PaperResourcesTool": "paper_resources",
     "PythonSandboxTool": "python_sandbox",
+    "SemanticScholarSearchTool": "semantic_scholar_search",
 }
 
 

@@ -10,7 +10,8 @@ class ArxivSearchTool(Tool):
     Search arXiv, or look papers up by their ids.
 
     The query API's address is taken from `ARXIV_API_URL` when set (such as `http://127.0.0.1:8000/api/query`).
-    arXiv asks for three seconds between requests: they are kept, but not towards a loopback address.
+    arXiv asks for three seconds between requests: they are kept, but not towards a loopback address. Answers are kept in
+    memory for an hour, as arXiv is renewed once a day.
     """
 
     name = "arxiv_search"
@@ -61,12 +62,17 @@ class ArxivSearchTool(Tool):
                         "arxiv_id": {"type": "string", "description": "Without version."},
                         "version": {"type": "integer"},
                         "doi": {"type": ["string", "null"]},
+                        "s2_id": {"type": "null", "description": "These nulls: semantic_scholar_search has them."},
                         "title": {"type": "string"},
                         "authors": {"type": "array", "items": {"type": "string"}},
+                        "date": {"type": "string", "description": "First version, YYYY-MM-DD."},
                         "published": {"type": "string", "description": "First version, UTC, YYYY-MM-DDTHH:MM:SSZ."},
                         "updated": {"type": "string", "description": "This version, UTC, YYYY-MM-DDTHH:MM:SSZ."},
                         "categories": {"type": "array", "items": {"type": "string"}, "description": "Primary first."},
                         "abstract": {"type": "string"},
+                        "tldr": {"type": "null"},
+                        "citations": {"type": "null"},
+                        "influential_citations": {"type": "null"},
                         "comment": {"type": ["string", "null"]},
                         "journal_ref": {"type": ["string", "null"]},
                         "links": {"type": "object", "description": "{abs, pdf}: addresses."},
@@ -83,13 +89,14 @@ class ArxivSearchTool(Tool):
     default_url = "https://export.arxiv.org/api/query"
     max_seconds = 30
     max_tries = 3
+    kept_seconds = 3600
 
     def __init__(self):
         from threading import Lock
 
         super().__init__()
         # One request at a time, also for copies of the tool: the client keeps the pause between them.
-        self._shared = {"client": None, "retry_after": "", "total": 0, "readable": 0}
+        self._shared = {"client": None, "retry_after": "", "total": 0, "readable": 0, "kept": {}}
         self._lock = Lock()
 
     def forward(
@@ -102,8 +109,10 @@ class ArxivSearchTool(Tool):
         ids: list | None = None,
         limit: int | None = None,
     ) -> dict:
+        import json
         from queue import Empty, SimpleQueue
         from threading import Thread
+        from time import monotonic
 
         import arxiv
 
@@ -121,6 +130,10 @@ class ArxivSearchTool(Tool):
                 "arxiv_search(query='residual network', categories=['cs.CV']) or arxiv_search(ids=['1512.03385'])."
             )
         limit = max(limit, len(names))
+        key = json.dumps([self._url(), text, names, limit, sort])
+        kept = self._shared["kept"].get(key)
+        if kept and monotonic() - kept[0] < self.kept_seconds:
+            return json.loads(kept[1])
         search = arxiv.Search(text, names, limit, arxiv.SortCriterion(orders[sort]))
         # A thread, because nothing else bounds the time: time-outs of requests hold for each read, and not for DNS.
         outcome = SimpleQueue()
@@ -137,6 +150,9 @@ class ArxivSearchTool(Tool):
         found = {"papers": answer[0], "total": answer[1], "query": text}
         if not found["total"]:
             found["hint"] = self._hint(text, names, categories or date_from or date_to)
+        while len(self._shared["kept"]) > 100:
+            self._shared["kept"].pop(next(iter(self._shared["kept"])), None)
+        self._shared["kept"][key] = (monotonic(), json.dumps(found))
         return found
 
     def _hint(self, text, names, narrowed) -> str:
@@ -350,12 +366,17 @@ class ArxivSearchTool(Tool):
             "arxiv_id": name,
             "version": int(version or 1),
             "doi": result.doi,
+            "s2_id": None,
             "title": result.title,
             "authors": [author.name for author in result.authors],
+            "date": result.published.strftime("%Y-%m-%d"),
             "published": result.published.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "updated": result.updated.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "categories": list(dict.fromkeys([result.primary_category, *result.categories])),
             "abstract": " ".join(result.summary.split()),
+            "tldr": None,
+            "citations": None,
+            "influential_citations": None,
             "comment": result.comment,
             "journal_ref": result.journal_ref,
             "links": {kind: f"https://arxiv.org/{kind}/{result.get_short_id()}" for kind in ("abs", "pdf")},

@@ -1,16 +1,19 @@
-"""arXiv on this machine: the query API as Atom, abstract pages and PDFs, for the unmodified clients.
+"""arXiv on this machine: the query API as Atom, abstract pages, HTML, ar5iv, PDFs, sources, for unmodified clients.
 
     with LocalArxiv() as arxiv:
         os.environ["ARXIV_API_URL"] = f"{arxiv.url}/api/query"
 
-It knows a handful of real papers (their abstracts are paraphrased) and those you `add`.
+It knows a handful of real papers (their abstracts are paraphrased) and those you `add`. Of their text it has what you
+[`~LocalArxiv.publish`]; their PDFs hold the abstract.
 """
 
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
+import tarfile
 import textwrap
 from dataclasses import asdict, replace
 from importlib import resources
@@ -20,10 +23,11 @@ from xml.etree import ElementTree
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ml_intern.testing.arxiv_query import Paper, QueryError, search
+from ml_intern.testing.papers import pdf
 from ml_intern.testing.serve import Service
 
 __all__ = ["LocalArxiv", "Paper"]
@@ -53,11 +57,15 @@ class LocalArxiv(Service):
         recordings = resources.files("ml_intern.testing") / "recordings" / "arxiv_papers.json"
         source = self._file if self._file and self._file.exists() else recordings
         self.papers = [Paper(**record) for record in json.loads(source.read_text(encoding="utf-8"))["papers"]]
+        self._texts: dict[tuple[str, str], bytes] = {}
         self._save()
         routes = [
             Route("/api/query", self._query),
             Route("/abs/{id:path}", self._abstract),
+            Route("/html/{id:path}", self._html),
             Route("/pdf/{id:path}", self._pdf),
+            Route("/src/{id:path}", self._source),
+            Route("/ar5iv/html/{id:path}", self._ar5iv),
         ]
         super().__init__(Starlette(routes=routes), port=port)
 
@@ -66,9 +74,24 @@ class LocalArxiv(Service):
         self.papers = [known for known in self.papers if known.id != paper.id] + [paper]
         self._save()
 
+    def publish(self, id: str, **texts: str | bytes) -> None:
+        """
+        Give a paper its full text, until the service ends.
+
+        Args:
+            id (`str`): Of a paper that is there, without version.
+            **texts (`str` or `bytes`): By where it is: `html`, `ar5iv`, `pdf` and `source` (LaTeX). A paper whose
+                comment says that it was withdrawn has no PDF.
+        """
+        for kind, text in texts.items():
+            if kind not in ("html", "ar5iv", "pdf", "source"):
+                raise ValueError(f"{kind!r} is none of html, ar5iv, pdf, source")
+            self._texts[kind, id] = text.encode() if isinstance(text, str) else text
+
     def environment(self) -> dict[str, str]:
         """The variables that lead this project's tools here."""
-        return {"ARXIV_API_URL": f"{self.url}/api/query", "ARXIV_BASE_URL": self.url}
+        base = {"ARXIV_BASE_URL": self.url, "AR5IV_BASE_URL": f"{self.url}/ar5iv"}
+        return {"ARXIV_API_URL": f"{self.url}/api/query", **base}
 
     def _save(self) -> None:
         if self._file:
@@ -140,14 +163,43 @@ class LocalArxiv(Service):
             f'<meta name="citation_title" content="{title}"/>'
             f'<meta name="citation_arxiv_id" content="{paper.id}"/></head>'
             f'<body><h1 class="title">{title}</h1><div class="authors">{authors}</div>'
-            f'<blockquote class="abstract">{abstract}</blockquote></body></html>'
+            f'<blockquote class="abstract"><span class="descriptor">Abstract:</span>{abstract}</blockquote>'
+            f'<table><tr><td class="tablecell comments">{html.escape(paper.comment or "")}</td></tr></table></body></html>'
         )
+
+    async def _html(self, request: Request) -> Response:
+        paper = self._asked_for(request)
+        text = self._texts.get(("html", paper.id)) if paper else None
+        if text is None:
+            return HTMLResponse("<h1>No HTML for this paper</h1>", status_code=404)
+        return HTMLResponse(text)
+
+    async def _ar5iv(self, request: Request) -> Response:
+        paper = self._asked_for(request)
+        text = self._texts.get(("ar5iv", paper.id)) if paper else None
+        if text is None:
+            return RedirectResponse(f"{self.url}/abs/{request.path_params['id']}", status_code=307)
+        return HTMLResponse(text)
+
+    async def _source(self, request: Request) -> Response:
+        paper = self._asked_for(request)
+        text = self._texts.get(("source", paper.id)) if paper else None
+        if text is None:
+            return HTMLResponse("<h1>No source</h1>", status_code=404)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            entry = tarfile.TarInfo("main.tex")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text))
+        return Response(packed.getvalue(), media_type="application/gzip")
 
     async def _pdf(self, request: Request) -> Response:
         paper = self._asked_for(request)
         if paper is None:
             return HTMLResponse("<h1>Article not found</h1>", status_code=404)
-        return Response(_pdf(paper), media_type="application/pdf")
+        if "withdrawn" in (paper.comment or ""):
+            return HTMLResponse("<h1>No PDF: the paper was withdrawn</h1>", status_code=404)
+        return Response(self._texts.get(("pdf", paper.id)) or _pdf(paper), media_type="application/pdf")
 
 
 def _integer(asked: dict[str, str], name: str) -> int:
@@ -236,22 +288,4 @@ def _pdf(paper: Paper) -> bytes:
     """One page with the title, the authors and the abstract."""
     lines = [*textwrap.wrap(paper.title, 70), *textwrap.wrap(", ".join(paper.authors), 90), "", "Abstract", ""]
     lines += [*textwrap.wrap(paper.abstract, 90), "", f"arXiv:{paper.id}v{paper.version}"]
-    shown = [re.sub(r"([\\()])", r"\\\1", line.encode("latin-1", "replace").decode("latin-1")) for line in lines]
-    text = "BT /F1 11 Tf 60 740 Td 14 TL " + " ".join(f"({line}) Tj T*" for line in shown) + " ET"
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
-        "/Resources << /Font << /F1 5 0 R >> >> >>",
-        f"<< /Length {len(text)} >>\nstream\n{text}\nendstream",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>",
-    ]
-    body, places = "%PDF-1.4\n", []
-    for number, value in enumerate(objects, 1):
-        places.append(len(body))
-        body += f"{number} 0 obj\n{value}\nendobj\n"
-    table = "".join(f"{place:010d} 00000 n \n" for place in places)
-    count, start = len(objects) + 1, len(body)
-    body += f"xref\n0 {count}\n0000000000 65535 f \n{table}"
-    body += f"trailer\n<< /Size {count} /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n"
-    return body.encode("latin-1")
+    return pdf([lines])

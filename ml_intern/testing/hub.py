@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from starlette.types import Receive, Scope, Send
 
-from ml_intern.testing import hub_discussions, hub_files, hub_listing, hub_repos, hub_uploads, viewer
+from ml_intern.testing import hub_discussions, hub_files, hub_listing, hub_papers, hub_repos, hub_uploads, viewer
 from ml_intern.testing.hub_http import Hub, Routes, User
 from ml_intern.testing.hub_store import Repo, RepoType, Store
 from ml_intern.testing.serve import Service
 
 __all__ = ["LocalHub", "User"]
 TOKEN = "hf_local"
-_ROOMS = (hub_repos, hub_listing, hub_files, hub_uploads, hub_discussions, viewer)
+_ROOMS = (hub_repos, hub_listing, hub_files, hub_uploads, hub_discussions, hub_papers, viewer)
 
 
 class LocalHub(Service):
@@ -150,6 +150,14 @@ class LocalHub(Service):
         """Content of a file, without HTTP and whoever may see it; `KeyError` when it is not there."""
         repo = self.store.repos[repo_type, repo_id]
         return self.store.blobs.read(repo.resolve(revision).files[path].sha256)
+
+    def add_paper(self, id: str, title: str, summary: str = "", **more: Any) -> None:
+        """Put a paper's page there until the service ends: see [`~ml_intern.testing.hub_papers.paper`]."""
+        self._hub.papers[id] = hub_papers.paper(id, title, summary, **more)
+
+    def add_collection(self, slug: str, title: str, items: list[str]) -> None:
+        """Put a collection there until the service ends, of items such as `papers/2106.09685`."""
+        self._hub.collections.append({"slug": slug, "title": title, "items": items})
 
     def admit(self, repo_id: str, repo_type: RepoType, user: str) -> None:
         """Let a user (by name) into a gated repository."""

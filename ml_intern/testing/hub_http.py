@@ -5,7 +5,7 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -55,6 +55,8 @@ class Hub:
     secret: bytes
     url: str = ""
     cdn: str = ""
+    papers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    collections: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # A commit never changes, so what follows from it is worked out once.

@@ -16,11 +16,16 @@ ADAM = {
     "arxiv_id": "1412.6980",
     "version": 9,
     "doi": None,
+    "s2_id": None,
     "title": "Adam: A Method for Stochastic Optimization",
     "authors": ["Diederik P. Kingma", "Jimmy Ba"],
+    "date": "2014-12-22",
     "published": "2014-12-22T13:54:29Z",
     "updated": "2017-01-30T01:27:54Z",
     "categories": ["cs.LG"],
+    "tldr": None,
+    "citations": None,
+    "influential_citations": None,
     "comment": "Published as a conference paper at the 3rd International Conference for Learning Representations, "
     "San Diego, 2015",
     "journal_ref": None,
@@ -129,6 +134,20 @@ def test_ids_in_every_form(arxiv, tool):
     ]
     known = [paper.id for paper in arxiv.papers]
     assert len(tool(ids=known)["papers"]) == len(known) > 10  # more than the default limit
+
+
+def test_repeated_calls_come_from_the_cache(arxiv, tool):
+    first = tool(query="residual networks")
+    first["papers"].clear()
+    start = time.monotonic()
+    for _ in range(20):
+        assert copy.copy(tool)(query="residual networks")["papers"]
+    assert (time.monotonic() - start) / 20 < 0.02
+    assert len(arxiv.requests) == 1
+    tool(query="residual networks", limit=3)
+    tool.kept_seconds = 0
+    tool(query="residual networks")
+    assert len(arxiv.requests) == 3
 
 
 def test_nothing_found_is_an_empty_list_and_a_hint(arxiv, tool):
