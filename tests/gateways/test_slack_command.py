@@ -1,0 +1,82 @@
+"""Slack from the command line: `slack`, which works for a workspace, and `--slack`, which has a task answered there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from gateways.slack_team import action, card_in, ended
+
+from ml_intern.cli.app import dispatch
+from ml_intern.cli.doctor import slack as finding
+from ml_intern.cli.run import Order, run
+from ml_intern.gateways.slack_setup import MANIFEST
+from ml_intern.testing import ScriptedModel
+from ml_intern.testing.slack import LocalSlack
+
+
+def start(*words: str, **environment: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "LLM_ENDPOINT": "openai/none", "OPENAI_API_KEY": "sk-none", **environment}
+    return subprocess.Popen([sys.executable, "-m", "ml_intern", "slack", *words], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def test_the_manifest_is_printed_and_what_is_missing_is_said(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dispatch(["slack", "--manifest"]) == 0 and capsys.readouterr().out == MANIFEST
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-1")
+    assert dispatch(["slack"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        "SLACK_APP_TOKEN, SLACK_OWNER (or SLACK_APPROVERS) not set" in said and "10. python -m ml_intern slack" in said
+    )
+
+
+def test_it_works_for_a_workspace_until_it_is_stopped(slack: LocalSlack, home: Path) -> None:
+    process = start("--home", str(home))
+    try:
+        slack.socket.wait_connected(30)
+        assert "At work in Slack" in process.stderr.readline()
+        slack.say("UANN", "<@UBOT> status")
+        slack.wait(lambda: any("Nothing is at work" in m.text for m in slack.messages if m.to == "UANN"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_task_of_the_terminal_is_answered_in_slack(slack: LocalSlack, home: Path, capsys) -> None:
+    asks = action("final_answer(ask_user('Which licence?', choices=['mit', 'bsd'])['answer'])")
+    codes: list[int] = []
+
+    def press() -> None:
+        slack.click(card_in(slack, "choice_1"), "choice_1")
+
+    presses = threading.Thread(target=press)
+    presses.start()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        codes.append(run(Order(task="ask", model=ScriptedModel([asks]), home=home, slack=True, json=True)))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    presses.join()
+    assert codes == [0] and '"answer": "bsd"' in capsys.readouterr().out
+    root = next(m for m in slack.said() if not m.thread_ts)
+    assert ended(slack, root.ts).text.startswith("Ended: success")
+
+
+def test_the_doctor_says_how_far_slack_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finding().ok is None and "slack --help" in finding().remedy
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-1")
+    monkeypatch.setenv("SLACK_CHANNEL_ID", "C1")
+    assert finding().ok and "it is told" in finding().says
+    monkeypatch.setenv("SLACK_APP_TOKEN", "xapp-1")
+    assert finding().ok is None and "SLACK_OWNER" in finding().remedy
+    monkeypatch.setenv("SLACK_APPROVERS", "U1")
+    assert finding().ok and "answers" in finding().says
