@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smolagents import CodeAgent, PythonExecutor
+from smolagents import PythonExecutor
 from smolagents.agents import (
     AGENT_REGISTRY,
     ActionOutput,
@@ -25,6 +25,7 @@ from smolagents.agents import (
 from smolagents.memory import ActionStep, MemoryStep, SystemPromptStep, TaskStep
 from smolagents.monitoring import LogLevel, Timing
 
+from .answering import Answering
 from .approval import ApprovalGate, ApprovalPolicy, Asker, ask_at_terminal
 from .asides import Asides
 from .budget import Reservation, SpendLedger, StepBudget
@@ -48,11 +49,12 @@ from .steps import (
 )
 from .subagents import CALLING, SubAgent
 from .supervision import Ending, Supervised, Supervisor, ToolSpending
+from .thinking import Thinking
 from .tree import TreeMember
 from .untrusted import UntrustedText
 
 
-class InternAgent(TreeMember, Supervised, Asides, CodeAgent):
+class InternAgent(TreeMember, Supervised, Asides, Answering):
     """A `CodeAgent` in every place where one goes, with three differences.
 
     Its code runs in real Python in a local jail (`executor_type="local"`); every call of a tool goes through a router that
@@ -354,9 +356,11 @@ class InternAgent(TreeMember, Supervised, Asides, CodeAgent):
         used, spent = self.purse.settle(reserved, step.token_usage, step.model_output_message)
         self.context.measured(used.input_tokens)
         thinking = self.masked_thinking(step.model_output_message)
+        if not thinking and self.reading.thinking:  # in tags within the answer
+            thinking = (Thinking(self.masker.text(self.reading.thinking)),)
         self._hide_secrets(step)
         words = step.model_output if isinstance(step.model_output, str) else ""
-        thought = words.split(self.code_block_tags[0])[0].strip() if step.code_action is not None else words
+        thought = self.masker.text(self.reading.thought) if step.code_action is not None else words
         self.fire(
             ModelStep(
                 step,
@@ -368,6 +372,8 @@ class InternAgent(TreeMember, Supervised, Asides, CodeAgent):
                 used.cost_usd,
                 spent,
                 thinking,
+                used.model,
+                used.reasoning_tokens,
             )
         )
 

@@ -40,10 +40,16 @@ class Reservation:
     _open: bool = field(default=True, repr=False)
 
     def settle(
-        self, cost_usd: float | None, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
+        self,
+        cost_usd: float | None,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cached_tokens: int = 0,
+        reasoning_tokens: int = 0,
     ) -> Usage:
         """The call took this (`None`: nobody knows). Returns the usage of the ledger that it was set aside in."""
-        return self._ledger._close(self, Usage(input_tokens, output_tokens, cached_tokens, cost_usd))
+        used = Usage(input_tokens, output_tokens, cached_tokens, cost_usd, reasoning_tokens)
+        return self._ledger._close(self, used)
 
     def release(self) -> None:
         """The call was not made."""
@@ -258,6 +264,7 @@ class SpendLedger:
             self.usage.output_tokens + used.output_tokens,
             self.usage.cached_tokens + used.cached_tokens,
             (self.usage.cost_usd or 0.0) + (used.cost_usd or 0.0) if known else None,
+            self.usage.reasoning_tokens + used.reasoning_tokens,
         )
 
 

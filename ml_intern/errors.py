@@ -27,7 +27,20 @@ class NoModel(InternError):
 
 
 class ModelFailed(InternError):
-    """The model's service refused, failed or could not be reached."""
+    """The model's service refused, failed or could not be reached.
+
+    Attributes:
+        kind (`str`): How it failed, which decides what helps: `unreachable`, `late`, `failed`, `empty`, `rate`, `unpaid`, `key`,
+            `missing`, `unsent`, `overflow`, `refused` or `cancelled`.
+        wait_seconds (`float`): How long the service wants to be left alone.
+    """
+
+    kind: str = "failed"
+    wait_seconds: float = 0.0
+
+    def of_kind(self, kind: str, wait_seconds: float = 0.0) -> ModelFailed:
+        self.kind, self.wait_seconds = kind, wait_seconds
+        return self
 
 
 class Denied(InternError, PermissionError):

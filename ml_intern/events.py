@@ -36,6 +36,7 @@ class Usage:
     output_tokens: int = 0
     cached_tokens: int = 0
     cost_usd: float | None = 0.0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True)

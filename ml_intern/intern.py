@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from .approval import MODES, ApprovalPolicy, ask_at_terminal, is_somebody_there
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, Event, State
-from .models import ModelOptions, Price, make_model, resolve_all
+from .models import LazyLitellm, ModelOptions, Price, make_model, resolve_all
 from .models.parameters import prices as prices_in
 from .offline import Offline, go_offline
 from .prompts import load_templates
@@ -347,6 +348,11 @@ class MLIntern:
             raise InternError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
         self._loop.put(SetMode(self.session(session_id).id, mode))
 
+    def warm(self) -> None:
+        """Begins, in the background, with what a first answer takes its time for: while a person still types."""
+        if self._endpoints is not None and not LazyLitellm.loaded():
+            threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True).start()
+
     def close(self) -> None:
         """Ends all sessions: what runs is interrupted, jails are closed, traces are whole."""
         self._loop.close()
@@ -417,9 +423,13 @@ class MLIntern:
     def _make_tools(self) -> list[Any]:
         if self._tools is not None:
             return list(self._tools)
-        from .tools import ArxivSearchTool, HubDownloadTool, HubInspectDatasetTool, HubPushTool, HubSearchDatasetsTool
+        from . import tools
 
-        return [ArxivSearchTool(), HubSearchDatasetsTool(), HubInspectDatasetTool(), HubDownloadTool(), HubPushTool()]
+        papers = [tools.ArxivSearchTool(), tools.SemanticScholarSearchTool(), tools.PaperReadTool()]
+        papers += [tools.PaperGraphTool(), tools.PaperResourcesTool()]
+        hub = [tools.HubSearchDatasetsTool(), tools.HubInspectDatasetTool(), tools.HubDownloadTool()]
+        team = [tools.NotifyTool()] if os.environ.get("SLACK_BOT_TOKEN") and os.environ.get("SLACK_NOTIFY_CHANNELS") else []
+        return [*papers, *hub, tools.HubPushTool(), *team]
 
     def _hand_over(self, session: Session, path: Path) -> str:
         if not path.exists():

@@ -92,7 +92,8 @@ class Purse:
         """The model has answered. Returns what it took, and what was spent in all."""
         used = call_usage(self._model(), tokens, message)
         self._estimator.saw(used.output_tokens, used.cached_tokens)
-        return used, reserved.settle(used.cost_usd, used.input_tokens, used.output_tokens, used.cached_tokens)
+        counts = (used.input_tokens, used.output_tokens, used.cached_tokens, used.reasoning_tokens)
+        return used, reserved.settle(used.cost_usd, *counts)
 
     def reserve_step(self) -> str:
         """For the next step. Returns why there is none, `""` where there is."""
@@ -200,7 +201,8 @@ class MeteredModel:
     ) -> None:
         used = call_usage(self.metered, tokens, message)
         self.estimator.saw(used.output_tokens, used.cached_tokens)
-        spent = reservation.settle(used.cost_usd, used.input_tokens, used.output_tokens, used.cached_tokens)
+        counts = (used.input_tokens, used.output_tokens, used.cached_tokens, used.reasoning_tokens)
+        spent = reservation.settle(used.cost_usd, *counts)
         if _of_a_step(options):
             self.answered(message, used, spent)
         else:

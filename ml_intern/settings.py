@@ -51,6 +51,19 @@ class Settings(BaseSettings):
     context_window: int | None = Field(default=None, ge=2_000)
     """Tokens that the model can read, prompt and answer, in place of what is known of it (`ML_INTERN_CONTEXT_WINDOW`)."""
 
+    effort: str | None = None
+    """How long the model thinks: none, minimal, low, medium or high (`ML_INTERN_EFFORT`)."""
+
+    model_options: str = ""
+    """Further parameters of the model: `temperature=0.2, seed=7`, or a JSON object (`ML_INTERN_MODEL_OPTIONS`)."""
+
+    prices: str = ""
+    """Prices of models that nobody else knows, in USD for a million tokens in and out: `ollama/m=0.2/0.6`
+    (`ML_INTERN_PRICES`)."""
+
+    offline: bool = False
+    """Whether nothing is reached but the model's server, which has to be one of the user's own (`ML_INTERN_OFFLINE`)."""
+
     @classmethod
     def load(cls, home: Path | None = None) -> Settings:
         """Reads the environment.

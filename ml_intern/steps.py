@@ -119,6 +119,8 @@ class ModelStep(MemoryStep):
         cost_usd (`float`, *optional*): `None` where the price is unknown.
         spent (`Usage`): Of the whole session (of a sub-agent: of its task), this call included.
         thinking (`tuple[Thinking, ...]`): What it thought before, as far as its provider tells.
+        model (`str`): The model that wrote it, where it says so: of a chain of models any may.
+        reasoning_tokens (`int`): What of `output_tokens` was thinking.
     """
 
     action: ActionStep
@@ -130,6 +132,8 @@ class ModelStep(MemoryStep):
     cost_usd: float | None
     spent: Usage
     thinking: tuple[Thinking, ...] = ()
+    model: str = ""
+    reasoning_tokens: int = 0
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return []

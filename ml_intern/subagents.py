@@ -292,7 +292,8 @@ class SubAgent:
         step = ActionStep(step_number=number, timing=None, model_output=words)  # ty: ignore[invalid-argument-type]
         tokens = (used.input_tokens, used.output_tokens, used.cached_tokens, used.cost_usd)
         self.observer.started(step)
-        self.observer.answered(ModelStep(step, thought, code, *tokens, spent, thinking_of(message)))
+        said = (thinking_of(message), used.model, used.reasoning_tokens)
+        self.observer.answered(ModelStep(step, thought, code, *tokens, spent, *said))
 
     def finished(self, step: ActionStep) -> None:
         """A step of an agent that is not ours is over."""

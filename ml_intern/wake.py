@@ -37,6 +37,7 @@ def take_up(shop: Workshop, restored: Restored) -> None:
     agent.memory.steps = list(restored.steps)
     agent.task = restored.task
     agent.step_number = restored.next_step
+    shop.written_by = restored.model
     beyond = (restored.max_steps or 0) - agent.max_steps
     if beyond > 0:  # what a person gave the turn in addition
         agent.budget.extend(beyond)

@@ -7,6 +7,7 @@ half-way; something the trace knows is forgotten because a process ended.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +25,12 @@ from .events import EventLog
 from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
 from .execution.egress import Refusal
 from .execution.packages import Packages
-from .models import EndpointModel, LazyLitellm
+from .models import ChainModel, EndpointModel, LazyLitellm, Switch
+from .models.answers import wants_structure
 from .narrator import Narrator
-from .prompts import with_network
+from .off_tools import without_network
+from .offline import Offline
+from .prompts import with_network, with_structure
 from .repetition import RepetitionGuard
 from .secrets import Masker
 from .session_tools import (
@@ -43,6 +47,9 @@ from .session_tools import (
 )
 from .trace import Journal, TraceRecorder
 from .trace.provenance import provenance
+
+LOOK_SECONDS = 6.0
+"""What a look at the models takes at most; it goes on in the background where one of them keeps it waiting."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class SessionConfig:
     """Tokens that the model can read, in place of what is known of it."""
     trace_url: Callable[[Path], str] = field(default=lambda trace: "")
     """Where a trace is shared, or will be; `""` where it is not."""
+    offline: bool = False
+    """Whether nothing may be reached but the model's server."""
     park_seconds: float = 120.0
     """How long a session that waits for a person keeps its thread and its jail."""
 
@@ -112,6 +121,8 @@ class Workshop:
     ) -> None:
         self.config, self.id, self.model, self.events, self.masker = config, session_id, model, events, masker
         self.folder = config.folder / session_id
+        self.written_by = ""
+        """The model that wrote last, where the trace was taken up."""
         self.journal = Journal(config.folder / f"{session_id}.jsonl", masker=masker)
         self.recorder = TraceRecorder(self.journal, getattr(model, "model_id", None) or type(model).__name__)
         self.ledger = SpendLedger(config.budget_usd, config.max_hours)
@@ -131,20 +142,24 @@ class Workshop:
         )
         local = config.executor_type == "local"
         workspace = Workspace(self.folder / "workspace")
+        own = [
+            PlanTool(self._planned),
+            NotesTool(self._noted, lambda: self.desk.notes),
+            RecordDecisionTool(self._decided),
+            AskUserTool(),
+            RequestStepsTool(lambda steps, reason: self.agent.request_steps(steps, reason)),
+            context.tool,
+            *([InstallPackagesTool(packages)] if local else []),  # it fills a local jail's layer
+            *tools,
+            *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()]),
+        ]
+        structured = isinstance(model, EndpointModel) and wants_structure(str(model.model_id))
+        templates = with_structure(config.prompt_templates) if structured else config.prompt_templates
         self.agent = InternAgent(
-            [
-                PlanTool(self._planned),
-                NotesTool(self._noted, lambda: self.desk.notes),
-                RecordDecisionTool(self._decided),
-                AskUserTool(),
-                RequestStepsTool(lambda steps, reason: self.agent.request_steps(steps, reason)),
-                context.tool,
-                *([InstallPackagesTool(packages)] if local else []),  # it fills a local jail's layer
-                *tools,
-                *([] if any(t.name == "final_answer" for t in tools) else [FinalAnswerTool()]),
-            ],
+            without_network(own) if config.offline else own,
             model,
-            prompt_templates=with_network(config.prompt_templates, *_network_of(config)),
+            prompt_templates=with_network(templates, *_network_of(config)),
+            use_structured_outputs_internally=structured,
             instructions=config.instructions and masker.text(config.instructions),
             max_steps=config.max_iterations,
             policy=ApprovalPolicy(mode, (*rules, *config.rule_book.load()), trust_vouched=False),
@@ -175,7 +190,9 @@ class Workshop:
         self.journal.cwd = workspace.inside
         if isinstance(model, EndpointModel):
             model.on_delta = narrator.streamed
-            model.on_retry = self._retried
+            model.on_retry, model.on_note = self._retried, self.warn
+        if isinstance(model, ChainModel):
+            model.on_switch = self._switched
 
     def announce(self, task: str) -> None:
         """Tells listeners what begins, with what, and where. Raises `JailUnavailable`."""
@@ -199,10 +216,14 @@ class Workshop:
             InternError: interrupted meanwhile; there is no jail.
         """
         executor = self.agent.python_executor
+        before, self.written_by = self.written_by, ""
+        if before not in ("", self.recorder.model):
+            self.recorder.switched(self.recorder.model, before, "it was chosen for what follows", False)
         loading = None
         if isinstance(self.model, EndpointModel) and not LazyLitellm.loaded():
             loading = threading.Thread(target=LazyLitellm.load, name="load-litellm", daemon=True)
             loading.start()
+        self._look_at_model(interrupted)
         if isinstance(executor, JailExecutor):
             self.events.emit(told.Waiting(on="starting the jail"))
             executor.start()
@@ -219,6 +240,8 @@ class Workshop:
         from .tools import HubDownloadTool
 
         for name in datasets:
+            if self.config.offline:
+                raise Offline(f"The data set {name}")
             self.events.emit(told.Waiting(on=f"the download of {name}"))
             try:
                 tool = HubDownloadTool(Workspace(self.folder / "workspace"))
@@ -226,7 +249,37 @@ class Workshop:
             except Exception as error:  # noqa: BLE001 - a tool's own code; what it says is what the person needs to know
                 raise InternError(f"The data set {name} could not be handed over", str(error)) from None
 
+    def _look_at_model(self, interrupted: threading.Event) -> None:
+        """Whether the model can work at all, while litellm loads: what is wrong is said now, and not after a minute.
+
+        Raises:
+            InternError: it cannot.
+        """
+        model, said = self.model, []
+        if not isinstance(model, EndpointModel):
+            return
+
+        def look() -> None:
+            try:
+                said.append(model.look())
+            except InternError as error:
+                said.append(error)
+
+        looking = threading.Thread(target=look, name="look-at-model", daemon=True)
+        looking.start()
+        until = time.monotonic() + LOOK_SECONDS
+        while looking.is_alive() and time.monotonic() < until and not interrupted.is_set():
+            looking.join(0.05)
+        for found in said:
+            if isinstance(found, InternError):
+                raise found
+            for line in filter(None, found.splitlines()):
+                self.warn(line)
+        model.warm()
+
     def close(self) -> None:
+        if isinstance(self.model, EndpointModel):
+            self.model.close()
         self.agent.cleanup()
         self.journal.close()
 
@@ -284,6 +337,11 @@ class Workshop:
         if refusal.host not in self._refused_hosts:
             self._refused_hosts.add(refusal.host)
             self.warn(refusal.why)
+
+    def _switched(self, switch: Switch) -> None:
+        """Another model writes: on record, as the provider's cache has nothing of the conversation there."""
+        self.recorder.switched(switch.model, switch.before, switch.why, switch.back)
+        self.warn(f"{switch.model} writes from here on, {switch.before} did before: {switch.why}")
 
     def _retried(self, text: str) -> None:
         self.warn(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -37,3 +38,23 @@ def with_network(templates: Mapping[str, Any], network: str, hosts: Sequence[str
         text = text.replace(_NOTHING, told + more)
         text = text.replace("What needs the network is a tool", "What needs more than that is a tool")
     return {**templates, "system_prompt": text}
+
+
+_STEP = re.compile(
+    r"First one or two sentences on what you do now and why\. Then .*?\n(?=You are then shown what)", re.DOTALL
+)
+_STRUCTURED_STEP = """Your answer is one JSON object with two texts, `thought` and `code`: one or two sentences on what you do now
+and why, and Python:
+
+{"thought": "I look at the data first.", "code": "report = hub_inspect_dataset(dataset=\\"owner/name\\")\\nprint(report)"}
+
+"""
+
+
+def with_structure(templates: Mapping[str, Any]) -> dict[str, Any]:
+    """The templates for a model whose answers are JSON objects of thought and code.
+
+    Args:
+        templates (`Mapping[str, Any]`): As [`load_templates`] gives them; others are left as they are.
+    """
+    return {**templates, "system_prompt": _STEP.sub(lambda _: _STRUCTURED_STEP, templates["system_prompt"], count=1)}

@@ -14,6 +14,7 @@ from .options import (
     Allow,
     AllowHost,
     Deny,
+    Effort,
     Executor,
     Home,
     Hours,
@@ -21,6 +22,7 @@ from .options import (
     Mode,
     Model,
     Network,
+    Offline,
     Steps,
     UnsafeLocal,
     Usd,
@@ -44,6 +46,7 @@ Commands:
   files   What lies in a session's workspace, and a copy of it
   sessions, resume, fork   Earlier ones; go on with one, or from one of its steps
   approve, steer, stop     Answer, tell or stop one that runs in another process
+  slack   The intern as a member of your Slack workspace; `slack --help` sets it up
   share   Where sessions are uploaded and who can read them: status, on, off, public, private
   trace   A session's record: show, html, run, compare, decisions, validate, path
 
@@ -129,7 +132,7 @@ def task(
         str | None, typer.Option(metavar="TEXT|FILE", help="Who the intern is to be, added to its own prompt.")
     ] = None,
     home: Home = None,
-    slack: Annotated[bool, typer.Option("--slack", help="Send notifications to Slack.")] = False,
+    slack: Annotated[bool, typer.Option("--slack", help="Tell Slack; with SLACK_APP_TOKEN it answers, too.")] = False,
     mode: Mode = "ask",
     allow: Allow = [],  # noqa: B006 - typer copies it
     deny: Deny = [],  # noqa: B006 - typer copies it
@@ -146,6 +149,8 @@ def task(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    offline: Offline = False,
+    effort: Effort = None,
     json: Json = False,
     verbose: Verbose = False,
     version: Annotated[
@@ -185,6 +190,8 @@ def task(
             executor=executor,
             network=network,
             hosts=tuple(allow_host) or None,
+            offline=offline,
+            effort=effort,
             json=json,
             verbose=verbose,
             mode=mode,

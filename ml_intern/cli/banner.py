@@ -31,12 +31,13 @@ def banner(paper: Paper, order: Order) -> None:
 
 def model(order: Order) -> str:
     """Which model answers, and how it came to be that one where nobody named it."""
-    from ..models import resolve
+    from ..models import resolve_all
 
     if order.model is not None and not isinstance(order.model, str):
         return order.model.model_id or type(order.model).__name__
-    endpoint = resolve(order.model)
-    return f"{endpoint.model_id} ({endpoint.why})" if endpoint.why else endpoint.model_id
+    first, *others = resolve_all(order.model, offline=order.offline).entries
+    then = "".join(f", then {other.name}" for other in others)
+    return f"{first.model_id} ({first.why})" if first.why else f"{first.model_id}{then}"
 
 
 def jail(order: Order) -> tuple[str, str]:

@@ -13,13 +13,16 @@ from .options import (
     Allow,
     AllowHost,
     Deny,
+    Effort,
     Executor,
     Home,
     Hours,
     Json,
+    Mode,
     ModeAgain,
     Model,
     Network,
+    Offline,
     Session,
     Steps,
     UnsafeLocal,
@@ -99,6 +102,47 @@ def sessions(
 
 
 @app.command()
+def slack(
+    manifest: Annotated[
+        bool, typer.Option("--manifest", help="Print slack-app.yaml, to make the Slack app of.")
+    ] = False,
+    model: Model = None,
+    budget_usd: Usd = None,
+    max_hours: Hours = None,
+    max_iterations: Steps = 300,
+    mode: Mode = "ask",
+    allow: Allow = [],  # noqa: B006 - typer copies it
+    deny: Deny = [],  # noqa: B006 - typer copies it
+    home: Home = None,
+    unsafe_local: UnsafeLocal = False,
+    executor: Executor = "local",
+    network: Network = None,
+    allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    verbose: Verbose = False,
+) -> int:
+    """\b
+    The intern as a member of your Slack workspace: tasks, questions and answers in threads.
+    Set-up, in ten steps:
+     1. python -m ml_intern slack --manifest > slack-app.yaml
+     2. api.slack.com/apps: Create New App, From a manifest; paste the file.
+     3. OAuth & Permissions: Install to Workspace.
+     4. export SLACK_BOT_TOKEN=xoxb-...   the Bot User OAuth Token, on that page
+     5. Basic Information, App-Level Tokens: one with the scope connections:write.
+     6. export SLACK_APP_TOKEN=xapp-...
+     7. In Slack, in a channel: /invite @ML Intern
+     8. export SLACK_CHANNEL_ID=C...      its id, for sessions of a terminal
+     9. export SLACK_OWNER=U...           you; SLACK_APPROVERS=U...,U... for more people
+    10. python -m ml_intern slack, and in the channel: @ML Intern fine-tune ...
+    """
+    options = {name: value for name, value in locals().items() if name not in ("manifest", "allow_host")}
+    from .run import Order
+    from .slack import run
+
+    options |= {"allow": tuple(allow), "deny": tuple(deny), "hosts": tuple(allow_host) or None}
+    return run(Order(task="", **options), manifest=manifest)
+
+
+@app.command()
 def approve(
     session: Session,
     call: Annotated[
@@ -159,6 +203,8 @@ def resume(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    offline: Offline = False,
+    effort: Effort = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:
@@ -186,6 +232,8 @@ def fork(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    offline: Offline = False,
+    effort: Effort = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> int:

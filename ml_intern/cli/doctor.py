@@ -6,17 +6,20 @@ import json
 import os
 import platform
 import shutil
-import socket
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from ..errors import InternError, NoModel
 from ..secrets import Masker
 from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..models import Endpoint
 
 HUB_SECONDS = 3.0
 NEEDED_BYTES, COMFORTABLE_BYTES = 200_000_000, 5_000_000_000
@@ -44,9 +47,9 @@ def run(home: Path | None = None, as_json: bool = False) -> int:
     mask = Masker().text
     findings = [
         Finding(f.name, f.ok, mask(f.says), mask(f.remedy))
-        for f in (python(), jail(), gpus(home), model(), hub(), slack(), *place(home))
+        for f in (python(), jail(), gpus(home), *models(), hub(), slack(), *place(home))
     ]
-    missing = [finding.name for finding in findings if finding.ok is False]
+    missing = list(dict.fromkeys(finding.name for finding in findings if finding.ok is False))
     if as_json:
         print(json.dumps({"ready": not missing, "checks": [asdict(finding) for finding in findings]}))
     else:
@@ -141,37 +144,52 @@ def _install(package: str) -> str:
     return f"Install {package} with this system's package manager."
 
 
-def model() -> Finding:
-    """The model that a task would get, and whether there is a key or a server for it."""
-    from ..models import resolve
+def models() -> list[Finding]:
+    """The models that a task would ask, the best one first, and whether each could answer. One is enough."""
+    from ..models import resolve_all
+    from ..offline import go_offline, is_offline
 
+    if is_offline():
+        go_offline()
     try:
-        endpoint = resolve()
+        found = resolve_all(offline=is_offline())
     except NoModel as error:
-        return Finding("model", False, error.what, error.remedy)
-    says = f"{endpoint.model_id}{f' ({endpoint.why})' if endpoint.why else ' (LLM_ENDPOINT)'}"
-    host = urlsplit(endpoint.api_base or "")
-    if host.hostname in ("127.0.0.1", "localhost", "::1"):
-        if not _answers(host.hostname, host.port or 80):
-            return Finding("model", False, f"{says}: no server answers at {endpoint.api_base}", _another())
-    else:
-        provider = next((name for name in _NEEDS if endpoint.model_id.removeprefix("openai/").startswith(name)), "")
-        needed = _NEEDS.get(provider, "")
-        if needed and not endpoint.api_key and not os.environ.get(needed):
-            return Finding("model", False, f"{says}: {needed} is not set", f"export {needed}=...\n{_another()}")
-    return Finding("model", True, says)
+        return [Finding("model", False, f"{error.what}{f' ({error.why})' if error.why else ''}", error.remedy)]
+
+    def look(endpoint: Endpoint) -> Finding:
+        says = f"{endpoint.model_id}{f' ({endpoint.why})' if endpoint.why else ' (LLM_ENDPOINT)'}"
+        return _looked_at(endpoint, says)
+
+    with ThreadPoolExecutor(len(found.entries)) as pool:
+        findings = list(pool.map(look, found.entries))
+    if any(finding.ok for finding in findings):  # the chain works
+        findings = [finding if finding.ok else replace(finding, ok=None) for finding in findings]
+    return [*findings, *(Finding("model", None, note.replace("\n", " ")) for note in found.notes)]
 
 
-_NEEDS = {
-    "anthropic/": "ANTHROPIC_API_KEY",
-    "claude-": "ANTHROPIC_API_KEY",
-    "gpt-": "OPENAI_API_KEY",
-    "gemini/": "GEMINI_API_KEY",
-    "mistral/": "MISTRAL_API_KEY",
-    "deepseek/": "DEEPSEEK_API_KEY",
-    "openrouter/": "OPENROUTER_API_KEY",
-    "groq/": "GROQ_API_KEY",
-}
+def _looked_at(endpoint: Endpoint, says: str) -> Finding:
+    from ..errors import ModelFailed
+    from ..models.endpoint import missing_key
+    from ..models.servers import look
+
+    if needed := missing_key(endpoint, os.environ):
+        return Finding("model", False, f"{says}: {needed} is not set", f"export {needed}=...\n{_another()}")
+    try:
+        if endpoint.embedded:
+            from ..models.embedded import EmbeddedModel
+
+            return Finding("model", True, says, EmbeddedModel.of(endpoint).look())
+        if endpoint.server is None or not endpoint.api_base:
+            return Finding("model", True, says)
+        model = endpoint.model_id.partition("/")[2]
+        seen = look(endpoint.server, model, endpoint.api_base, endpoint.api_key or "none")
+    except ModelFailed as error:
+        if error.kind == "unreachable":
+            says = f"{says}: no server answers at {endpoint.api_base}"
+            return Finding("model", False, says, f"{error.remedy}\n{_another()}")
+        return Finding("model", False, f"{error.what}{f' ({error.why})' if error.why else ''}", error.remedy)
+    reads = f", reads {seen.window:,} tokens" if seen.window else ""
+    return Finding("model", True, f"{says}{reads}", seen.note)
 
 
 def _another() -> str:
@@ -183,14 +201,6 @@ def _another() -> str:
     except NoModel:
         return ""
     return f"Or unset LLM_ENDPOINT: {found.model_id} would be taken, as {found.why}."
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=0.3).close()
-    except OSError:
-        return False
-    return True
 
 
 def hub() -> Finding:
@@ -224,14 +234,20 @@ def hub() -> Finding:
 
 
 def slack() -> Finding:
-    bot = os.environ.get("SLACK_BOT_TOKEN")
-    channel = os.environ.get("SLACK_CHANNEL_ID")
-    if bot and channel:
-        return Finding("Slack", True, "a token and a channel are set")
-    lacking = " and ".join(
-        name for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_CHANNEL_ID", channel)) if not value
-    )
-    return Finding("Slack", None, f"no notifications: {lacking} not set")
+    """Whether Slack can be told, and whether people there can answer."""
+    bot, channel, app = (os.environ.get(f"SLACK_{name}") for name in ("BOT_TOKEN", "CHANNEL_ID", "APP_TOKEN"))
+    if not bot or not (channel or app):
+        lacking = " and ".join(
+            name for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_CHANNEL_ID", channel)) if not value
+        )
+        return Finding("Slack", None, f"no notifications: {lacking} not set", "Set it up: slack --help")
+    if not app:
+        return Finding("Slack", True, "a token and a channel are set: it is told (answers need SLACK_APP_TOKEN)")
+    if not (os.environ.get("SLACK_OWNER") or os.environ.get("SLACK_APPROVERS")):
+        return Finding(
+            "Slack", None, "it is told, and nobody may answer there", "export SLACK_OWNER=U... (your member ID)"
+        )
+    return Finding("Slack", True, "it is told and answers: tokens and people are set (`slack` listens)")
 
 
 def place(home: Path | None) -> list[Finding]:

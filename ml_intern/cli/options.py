@@ -61,10 +61,23 @@ def mode(mode: str | None) -> str | None:
     return mode
 
 
+def effort(effort: str | None) -> str | None:
+    if effort not in (None, "none", "minimal", "low", "medium", "high"):
+        raise typer.BadParameter("it is none, minimal, low, medium or high.")
+    return effort
+
+
 Yes = Annotated[bool, typer.Option("--yes", help="Approve everything that is asked, unread.")]
 Home = Annotated[Path | None, typer.Option(metavar="DIR", help="Where sessions are kept; otherwise ML_INTERN_HOME.")]
 Model = Annotated[
     str | None, typer.Option(metavar="ENDPOINT", help="The model; otherwise LLM_ENDPOINT, or what is found.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Reach nothing but the model's own server or weights; or ML_INTERN_OFFLINE.")
+]
+Effort = Annotated[
+    str | None,
+    typer.Option(metavar="none|minimal|low|medium|high", callback=effort, help="How long the model thinks."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON line per event on standard output.")]
 

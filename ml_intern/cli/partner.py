@@ -81,6 +81,7 @@ class Partner:
         self._reachable.enter_context(serving(intern))
         if session is not None:
             self.session = intern.resume(session.id)
+        intern.warm()
 
     async def adopt(self, get: Callable[[], Session]) -> Session:
         """Goes on with the session that `get` gives; the one before is left as it is."""

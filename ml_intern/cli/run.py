@@ -31,6 +31,7 @@ from ..events import (
 )
 from . import text as words
 from .card import QUESTION
+from .slack import answers, beside
 from .view import JsonView, PersonView, View
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Order:
     executor: str = "local"
     network: str | None = None
     hosts: tuple[str, ...] | None = None
+    offline: bool = False
+    effort: str | None = None
     json: bool = False
     verbose: bool = False
     mode: str = "ask"
@@ -247,7 +250,8 @@ def run_with(order: Order, tell: Callable[[Callable[[Event], None]], None] | Non
         for told in warnings(order):
             view.tell(told)
         view.start()
-        intern = make(order, conversation.hear, None if conversation.attended else conversation.decide)
+        waits = conversation.attended or (answers(order) and not order.yes)
+        intern = make(order, conversation.hear, None if waits else conversation.decide)
         with serving(intern):
             return carry_out(conversation, intern)
     except KeyboardInterrupt:
@@ -284,6 +288,8 @@ def make(
         executor_type=order.executor,
         network=order.network,
         hosts=order.hosts,
+        offline=order.offline or None,
+        model_options={"effort": order.effort} if order.effort else None,
         mode=order.mode,
         allow=order.allow,
         deny=order.deny,
@@ -292,16 +298,17 @@ def make(
 
 @contextlib.contextmanager
 def serving(intern: MLIntern) -> Generator[None]:
-    """Other processes may look and answer while this lasts; where that cannot be had, the work goes on without."""
+    """Other processes and Slack may look and answer while this lasts; where that cannot be had, the work goes on without."""
     from ..gateways.control import ControlServer
 
-    try:
-        server = ControlServer(intern)
-    except InternError as error:
-        print(words.printable(f"{error}\nThe work goes on."), file=sys.stderr)
-        yield
-        return
-    with server:
+    with contextlib.ExitStack() as reachable:
+        for reach in (lambda: ControlServer(intern), lambda: beside(intern)):
+            try:
+                server = reach()
+                if server is not None:
+                    reachable.enter_context(server)
+            except InternError as error:
+                print(words.printable(f"{error}\nThe work goes on."), file=sys.stderr)
         yield
 
 

@@ -218,6 +218,8 @@ def _said(kind: str, note: Row) -> str:
             return f"told{by()}: {text(note.get('text'))}"
         case "extended":
             return f"extended to {count(note.get('steps'))} steps{because('why')}"
+        case "model":
+            return f"{text(note.get('model'))} writes from here on{because('why')}"
         case "mode":
             return f"mode: {text(note.get('mode'))}"
         case "rule":

@@ -95,6 +95,7 @@ class ContextManager:
         self.meter = Meter()
         self._window, self._shown = window, shown
         self._model: Any = None
+        self._told: Any = None
         self._limit = limit_of(window, most)
         self._renderer = Renderer(Limits.of(self._limit, shown), self.store.put)
         self._memory: AgentMemory | None = None
@@ -145,9 +146,9 @@ class ContextManager:
 
     def limit(self, model: Any) -> int:
         """Tokens that a prompt for this model may take."""
-        if model is not self._model:
-            self._model = model
-            told = self._window or (model.window() if isinstance(model, Windowed) else None)
+        told = self._window or (model.window() if isinstance(model, Windowed) else None)
+        if model is not self._model or told != self._told:  # of a chain of models now one is asked, now another
+            self._model, self._told = model, told
             self._set_limit(limit_of(told if isinstance(told, int) else None, self.most))
         return self._limit
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
-import importlib
+import contextlib
 import itertools
-import logging
 import os
-import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from smolagents.models import (
@@ -24,48 +20,21 @@ from smolagents.models import (
 )
 from smolagents.tools import Tool
 
+from ..authors import Answer
 from ..errors import ModelFailed
 from .cache_marks import marked, takes_marks
-from .endpoint import LOCAL_SERVERS, Endpoint
-from .failures import explain, pause
+from .endpoint import Endpoint, missing_key
+from .failures import explain, pause, refused_option
+from .loading import LazyLitellm
 from .messages import MessagePreparer
+from .parameters import ModelOptions, Price, fit
+from .servers import OLLAMA_WINDOW, LocalServer, look
+from .streaming import stream, was_cancelled
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)
 """Waits between the attempts at a request that failed for a reason that may pass."""
 CONVERSATIONS = 8
 """How many conversations a model keeps prepared: an agent's own, those of its sub-agents."""
-
-
-class LazyLitellm:
-    """litellm, imported when first needed: it takes seconds and some 180 MB."""
-
-    _lock = threading.Lock()
-    _module: ModuleType | None = None
-
-    @classmethod
-    def load(cls) -> ModuleType:
-        with cls._lock:
-            if cls._module is None:
-                # Without this the import looks its price table up on the internet, and waits when there is none.
-                os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-                cls._module = importlib.import_module("litellm")
-                cls._module.suppress_debug_info = True
-                # It starts an event loop for each chunk, some 2 ms; whole answers are still logged.
-                cls._module.disable_streaming_logging = True
-                # Tokens are counted without a download: without a network it tries for 20 s.
-                cls._module.disable_hf_tokenizer_download = True
-                if "LITELLM_LOG" not in os.environ:  # it writes to the terminal what it raises as well
-                    logging.getLogger("LiteLLM").handlers = [logging.NullHandler()]
-            return cls._module
-
-    @classmethod
-    def loaded(cls) -> bool:
-        return cls._module is not None
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by `copy`, `pickle` and `inspect`: no reason to load it
-            raise AttributeError(name)
-        return getattr(self.load(), name)
 
 
 class EndpointModel(LiteLLMModel):
@@ -80,6 +49,10 @@ class EndpointModel(LiteLLMModel):
             answer until then is void.
         timeout (`float`, defaults to 600): Seconds without a byte before a request is given up.
         retry_seconds (`Sequence[float]`, defaults to 1, 2, 4, 8): Waits before a failed request is sent again.
+        options (`ModelOptions`, *optional*): Effort, temperature and the like. What the model lacks is left out.
+        on_note (`Callable[[str], None]`, *optional*): Told once of what was left out.
+        prices (`Mapping[str, Price]`, *optional*): Prices that go before litellm's, by the model's id or its name; `*` is any.
+        name (`str`, *optional*): The model as a person wrote it.
         kwargs: As for smolagents' `LiteLLMModel`; the rest goes with every request (`temperature`, `max_tokens`...).
 
     Attributes:
@@ -98,13 +71,23 @@ class EndpointModel(LiteLLMModel):
         on_retry: Callable[[str], None] | None = None,
         timeout: float = 600.0,
         retry_seconds: Sequence[float] = RETRY_SECONDS,
+        options: ModelOptions | None = None,
+        on_note: Callable[[str], None] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        name: str = "",
         **kwargs: Any,
     ) -> None:
+        kwargs = {**(options.request() if options else {}), **kwargs}
         if model_id.startswith("ollama_chat/"):
             # smolagents flattens for all of ollama, and then fails at the first image; /api/chat takes images.
             kwargs.setdefault("flatten_messages_as_text", False)
         super().__init__(model_id=model_id, api_base=api_base, api_key=api_key, retry=False, **kwargs)
-        self.on_delta, self.on_retry = on_delta, on_retry
+        self.on_delta, self.on_retry, self.on_note = on_delta, on_retry, on_note
+        self.name, self.prices = name or model_id, dict(prices or {})
+        self._optional = set(options.request()) if options else set()
+        self._left_out: set[str] | None = None  # of what is optional; not known before litellm is there
+        self._reads: int | None = None
+        self._looked = False
         self.request_timeout, self.retry_seconds = timeout, tuple(retry_seconds)
         self.cancelled = threading.Event()
         self._preparers: deque[MessagePreparer] = deque(maxlen=CONVERSATIONS)
@@ -112,7 +95,7 @@ class EndpointModel(LiteLLMModel):
 
     @classmethod
     def of(cls, endpoint: Endpoint, **kwargs: Any) -> EndpointModel:
-        return cls(endpoint.model_id, endpoint.api_base, endpoint.api_key, **kwargs)
+        return cls(endpoint.model_id, endpoint.api_base, endpoint.api_key, name=endpoint.name, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` needs to make this model again, less its keys."""
@@ -137,6 +120,19 @@ class EndpointModel(LiteLLMModel):
         tools_to_call_from: list[Tool] | None = None,
         **kwargs: Any,
     ) -> ChatMessage:
+        return self.answer(messages, stop_sequences, response_format, tools_to_call_from, **kwargs)
+
+    def answer(
+        self,
+        messages: list[ChatMessage | dict],
+        stop_sequences: list[str] | None = None,
+        response_format: dict[str, str] | None = None,
+        tools_to_call_from: list[Tool] | None = None,
+        waits: Sequence[float] | None = None,
+        patience: float | None = None,
+        **kwargs: Any,
+    ) -> Answer:
+        """As [`generate`], with waits of its own between attempts, and no patience with a service that wants longer ones."""
         request = self._prepare_completion_kwargs(
             messages=messages,
             stop_sequences=stop_sequences,
@@ -150,23 +146,29 @@ class EndpointModel(LiteLLMModel):
             **{"timeout": self.request_timeout, "max_retries": 0, "drop_params": True, **kwargs},
         )
         request |= {"stream": True, "stream_options": {"include_usage": True}}
+        for name in self._options_left_out():
+            request.pop(name, None)
         self._apply_rate_limit()
-        response = self._with_retries(request)
+        response = self._with_retries(request, self.retry_seconds if waits is None else waits, patience)
         answer = response.choices[0].message
         content = answer.content
         if not self.supports_stop_parameter:
             content = remove_content_after_stop_sequences(content, stop_sequences)
-        return ChatMessage(
+        return Answer(
             role=MessageRole.ASSISTANT,
             content=content,
             tool_calls=answer.tool_calls,
             raw=response,
             token_usage=TokenUsage(response.usage.prompt_tokens or 0, response.usage.completion_tokens or 0),
+            model=str(self.model_id),
         )
 
     def price(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float | None:
-        """US dollars for a call by litellm's table; `None` for a local server's or a model that it does not know."""
-        if str(self.model_id).partition("/")[0] in {server.litellm for server in LOCAL_SERVERS}:
+        """US dollars for a call: by a price that was set, else by litellm's table; `None` where neither knows it."""
+        for name in (self.name, str(self.model_id), "*"):
+            if name in self.prices:
+                return self.prices[name].of(input_tokens, output_tokens, cached_tokens)
+        if LocalServer.of(str(self.model_id)):
             return None
         try:
             prompt, answer = self.client.cost_per_token(
@@ -180,14 +182,74 @@ class EndpointModel(LiteLLMModel):
         return prompt + answer
 
     def window(self) -> int | None:
-        """Tokens that the model can read by litellm's table; `None` for a local server's or a model that it does not know."""
+        """Tokens that the model can read: as its local server says, else by litellm's table; `None` where neither knows."""
         name = str(self.model_id)
-        if name.partition("/")[0] in {server.litellm for server in LOCAL_SERVERS}:
-            return None  # it reads as much as it was started with
+        if LocalServer.of(name):
+            if not self._looked:
+                with contextlib.suppress(ModelFailed):  # its first request will tell
+                    self.look()
+            return self._reads
         table = self.client.model_cost
         known = table.get(name) or table.get(name.partition("/")[2]) or {}
         found = known.get("max_input_tokens")
         return found if isinstance(found, int) and found > 0 else None
+
+    def look(self) -> str:
+        """Looks whether a local server is there and has the model, within seconds, without making it work.
+
+        Returns:
+            `str`: What a person should know; mostly nothing.
+
+        Raises:
+            ModelFailed: it cannot work as it is; says what to do.
+        """
+        server, self._looked = LocalServer.of(str(self.model_id)), True
+        lacking = missing_key(Endpoint(str(self.model_id), self.api_base, self.api_key), os.environ)
+        if lacking:
+            remedy = f"export {lacking}=..., or choose another model with LLM_ENDPOINT."
+            raise ModelFailed(f"{self.name} has no key", f"{lacking} is not set", remedy).of_kind("unsent")
+        if server is None or not self.api_base:
+            return ""
+        model = str(self.model_id).partition("/")[2]
+        seen = look(server, model, self.api_base, self.api_key or "none")
+        self._reads = seen.window
+        if server.prefix == "ollama" and seen.window is not None:  # it cuts off what is longer than it is told to read
+            self._reads = min(seen.window, int(self.kwargs.get("num_ctx") or OLLAMA_WINDOW))
+            self.kwargs["num_ctx"] = self._reads
+        if seen.thinks is False and "reasoning_effort" in self._optional and self.on_note:
+            self.on_note(f"{self.name} cannot be told how long to think: effort is left out.")
+        if seen.thinks is False:
+            self._optional.discard("reasoning_effort")
+            self.kwargs.pop("reasoning_effort", None)
+        return seen.note
+
+    def warm(self) -> None:
+        """Begins with what takes its time before a first answer; nothing, for a server."""
+
+    def close(self) -> None:
+        """Gives up what it holds; nothing, for a server."""
+
+    def _options_left_out(self) -> set[str]:
+        """Options that this model lacks, said once."""
+        if self._left_out is None:
+            self._left_out = set()
+            try:
+                known = self.client.get_supported_openai_params(model=self.model_id) if self._optional else None
+            except Exception:  # noqa: BLE001 - litellm raises a bare Exception for a provider it does not know
+                known = None
+            _, lacking = fit(
+                {name: self.kwargs[name] for name in self._optional if name in self.kwargs}, known or None
+            )
+            self._leave_out(lacking)
+        return self._left_out
+
+    def _leave_out(self, names: Iterable[str]) -> None:
+        names = [name for name in names if name not in (self._left_out or ())]
+        if names:
+            self._left_out = {*(self._left_out or ()), *names}
+            if self.on_note:
+                said = ", ".join(sorted("effort" if name == "reasoning_effort" else name for name in names))
+                self.on_note(f"{self.name} takes no {said}: left out.")
 
     def _prepare_completion_kwargs(
         self, messages: list[ChatMessage | dict], *args: Any, **kwargs: Any
@@ -214,21 +276,26 @@ class EndpointModel(LiteLLMModel):
     def _where(self) -> str:
         return f"{self.model_id} at {self.api_base}" if self.api_base else str(self.model_id)
 
-    def _with_retries(self, request: dict[str, Any]) -> Any:
+    def _with_retries(self, request: dict[str, Any], waits: Sequence[float], patience: float | None) -> Any:
+        """The one loop that sends a request again: litellm and the clients below it are told not to."""
         from openai import OpenAIError  # what litellm's own errors derive from
 
         for attempt in itertools.count():
             try:
                 return self._once(request)
             except OpenAIError as error:
+                if option := refused_option(error, self._optional & request.keys()):
+                    del request[option]
+                    self._leave_out([option])
+                    continue
                 failure = explain(error, self._where)
-                seconds = pause(error, attempt, self.retry_seconds)
+                seconds = pause(error, attempt, waits, patience)
                 if seconds is None:
                     raise failure from error
             if self.on_retry:
                 self.on_retry(f"{failure.what} ({failure.why}); trying again in {seconds:.0f} s")
             if self.cancelled.wait(seconds):
-                raise _was_cancelled()
+                raise was_cancelled()
         raise AssertionError("unreachable: the loop returns or raises")
 
     def _once(self, request: dict[str, Any]) -> Any:
@@ -246,56 +313,12 @@ class EndpointModel(LiteLLMModel):
         if response is None or not response.choices or not (heard or response.usage.completion_tokens):
             raise ModelFailed(
                 f"{self._where} answered nothing", "its stream was empty", "Check that this is an API's address."
-            )
+            ).of_kind("empty")
         return response
 
     def _stream(self, request: dict[str, Any]) -> Iterator[Any]:
         """The chunks of one attempt, read on a thread: a cancel must not wait for the server's next byte."""
-        arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        unwanted = threading.Event()
-        target = contextvars.copy_context().run
-        arguments = (_read, self.client.completion, request, arrived.put, unwanted)
-        if self.cancelled.is_set():
-            raise _was_cancelled()
-        threading.Thread(target=target, args=arguments, name="model-request", daemon=True).start()
-        try:
-            while True:
-                try:
-                    item = arrived.get(timeout=0.1)
-                except queue.Empty:
-                    item = _NOTHING_YET
-                if self.cancelled.is_set():
-                    raise _was_cancelled()
-                if item is _END:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                if item is not _NOTHING_YET:
-                    yield item
-        finally:
-            unwanted.set()
-
-
-_END, _NOTHING_YET = object(), object()
-
-
-def _read(
-    complete: Callable[..., Any], request: dict[str, Any], put: Callable[[Any], None], unwanted: threading.Event
-) -> None:
-    try:
-        stream = complete(**request)
-        for chunk in stream:
-            if unwanted.is_set():
-                stream.close()  # hangs up, which tells the server to stop
-                return
-            put(chunk)
-        put(_END)
-    except BaseException as error:  # noqa: BLE001 - raised again on the thread that waits for the answer
-        put(error)
-
-
-def _was_cancelled() -> ModelFailed:
-    return ModelFailed("The request was cancelled")
+        return stream(self.client.completion, request, self.cancelled)
 
 
 # smolagents' own loader looks model classes up here; its annotation lists only its own.

@@ -14,17 +14,27 @@ if TYPE_CHECKING:
     from ml_intern.testing.e2b import LocalE2B
     from ml_intern.testing.hub import LocalHub
     from ml_intern.testing.llm import Cut, Fail, LocalLLM, Reply, ToolCall, mailbox, recorded, scripted
+    from ml_intern.testing.llm_anthropic import LocalAnthropic
+    from ml_intern.testing.llm_llamacpp import LocalLlamaCpp
+    from ml_intern.testing.llm_ollama import LocalOllama
     from ml_intern.testing.models import ReplayedModel, ScriptedModel, UnconsumedScript, UnexpectedModelCall
     from ml_intern.testing.recording import differences
+    from ml_intern.testing.scholar import LocalScholar
     from ml_intern.testing.serve import Service
+    from ml_intern.testing.slack import LocalSlack
 
 __all__ = [
     "Cut",
     "Fail",
+    "LocalAnthropic",
     "LocalArxiv",
     "LocalE2B",
     "LocalHub",
     "LocalLLM",
+    "LocalScholar",
+    "LocalSlack",
+    "LocalLlamaCpp",
+    "LocalOllama",
     "ReplayedModel",
     "Reply",
     "ScriptedModel",
@@ -43,9 +53,14 @@ _HOMES = {
     "e2b": ("LocalE2B",),
     "hub": ("LocalHub",),
     "llm": ("Cut", "Fail", "LocalLLM", "Reply", "ToolCall", "mailbox", "recorded", "scripted"),
+    "llm_anthropic": ("LocalAnthropic",),
+    "llm_llamacpp": ("LocalLlamaCpp",),
+    "llm_ollama": ("LocalOllama",),
     "models": ("ReplayedModel", "ScriptedModel", "UnconsumedScript", "UnexpectedModelCall"),
     "recording": ("differences",),
+    "scholar": ("LocalScholar",),
     "serve": ("Service",),
+    "slack": ("LocalSlack",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,7 +17,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +28,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ml_intern.testing.llm_answers import (
     Answer,
@@ -45,6 +44,7 @@ from ml_intern.testing.llm_answers import (
     recorded,
     scripted,
 )
+from ml_intern.testing.llm_http import CHARS_PER_TOKEN, Body, Break
 from ml_intern.testing.serve import Service
 
 __all__ = [
@@ -63,7 +63,6 @@ __all__ = [
     "scripted",
 ]
 
-CHARS_PER_TOKEN = 4
 IMAGE_TOKENS = 1000
 
 
@@ -138,14 +137,15 @@ class LocalLLM:
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
             return _error(Fail(400, "The request needs `messages`, a list."))
         self.requests.append(body)
-        after_bytes = None
+        breaks = Break()
         try:
             reply = await run_in_threadpool(self.answer, body)
         except Fail as fail:
             await anyio.sleep(fail.delay)
             return _error(fail)
         except Cut as cut:
-            reply, after_bytes = cut.reply, cut.after_bytes
+            said = b"data: " + bytes(_error(cut.error).body) + b"\n\n" if cut.error else None
+            reply, breaks = cut.reply, Break(cut.after_bytes, said)
         except Exception as error:  # noqa: BLE001 - the answer is the caller's code; a 5xx would only make clients retry
             return _error(Fail(400, f"The function that answers failed: {type(error).__name__}: {error}"))
         reply = _stopped(Reply(reply) if isinstance(reply, str) else reply, body.get("stop"))
@@ -156,43 +156,14 @@ class LocalLLM:
         }
         if body.get("stream"):
             usage = _usage(body, reply) if (body.get("stream_options") or {}).get("include_usage") else None
-            return _Body(_events(reply, identity, usage), "text/event-stream", reply.delay, after_bytes)
+            return Body(_events(reply, identity, usage), "text/event-stream", reply.delay, breaks)
         whole = json.dumps(_completion(reply, identity, _usage(body, reply))).encode()
-        return _Body([whole], "application/json", reply.delay, after_bytes)
+        return Body([whole], "application/json", reply.delay, breaks)
 
     def _refusal(self, request: Request) -> Response | None:
         if self.api_key is None or request.headers.get("authorization") == f"Bearer {self.api_key}":
             return None
         return _error(Fail(401, "Incorrect API key provided.", code="invalid_api_key"))
-
-
-class _Body(Response):
-    """A body sent piece by piece; with `after_bytes` it breaks off there, and the server closes the connection."""
-
-    def __init__(
-        self, pieces: Iterator[bytes] | list[bytes], media_type: str, delay: float, after_bytes: int | None
-    ) -> None:
-        super().__init__(media_type=media_type)
-        del self.headers["content-length"]  # chunked: how long it gets is only known at the end
-        self.pieces, self.delay, self.after_bytes = pieces, delay, after_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await anyio.sleep(self.delay)
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for piece in self._until_cut():
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        if self.after_bytes is None:  # otherwise: leaving without the end is what makes the server hang up
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _until_cut(self) -> AsyncIterator[bytes]:
-        left = self.after_bytes
-        for piece in self.pieces:
-            if left is not None and len(piece) > left:
-                yield piece[:left]
-                return
-            yield piece
-            left = None if left is None else left - len(piece)
-            await anyio.sleep(0)
 
 
 def _error(fail: Fail) -> JSONResponse:
@@ -216,9 +187,15 @@ def _usage(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     said += sum(len(call.name) + len(call.json) for call in reply.tool_calls or [])
     prompt = reply.prompt_tokens if reply.prompt_tokens is not None else _tokens(asked) + IMAGE_TOKENS * images
     completion = reply.completion_tokens if reply.completion_tokens is not None else _tokens(said)
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
     if reply.cached_tokens is not None:
         usage["prompt_tokens_details"] = {"cached_tokens": reply.cached_tokens}
+    if reply.reasoning_tokens is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reply.reasoning_tokens}
     return usage
 
 
@@ -274,7 +251,7 @@ def _events(reply: Reply, identity: dict[str, Any], usage: dict[str, Any] | None
 
     yield delta(role="assistant", content="")
     for piece in pieces(reply.reasoning or ""):
-        signed = {"thinking_blocks": [_thinking(piece)]} if reply.signature else {}
+        signed: dict[str, Any] = {"thinking_blocks": [_thinking(piece)]} if reply.signature else {}
         yield delta(reasoning_content=piece, **signed)
     if reply.signature:
         yield delta(thinking_blocks=[_thinking("", reply.signature)])

@@ -43,6 +43,7 @@ class Reply:
         chunk_chars (`int`, defaults to 24): Characters a streamed chunk holds.
         prompt_tokens, completion_tokens (`int`, *optional*): Usage; a quarter of the characters when not given.
         cached_tokens (`int`, *optional*): Those of the prompt that came from the cache; left out when not given.
+        reasoning_tokens (`int`, *optional*): Those of the answer that went into thinking; left out when not given.
     """
 
     content: str | None
@@ -55,6 +56,7 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class Fail(Exception):
@@ -81,11 +83,23 @@ class Fail(Exception):
 
 
 class Cut(Exception):
-    """Raise (or script) it to drop the connection after so many bytes of the answer's body; `reply` is what is cut."""
+    """Raise (or script) it to break an answer off.
 
-    def __init__(self, after_bytes: int, reply: Reply | str = "This answer will not reach its end. " * 40) -> None:
+    Args:
+        after_bytes (`int`): How much of the answer's body is sent before the connection is dropped.
+        reply (`Reply` or `str`): What is cut.
+        error (`Fail`, *optional*): Said in the stream instead of dropping the connection, as servers do that fail while they
+            stream.
+    """
+
+    def __init__(
+        self,
+        after_bytes: int,
+        reply: Reply | str = "This answer will not reach its end. " * 40,
+        error: Fail | None = None,
+    ) -> None:
         super().__init__(f"connection dropped after {after_bytes} bytes")
-        self.after_bytes, self.reply = after_bytes, reply
+        self.after_bytes, self.reply, self.error = after_bytes, reply, error
 
 
 Answer = Callable[[dict[str, Any]], "str | Reply"]

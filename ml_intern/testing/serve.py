@@ -27,6 +27,11 @@ SERVICES = {
     "hub": "ml_intern.testing.hub:LocalHub",
     "arxiv": "ml_intern.testing.arxiv:LocalArxiv",
     "llm": "ml_intern.testing.llm:LocalLLM",
+    "scholar": "ml_intern.testing.scholar:LocalScholar",
+    "slack": "ml_intern.testing.slack:LocalSlack",
+    "anthropic": "ml_intern.testing.llm_anthropic:LocalAnthropic",
+    "ollama": "ml_intern.testing.llm_ollama:LocalOllama",
+    "llamacpp": "ml_intern.testing.llm_llamacpp:LocalLlamaCpp",
 }
 
 

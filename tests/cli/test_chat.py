@@ -225,7 +225,7 @@ def test_the_command_line_talks_to_an_endpoint(tmp_path: Path) -> None:
         fork = [sys.executable, "-m", "ml_intern", "fork", told[0]["session_id"], "--at", "1"]
         forked = subprocess.run(fork, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=more)
         assert forked.returncode == 0, forked.stderr
-        assert (tmp_path / "sessions" / f"{forked.stdout.strip()}.jsonl").exists()
+        assert (tmp_path / "sessions" / f"{forked.stdout.split()[0]}.jsonl").exists()
     assert not re.findall(r"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d)[;m]", terminal.raw), "no colours"
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
 
 import pytest
+from gguf_files import smollm2
 from smolagents.models import ChatMessage, MessageRole
 
 from ml_intern.models import EndpointModel, LazyLitellm
@@ -68,3 +70,13 @@ def silent_port():
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         thread.join(timeout=5)
+
+
+@pytest.fixture(scope="session")
+def weights():
+    """A file with SmolLM2-135M-Instruct."""
+    pytest.importorskip("xllamacpp", reason="llama.cpp is not installed: the extra [embedded]")
+    try:
+        return smollm2()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"no real weights: {error}")
