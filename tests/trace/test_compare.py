@@ -95,7 +95,8 @@ def test_it_says_where_they_part(traces: tuple[Path, Path], tmp_path: Path) -> N
         0,
         "task",
     )
-    last = next(place for place, row in enumerate(rows_of(b)) if "final_answer" in json.dumps(row))
+    said = [row["type"] == "assistant" and "final_answer" in json.dumps(row) for row in rows_of(b)]
+    last = said.index(True)  # a hint may name it before
     assert parting(compare(a, changed(b, tmp_path, lambda rows: rows.__delitem__(slice(last, None))))) == (10, "end")
 
     def failed(rows: Rows) -> None:
