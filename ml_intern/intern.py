@@ -428,7 +428,11 @@ class MLIntern:
         papers = [tools.ArxivSearchTool(), tools.SemanticScholarSearchTool(), tools.PaperReadTool()]
         papers += [tools.PaperGraphTool(), tools.PaperResourcesTool()]
         hub = [tools.HubSearchDatasetsTool(), tools.HubInspectDatasetTool(), tools.HubDownloadTool()]
-        team = [tools.NotifyTool()] if os.environ.get("SLACK_BOT_TOKEN") and os.environ.get("SLACK_NOTIFY_CHANNELS") else []
+        team = (
+            [tools.NotifyTool()]
+            if os.environ.get("SLACK_BOT_TOKEN") and os.environ.get("SLACK_NOTIFY_CHANNELS")
+            else []
+        )
         return [*papers, *hub, tools.HubPushTool(), *team]
 
     def _hand_over(self, session: Session, path: Path) -> str:

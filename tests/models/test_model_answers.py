@@ -76,6 +76,9 @@ UNDERSTOOD = {
     "Gemini, tool_code": ("```tool_code\nprint(add(a=1, b=2))\n```", "fence", "print(add(a=1, b=2))"),
     "two fences": ("First\n```python\na = 1\n```\nthen\n```python\nprint(a)\n```", "fence", "a = 1\n\nprint(a)"),
     "fence and its expected output": ("```python\nprint(1)\n```\nOutput:\n```\n1\n```", "fence", "print(1)"),
+    "an installation in tags": (  # the worker makes a call of it
+        "<code>\n!pip install torch\nimport torch\n</code>", "tags", "!pip install torch\nimport torch"
+    ),
     "fence beside shell": ("```bash\npip install torch\n```\n```python\nprint(1)\n```", "fence", "print(1)"),
     "fence beside JSON": ('```json\n{"a": 1}\n```\n```python\nprint(1)\n```', "fence", "print(1)"),
     "fence, not closed": ("Now:\n```python\nprint(1)\n", "fence", "print(1)"),
@@ -187,8 +190,8 @@ NOT_UNDERSTOOD = {
     "a number": ("42", "stop", "prose"),
     "a figure": ("Accuracy: 0.91", "stop", "prose"),
     "shell only": ("```bash\npip install torch\n```", "stop", "shell"),
-    "shell in tags": ("<code>\n!pip install torch\nimport torch\n</code>", "stop", "shell"),
-    "magic in a fence": ("```python\n%pip install torch\n```", "stop", "shell"),
+    "shell in tags": ("<code>\n!apt install curl\nimport torch\n</code>", "stop", "shell"),
+    "magic in a fence": ("```python\n%time fit()\n```", "stop", "shell"),
     "another language": ("```sql\nSELECT 1;\n```", "stop", "language"),
     "YAML": ("```yaml\nlr: 1e-4\n```", "stop", "language"),
     "JSON of its own": ('{"result": "good"}', "stop", "no-code"),
