@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/python -m ml_intern demo --data .demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -23,7 +23,7 @@ bench: $(READY)
 	$(BIN)/python tests/bench/run.py
 
 soak: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m ""
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m ""
 	$(BIN)/python tests/bench/run.py --full
 
 style: $(READY)

@@ -12,6 +12,7 @@ from typing import Any
 from smolagents.memory import ActionStep
 
 from .steps import ToolCallStep, ToolResultStep
+from .syntax import parse
 
 LOOKED_AT = 20_000
 """Characters at the end of an output in which metrics are looked for."""
@@ -48,7 +49,7 @@ def digest(text: str) -> str:
 def action_digest(code: str) -> str:
     """The same for code that differs in layout and comments only."""
     try:
-        return digest(ast.dump(ast.parse(code)))
+        return digest(ast.dump(parse(code)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return digest(" ".join(code.split()))
 

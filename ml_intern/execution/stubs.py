@@ -9,6 +9,8 @@ from typing import Any
 
 from smolagents import Tool
 
+from ml_intern.syntax import parse
+
 PYTHON_TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list",
                 "object": "dict", "any": "Any", "null": "None", "image": "Image", "audio": "str"}  # fmt: skip
 
@@ -96,7 +98,7 @@ def _source_of(annotation: Any) -> Any:
         return annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     try:
-        ast.parse(text, mode="eval")
+        parse(text, mode="eval")
     except SyntaxError:
         return inspect.Parameter.empty
     return _Source(text)

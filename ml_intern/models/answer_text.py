@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from ..syntax import parse
+
 Tags = tuple[str, str]
 
 PYTHON = ("python", "py", "python3", "py3", "ipython", "ipython3", "tool_code", "pycon", "code")
@@ -203,7 +205,7 @@ def _starts(text: str, tools: Collection[str]) -> Iterator[int]:
 
 
 def _calls_known(code: str, tools: Collection[str]) -> bool:
-    called = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    called = [node.func for node in ast.walk(parse(code)) if isinstance(node, ast.Call)]
     return any(isinstance(one, ast.Name) and one.id in {*tools, "print", "final_answer"} for one in called)
 
 
@@ -214,7 +216,9 @@ warnings.filterwarnings("ignore", category=SyntaxWarning, module=_FILE)
 
 def parsed(code: str) -> ast.Module | None:
     try:
-        return ast.parse(code, _FILE)
+        tree = parse(code, _FILE)
+        assert isinstance(tree, ast.Module)
+        return tree
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..differences import compared, short
 from ..events import Usage
 from ..plain import as_text
+from ..syntax import parse
 from .actions import INTERPRETER
 from .books import Books
 from .decisions import Decision, decisions
@@ -280,7 +281,7 @@ def _code(move: Move) -> str:
     if move.code is None:
         return ""
     try:
-        return ast.unparse(ast.parse(move.code))
+        return ast.unparse(parse(move.code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return move.code.strip()
 
