@@ -188,7 +188,7 @@ def host_memory() -> int:
     raise AssertionError
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("forget", [False, True], ids=["cleaned up", "forgotten"])
 def test_many_jails_leave_nothing_behind(
     jail: Jail, forget: bool, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

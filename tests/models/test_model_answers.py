@@ -326,7 +326,7 @@ def test_a_long_answer_takes_no_time(piece) -> None:
     text = piece * (100_000 // len(piece))
     start = time.process_time()
     reading(text)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 8  # what grows with the square takes minutes
 
 
 def test_every_hint_is_told_from_every_other() -> None:

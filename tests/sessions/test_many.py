@@ -173,7 +173,7 @@ def erratic(task: str, said: int) -> str:
 
 
 def test_chaos(build) -> None:
-    chaos(build, 5, 5.0, seed=1)
+    chaos(build, 5, 3.0, seed=1)
 
 
 @pytest.mark.soak

@@ -238,7 +238,7 @@ def configured(examples: int) -> settings:
 
 
 def test_spoilt_traces(traces: list[tuple[bytes, Path]]) -> None:
-    configured(300)(fuzz(traces))()
+    configured(150)(fuzz(traces))()
 
 
 @pytest.mark.soak
