@@ -194,8 +194,8 @@ def test_words_in_the_thread(slack: LocalSlack, team: Team, monkeypatch: pytest.
         slack.say(user, text, thread_ts=root.ts)
     slack.wait(lambda: whispered(slack, "UBEA").count("SLACK_APPROVERS") == 2)
     slack.wait(lambda: any("cannot be changed" in m.shown for m in slack.said(root.ts)))
-    said = "\n".join(m.shown for m in slack.said(root.ts))
-    assert "*running*" in said and "$5.00 more" in said and "It may take" in said
+    for words in ("*running*", "$5.00 more", "It may take"):  # in whatever order they come
+        slack.wait(lambda words=words: any(words in m.shown for m in slack.said(root.ts)))
     assert session.agent.ledger.budget_usd == 6.0
     assert [(n["usd"], n["by"]) for n in notes(session, "budget")] == [(6.0, "slack:UANN")]
     until(lambda: any(isinstance(event, CodePrinted) for event in session.events.history))
