@@ -242,6 +242,7 @@ def test_spoilt_traces(traces: list[tuple[bytes, Path]]) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_twenty_thousand_spoilt_traces(traces: list[tuple[bytes, Path]]) -> None:
     configured(20_000)(fuzz(traces))()
 
