@@ -85,9 +85,8 @@ class Session:
         self._parking = False
         self._worked = 0.0  # seconds of this turn before it was parked
         self._steering: list[tuple[str, str]] = []  # for an agent that is not there at the moment
-        self._given: dict[
-            str, ApprovalAnswer
-        ] = {}  # while nobody stood by; to questions between two steps, by their name
+        self._given: dict[str, ApprovalAnswer] = {}
+        """Answers to questions between two steps that were given while nobody stood by, by the question's name."""
 
     def _compacted(self, event: Event) -> None:
         if isinstance(event, told.Compacted) and event.how != "mask":
@@ -451,8 +450,10 @@ class Session:
         """The rest of a turn that was parked or cut off."""
         with self._lock:
             answers = {call: answer for call, pending in self._waiting.items() if (answer := pending.wait(0))}
-            self._given = {
-                pending.request.tool: answers[call] for call, pending in self._waiting.items() if call in answers
+            self._given = {  # a call's answer is its own: `finish_open` has it
+                pending.request.tool: answers[call]
+                for call, pending in self._waiting.items()
+                if call in answers and not _in_code(call)
             }
             self._waiting.clear()
         restored = restore(self.trace)
@@ -531,9 +532,9 @@ class Session:
     def _wait_for_answer(self, request: ApprovalRequest) -> ApprovalAnswer:
         shop = self._shop
         assert shop is not None
-        if request.tool in self._given:
+        if request.tool in self._given and not _in_code(request.call_id):
             return self._given.pop(request.tool)
-        in_code = request.call_id.startswith("call_")  # else it is asked between two steps
+        in_code = _in_code(request.call_id)
         pending, ended = Pending(request), shop.agent.router.action.ended
         with self._lock:
             self._waiting[request.call_id] = pending
@@ -552,6 +553,11 @@ class Session:
             self._waiting.pop(request.call_id, None)
         self._warm.works(self)
         return answer
+
+
+def _in_code(call_id: str) -> bool:
+    """Whether a question is about a call that code makes; otherwise it is put between two steps."""
+    return call_id.startswith("call_")
 
 
 def title_of(task: str) -> str:

@@ -190,3 +190,30 @@ def test_sleeping_sessions_weigh_little(build) -> None:
 def test_a_thousand_sleeping_sessions(build) -> None:
     more, awake = _waiting(build, 1000)
     assert more < 300 and awake < 2
+
+
+def test_an_answer_given_while_it_slept_counts_for_no_other_call(build) -> None:
+    published: list[str] = []
+    again = code("print(publish(what='b'))")
+    intern, session = parked(build, [asks, again, code("final_answer('well')")], published)
+    (first,) = session.pending()
+    intern.approve(session.id, first.call_id)
+    until(lambda: [request.arguments for request in session.pending()] == [{"what": "b"}])
+    assert published == ["a"] and session.pending()[0].call_id != first.call_id
+    until(lambda: not session.busy)
+    intern.reject(session.id, session.pending()[0].call_id, "one is enough")
+    assert session.wait(20).state is State.DENIED and published == ["a"]
+
+
+@pytest.mark.parametrize("decision", ["reject", "stop"])
+def test_a_no_to_going_on_that_was_said_while_it_slept_ends_the_turn(build, decision: str) -> None:
+    intern = build(ByTask(lambda task, said: code("print('the same')")))
+    intern._config = replace(intern._config, park_seconds=0.0)
+    session = intern.submit("Go round.")
+    until(lambda: session.pending() and not session.busy)
+    (request,) = session.pending()
+    assert request.tool == "go_on"
+    steps = session.trace.read_text().count('"python_interpreter"')
+    session.answer(request.call_id, ApprovalAnswer(decision, "that is enough", "me"))
+    assert session.wait(20).state is State.STUCK and "that is enough" in session.outcome.reason
+    assert session.trace.read_text().count('"python_interpreter"') == steps
