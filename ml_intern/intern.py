@@ -299,18 +299,22 @@ class MLIntern:
             by (`str`): Who says so; on record.
             scope (`str`, defaults to `"once"`): `"session"` or `"always"` also allow calls of this kind from now on.
             text (`str`): The answer to a question of the agent's (`ask_user`).
+
+        Raises:
+            InternError: there is no such session. (Where the call does not wait any more its session tells of it.)
         """
         answer = ApprovalAnswer("approve", by=by or "python", scope=scope, text=text)
-        self._loop.put(Approval(session_id, call_id, answer))
+        self._loop.put(Approval(self.session(session_id).id, call_id, answer))
 
     def reject(self, session_id: str, call_id: str, reason: str = "", by: str = "") -> None:
         """Refuses a call that waits for an answer; the model reads the reason. From any thread."""
-        self._loop.put(Approval(session_id, call_id, ApprovalAnswer("reject", reason, by or "python")))
+        answer = ApprovalAnswer("reject", reason, by or "python")
+        self._loop.put(Approval(self.session(session_id).id, call_id, answer))
 
     def edit(self, session_id: str, call_id: str, arguments: dict[str, Any], by: str = "") -> None:
         """Changes arguments of a call that waits for an answer; it is looked at again as it is then. From any thread."""
         answer = ApprovalAnswer("edit", by=by or "python", arguments=arguments)
-        self._loop.put(Approval(session_id, call_id, answer))
+        self._loop.put(Approval(self.session(session_id).id, call_id, answer))
 
     def steer(self, text: str, session_id: str | None = None, by: str = "") -> None:
         """Tells a session something while it works (the newest one by default): the model reads it with its next step.

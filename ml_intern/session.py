@@ -231,8 +231,9 @@ class Session:
                 if isinstance(self._shop.model, EndpointModel):
                     self._shop.model.cancelled.set()
                 self._shop.agent.interrupt()
-            for call_id in list(self._waiting):
-                self.answer(call_id, ApprovalAnswer("stop", "interrupted", "user"))
+            for call_id, pending in list(self._waiting.items()):
+                if not pending.answered:
+                    self.answer(call_id, ApprovalAnswer("stop", "interrupted", "user"))
 
     def answer(self, call_id: str, answer: ApprovalAnswer, asked: ApprovalRequest | None = None) -> None:
         """Answers a question that waits.

@@ -213,3 +213,21 @@ def test_a_rule_can_be_given_while_it_works_and_is_back_when_it_wakes(build) -> 
     again = build(ScriptedModel([code("publish(what='c')"), code("final_answer(1)")]), tools=[Publish(published)])
     resumed = again.resume(session.id, "Once more.")
     assert resumed.wait(20).state is State.SUCCESS and published == ["a", "b", "c"]
+
+
+def test_an_answer_for_a_session_that_is_not_there_is_refused_to_who_gives_it(build) -> None:
+    intern = build(ScriptedModel([]))
+    for give in (intern.approve, intern.reject):
+        with pytest.raises(InternError, match="no session"):
+            give("0000", "call_1")
+    with pytest.raises(InternError, match="no session"):
+        intern.edit("0000", "call_1", {"what": "b"})
+
+
+def test_interrupting_a_session_whose_question_was_just_answered_stops_it_all_the_same(build) -> None:
+    intern = build(ScriptedModel([code("publish(what='a')"), code("import time\ntime.sleep(60)")]), tools=[Publish()])
+    session = intern.submit("Publish.")
+    until(session.pending)
+    session.answer(session.pending()[0].call_id, ApprovalAnswer("approve"))
+    session.interrupt()
+    assert session.wait(20).state is State.INTERRUPTED
