@@ -524,7 +524,10 @@ def _own_namespaces() -> frozenset[str]:
         return frozenset()
     from huggingface_hub import HfApi
 
-    return frozenset({str(HfApi().whoami()["name"])})
+    try:
+        return frozenset({str(HfApi().whoami()["name"])})
+    except Exception as error:  # the HTTP library differs between releases; unknown means: ask
+        raise OSError(f"The Hub does not say whose token this is: {error}") from error
 
 
 def _has_hub_token() -> bool:

@@ -231,3 +231,21 @@ def test_interrupting_a_session_whose_question_was_just_answered_stops_it_all_th
     session.answer(session.pending()[0].call_id, ApprovalAnswer("approve"))
     session.interrupt()
     assert session.wait(20).state is State.INTERRUPTED
+
+
+class Sends(Publish):
+    name = "sends"
+
+    def destination(self, what: str) -> dict[str, str]:
+        return {"name": "me-myself/model", "visibility": "private"}
+
+
+def test_a_hub_that_is_away_is_no_obstacle_to_a_question(build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 34)  # the address that tests have for the Hub refuses all
+    sent: list[str] = []
+    script = [code("sends(what='a')"), code("final_answer(1)")]
+    intern = build(ScriptedModel(script), tools=[Sends(sent)], allow=["sends:me/*"])
+    session = intern.submit("Send it.")
+    until(session.pending)  # whose namespace it is cannot be known: no rule for one's own allows it
+    session.answer(session.pending()[0].call_id, ApprovalAnswer("approve"))
+    assert session.wait(20).state is State.SUCCESS and sent == ["a"]
