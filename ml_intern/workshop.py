@@ -128,6 +128,10 @@ class Workshop:
         self.ledger = SpendLedger(config.budget_usd, config.max_hours)
         self.desk = desk or Desk()
         self._refused_hosts: set[str] = set()
+        book = config.rule_book
+        rules = (*rules, *book.load())
+        for problem in book.problems:  # it may have been meant to refuse something
+            self.warn(problem)
         self._narrator = narrator = Narrator(events, masker)
         context = ContextManager(
             config.context_window,
@@ -162,7 +166,7 @@ class Workshop:
             use_structured_outputs_internally=structured,
             instructions=config.instructions and masker.text(config.instructions),
             max_steps=config.max_iterations,
-            policy=ApprovalPolicy(mode, (*rules, *config.rule_book.load()), trust_vouched=False),
+            policy=ApprovalPolicy(mode, rules, trust_vouched=False),
             on_approval=ask,
             observers=[self.recorder, narrator],
             ledger=self.ledger,

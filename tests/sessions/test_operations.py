@@ -10,7 +10,7 @@ from smolagents import Tool
 
 from ml_intern import InternError, State
 from ml_intern.approval import Rule
-from ml_intern.events import ApprovalAnswer, Extended, ModeChanged, SessionEnded, Steered, Undone
+from ml_intern.events import ApprovalAnswer, Extended, ModeChanged, SessionEnded, Steered, Undone, Warned
 from ml_intern.testing import ScriptedModel
 from ml_intern.trace import restore
 
@@ -249,3 +249,12 @@ def test_a_hub_that_is_away_is_no_obstacle_to_a_question(build, monkeypatch: pyt
     until(session.pending)  # whose namespace it is cannot be known: no rule for one's own allows it
     session.answer(session.pending()[0].call_id, ApprovalAnswer("approve"))
     assert session.wait(20).state is State.SUCCESS and sent == ["a"]
+
+
+def test_a_line_of_the_rule_book_that_is_no_rule_is_told(build, home) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "rules").write_text("deny hub_push:*:public\ndeny ((\n")
+    intern = build(ScriptedModel([code("final_answer(1)")]))
+    intern.run("Go.")
+    told = [event.text for event in intern.session().events.history if isinstance(event, Warned)]
+    assert any("line 2" in text and "does not count" in text for text in told)
