@@ -7,6 +7,7 @@ from dataclasses import replace
 from smolagents.memory import ActionStep, PlanningStep, TaskStep
 
 from . import events as told
+from .budget import SpendLedger
 from .events import ApprovalAnswer, ApprovalRequest, EventLog, Outcome
 from .plain import as_text, plain
 from .secrets import MaskedStream, Masker
@@ -23,10 +24,16 @@ SEEN = 10_000
 
 
 class Narrator(Observer):
-    """Tells listeners what an agent does."""
+    """Tells listeners what an agent does.
 
-    def __init__(self, events: EventLog, masker: Masker) -> None:
-        self.events, self.masker = events, masker
+    Args:
+        events (`EventLog`): Where it is told.
+        masker (`Masker`): Masks it.
+        ledger (`SpendLedger`, *optional*): Whose budget is said once not to hold, where nobody knows a model's price.
+    """
+
+    def __init__(self, events: EventLog, masker: Masker, ledger: SpendLedger | None = None) -> None:
+        self.events, self.masker, self._ledger = events, masker, ledger
         # A secret may be cut in two between pieces: what could be the beginning of one waits for the next piece.
         self._said, self._printed = MaskedStream(masker), MaskedStream(masker)
         self._step = 0
@@ -69,6 +76,10 @@ class Narrator(Observer):
                 usage=step.spent,
             )
         )
+        if step.cost_usd is None and self._ledger is not None and self._ledger.budget_usd is not None:
+            budget, self._ledger = self._ledger.budget_usd, None
+            text = f"Nobody knows the price of this model: the budget of ${budget:.2f} cannot hold it. ML_INTERN_PRICES says it."
+            self.events.emit(told.Warned(text=text))
 
     def printed(self, text: str) -> None:
         if len(text) > LOOKED_AT:

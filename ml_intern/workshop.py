@@ -132,7 +132,7 @@ class Workshop:
         rules = (*rules, *book.load())
         for problem in book.problems:  # it may have been meant to refuse something
             self.warn(problem)
-        self._narrator = narrator = Narrator(events, masker)
+        self._narrator = narrator = Narrator(events, masker, self.ledger)
         context = ContextManager(
             config.context_window,
             store=ArtifactStore(self.journal.artifacts, masker.text),

@@ -258,3 +258,13 @@ def test_a_line_of_the_rule_book_that_is_no_rule_is_told(build, home) -> None:
     intern.run("Go.")
     told = [event.text for event in intern.session().events.history if isinstance(event, Warned)]
     assert any("line 2" in text and "does not count" in text for text in told)
+
+
+def test_a_budget_that_cannot_hold_because_nobody_knows_the_price_is_told_once(build) -> None:
+    intern = build(ScriptedModel([code("print(1)"), code("print(2)"), code("final_answer(1)")]), budget_usd=5.0)
+    intern.run("Go.")
+    told = [event.text for event in intern.session().events.history if isinstance(event, Warned)]
+    assert [("$5.00" in text, "ML_INTERN_PRICES" in text) for text in told if "price" in text] == [(True, True)]
+    without = build(ScriptedModel([code("final_answer(1)")]))
+    without.run("Go.")
+    assert not [event for event in without.session().events.history if isinstance(event, Warned)]
