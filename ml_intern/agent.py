@@ -208,7 +208,7 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
             else:
                 executor = JailExecutor(self._workspace, **limits)
                 self._runner.unsafe_local = executor.unsafe_local
-            self.router.find_workspace, self.router.find_runner = lambda: executor.workspace, lambda: self._runner
+            self.router.services |= {"workspace": lambda: executor.workspace, "runner": lambda: self._runner}
             return executor
         if self.executor_type in ("docker", "modal", "blaxel"):
             raise ValueError(

@@ -199,7 +199,7 @@ class _Run:
             papers += [ours.PaperGraphTool(), ours.PaperResourcesTool()]
             tools = [*papers, ours.HubSearchDatasetsTool(), ours.HubInspectDatasetTool(), ours.HubDownloadTool()]
         router = ToolRouter(_only_reads, self.masker)
-        router.find_workspace = lambda: self.executor.workspace
+        router.services["workspace"] = lambda: self.executor.workspace
         router.update({tool.name: tool for tool in tools if effects_of(tool, {}) == "read" and tool.name != FINAL})
         return dict(router)
 

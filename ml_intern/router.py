@@ -113,10 +113,11 @@ class ToolRouter(MutableMapping[str, Any]):
         above (`ToolRouter`, *optional*): Of the agent at the top, where these are a sub-agent's tools: what is remembered
             (`untrusted`) and where copies lie (`frozen_in`) is one for a session and its sub-agents.
 
-    `untrusted` remembers what tools return. `frozen_in` is the folder for copies
-    of what calls send, `<frozen_in>/<call_id>/`: gone when the call is over, there still while it waits in a session that
-    sleeps. Without it they lie in a temporary folder, for as long as the call is out. `find_provenance` says how what is
-    published came about, in Markdown, for tools that take a `provenance`.
+    `services` are what tools may need of this host, by the name of the `__init__` argument that takes it (`workspace`,
+    `runner` and others): each call gets an instance of its tool with them. `untrusted` remembers what tools return.
+    `frozen_in` is the folder for copies of what calls send, `<frozen_in>/<call_id>/`: gone when the call is over, there still
+    while it waits in a session that sleeps. Without it they lie in a temporary folder, for as long as the call is out.
+    `find_provenance` says how what is published came about, in Markdown, for tools that take a `provenance`.
     """
 
     def __init__(
@@ -131,8 +132,7 @@ class ToolRouter(MutableMapping[str, Any]):
         self.above = above
         self.untrusted: UntrustedText = above.untrusted if above is not None else UntrustedText()
         self.frozen_in: Path | None = None
-        self.find_workspace: Callable[[], Any] | None = None
-        self.find_runner: Callable[[], Any] | None = None
+        self.services: dict[str, Callable[[], Any]] = {}
         self.find_provenance: Callable[[], str] | None = None
         self.action = Action()
         self._back = threading.Condition()
@@ -319,21 +319,22 @@ class ToolRouter(MutableMapping[str, Any]):
     def _prepare(self, tool: Any, step: ToolCallStep, frozen: Frozen) -> Prepared:
         """The tool as this call will run it.
 
-        A tool of this project gets an instance of its own with the workspace, a runner for code where it takes one, the
-        call's id, and the answer to its question. What it is about to send away is copied out of the jail's reach first:
+        A tool of this project gets an instance of its own with those `services` that it takes and has none of, the call's
+        id, and the answer to its question. What it is about to send away is copied out of the jail's reach first:
         what was shown to a person is what will be sent. A call that the tool's own `check` refuses is never asked about.
         """
         kind, arguments = type(tool), step.arguments
         if outside(tool) or isinstance(tool, MultiStepAgent):
             return Prepared(tool, sources=self._sources(step, None, ()))
         parameters = inspect.signature(kind.__init__).parameters
-        takes_workspace = "workspace" in parameters and getattr(tool, "workspace", None) is None
+        lacks = [name for name in self.services if name in parameters and getattr(tool, name, None) is None]
         runner, workspace, files, attached = tool, None, (), ""
-        if takes_workspace and self.find_workspace is not None:
-            runner, workspace = copy.copy(tool), self.find_workspace()
-            runner.workspace, runner.call_id = workspace, step.call_id
-            if "runner" in parameters and getattr(tool, "runner", None) is None and self.find_runner is not None:
-                runner.runner = self.find_runner()
+        if lacks:
+            runner = copy.copy(tool)
+            for name in lacks:
+                setattr(runner, name, self.services[name]())
+            runner.call_id = step.call_id
+            workspace = runner.workspace if "workspace" in lacks else None
         elif step.question:
             runner = copy.copy(tool)
         find = (self.above or self).find_provenance if workspace is not None and "provenance" in parameters else None
@@ -341,7 +342,7 @@ class ToolRouter(MutableMapping[str, Any]):
         said = {name: getattr(runner, name, None) for name in ("check", "preview", "destination", "estimate_cost")}
         if not hasattr(kind, "effects"):
             said = dict.fromkeys(said)
-        elif workspace is None and not step.question:
+        elif not lacks and not step.question:
             said["check"] = said["preview"] = None
         sends = [arguments[name] for name in getattr(kind, "sends", ()) if arguments.get(name)] if workspace else []
         try:

@@ -175,7 +175,7 @@ class SubAgent:
         router, model = self.agent.tools, self.agent.model
         if isinstance(router, ToolRouter) and self.member is None:
             router.action = Action()
-            router.find_workspace, router.find_runner = self.root.router.find_workspace, self.root.router.find_runner
+            router.services = self.root.router.services
         if isinstance(model, EndpointModel) and model is not self.root.model and not self.above.stopped():
             model.cancelled.clear()
         self.running = True

@@ -91,7 +91,7 @@ class TreeMember:
         """Becomes part of a tree of agents: its calls, and those of the agents below it, go to the tree's gate and record."""
         self.root, self.above, self.path = root, above, above.path
         own, self.router = self.router, ToolRouter(above.fire, root.masker, above=root.router)
-        self.router.find_workspace, self.router.find_runner = own.find_workspace, own.find_runner
+        self.router.services = own.services
         self.tools = {name: original(tool) for name, tool in own.items()}
         self.managed_agents = {name: original(agent) for name, agent in self.managed_agents.items()}
 

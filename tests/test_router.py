@@ -69,7 +69,7 @@ def router(fired: Fired, *tools: Any, workspace: Path | None = None, **options) 
     for one in tools:
         made[one.name] = one
     if workspace:
-        made.find_workspace = lambda: Workspace(workspace)
+        made.services["workspace"] = lambda: Workspace(workspace)
     return made
 
 

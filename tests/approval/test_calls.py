@@ -81,7 +81,7 @@ class Way:
         self.router = ToolRouter(self._fire, Masker({}))
         self.router.frozen_in = frozen
         if workspace:
-            self.router.find_workspace = lambda: Workspace(workspace)
+            self.router.services["workspace"] = lambda: Workspace(workspace)
         for tool in tools:
             self.router[tool.name] = tool
 
@@ -359,7 +359,7 @@ def test_what_was_not_shown_is_not_sent(hub, work: Path, tmp_path: Path, what: s
 def test_it_is_one_for_a_session_and_its_sub_agents(hub, work: Path) -> None:
     above = telling(Told(), work)
     below = ToolRouter(above._fire, Masker({}), above=above.router)
-    below.find_workspace, below["hub_push"] = above.router.find_workspace, HubPushTool()
+    below.services, below["hub_push"] = above.router.services, HubPushTool()
     above.answers = [YES]
     below["hub_push"](**PUSH)
     assert "Told 1 times" in card(hub)

@@ -454,7 +454,7 @@ class TestCheck:
             lay(workspace, {"out/a.txt": b"changed while a person was reading"})
 
         router = ToolRouter(fire)
-        router.find_workspace = lambda: workspace
+        router.services["workspace"] = lambda: workspace
         router["hub_push"] = HubPushTool()
         call = {"folder": "/workspace/out", "repo_id": "notes", "repo_type": "dataset", "metadata": {"license": "mit"}}
         done = router["hub_push"](**call)
