@@ -29,12 +29,13 @@ from .answering import Answering
 from .approval import ApprovalGate, ApprovalPolicy, Asker, ask_at_terminal
 from .asides import Asides
 from .budget import Reservation, SpendLedger, StepBudget
-from .context import ArtifactStore, ContextManager, overflow_of
+from .context import ArtifactStore, ContextManager, overflow_of, weigh
 from .drop_in import KEPT_OUTPUT, imports_said, mend_imports, whole_output
 from .errors import Parking
 from .events import State
 from .execution import JailExecutor, JailRunner, Workspace
 from .metering import Purse
+from .prompts import with_brief_tools
 from .repetition import RepetitionGuard
 from .router import ToolRouter
 from .secrets import Masker
@@ -52,6 +53,9 @@ from .supervision import Ending, Supervised, Supervisor, ToolSpending
 from .thinking import Thinking
 from .tree import TreeMember
 from .untrusted import UntrustedText
+
+BRIEF_FROM = 0.25
+"""How much of the window the system prompt may take with all there is to say of the tools; beyond that it is brief."""
 
 
 class InternAgent(TreeMember, Supervised, Asides, Answering):
@@ -218,7 +222,14 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         raise ValueError(f"Unsupported executor type: {self.executor_type}")
 
     def initialize_system_prompt(self) -> str:
-        prompt = super().initialize_system_prompt()
+        prompt, templates = super().initialize_system_prompt(), self.prompt_templates
+        self._fitted_to = self.context.limit(self.model)
+        if self._in_jail and weigh(prompt) > BRIEF_FROM * self._fitted_to:
+            self.prompt_templates = with_brief_tools(templates)
+            try:
+                prompt = super().initialize_system_prompt()
+            finally:
+                self.prompt_templates = templates
         return imports_said(prompt, str(self.authorized_imports), self._shares_packages) if self._in_jail else prompt
 
     # The loop.

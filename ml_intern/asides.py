@@ -9,7 +9,7 @@ from typing import Any
 
 from smolagents import MultiStepAgent
 from smolagents.agents import AgentMaxStepsError
-from smolagents.memory import PlanningStep
+from smolagents.memory import PlanningStep, SystemPromptStep
 from smolagents.models import ChatMessage, MessageRole
 from smolagents.monitoring import LogLevel, Timing, TokenUsage
 
@@ -40,6 +40,8 @@ class Asides(MultiStepAgent):
     purse: Purse
     router: ToolRouter
     _summary: Summary | None = None
+    _fitted_to: int = 0
+    """The window for which the system prompt was written."""
 
     def _planning(self, task: str) -> Generator[Any]:
         try:
@@ -64,8 +66,14 @@ class Asides(MultiStepAgent):
         self._finalize_step(step)
         self.memory.steps.append(step)
 
+    def _fit_prompt(self) -> None:
+        """Another model may read less, or more: tools are described accordingly."""
+        if self.context.limit(self.model) != self._fitted_to:
+            self.memory.system_prompt = SystemPromptStep(system_prompt=self.system_prompt)
+
     def _make_room(self, overflow: Overflow | None = None) -> bool:
         """Compacts where that is due; a model is asked for a summary only while there is money for it."""
+        self._fit_prompt()
         return (
             self._compacted(self.context.make_room(self.memory, self.model, overflow, self.ending is None)) is not None
         )

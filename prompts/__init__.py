@@ -40,6 +40,23 @@ def with_network(templates: Mapping[str, Any], network: str, hosts: Sequence[str
     return {**templates, "system_prompt": text}
 
 
+_TOOL = re.compile(r'"""\{\{ tool\.description \}\}.*?"""', re.DOTALL)
+_TOLD = "Results are plain Python data of the shape given."
+_BRIEF = """Results are plain Python data.
+Only the beginning of what there is to know is said here: `help(NAME)` prints the rest, arguments and result. Read it before you
+first call one."""
+
+
+def with_brief_tools(templates: Mapping[str, Any]) -> dict[str, Any]:
+    """The templates for a model that reads little: of each tool its signature and a first sentence, `help` has the rest.
+
+    Args:
+        templates (`Mapping[str, Any]`): As [`load_templates`] gives them; others are left as they are.
+    """
+    text = _TOOL.sub('"""{{ tool.description.split(". ")[0].rstrip(".") }}."""', templates["system_prompt"], count=1)
+    return {**templates, "system_prompt": text.replace(_TOLD, _BRIEF)}
+
+
 _STEP = re.compile(
     r"First one or two sentences on what you do now and why\. Then .*?\n(?=You are then shown what)", re.DOTALL
 )
