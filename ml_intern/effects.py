@@ -19,6 +19,7 @@ SMOLAGENTS_EFFECTS = {
 
 TRUSTED = {
     "plan", "notes", "final_answer", "ask_user", "request_steps", "record_decision", "install_packages", "read_artifact",
+    "experiments",
 }  # fmt: skip
 OWN = ("ml_intern.session_tools", "ml_intern.context.", "smolagents.default_tools")
 """Tools of a session's own, whose results come from the agent, from the person, or stood in a result before."""

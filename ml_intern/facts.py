@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -94,6 +95,27 @@ def better(name: str, value: float, than: float) -> bool:
     return value < than if lower else value > than
 
 
+MEASURES = frozenset({"evaluate_model", "training_job"})
+"""Tools whose results hold what this host has measured, or read in the files of a training run."""
+
+
+def measured_in(result: Any) -> tuple[str, float, bool] | None:
+    """What was measured on which data, the value, whether higher is better: of an evaluation, or a run that is done."""
+    if not isinstance(result, dict):
+        return None
+    metric, data = result.get("metric"), result.get("dataset")
+    if isinstance(metric, str) and isinstance(result.get("candidate"), dict) and isinstance(data, dict):
+        value, higher = result["candidate"].get("value"), result.get("higher_is_better")
+        what = " ".join([metric, "on", *(str(data[name]) for name in ("id", "config", "split") if data.get(name))])
+    elif isinstance(metric, dict) and result.get("state") == "done":
+        value, higher, what = metric.get("value"), metric.get("higher_is_better"), str(metric.get("name"))
+    else:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return what, float(value), higher is not False
+
+
 SAID_NOTHING = re.compile(r"Execution logs:|Last output from code snippet:|\s|None\Z")
 """What stands in an observation of code that printed nothing and has no value."""
 
@@ -102,14 +124,18 @@ SAID_NOTHING = re.compile(r"Execution logs:|Last output from code snippet:|\s|No
 class FactBook:
     """Takes note of what the steps of a turn do; `facts` are what came out.
 
-    What counts as progress: a plan item closed, a new best metric (the second value on, of a metric that was reported before),
-    a note, a decision, a call that came back and did not just read. A result that was not seen before is fresh, no more.
+    What counts as progress: a plan item closed, a new best metric, a note, a decision, a call that came back and did not just
+    read. A result that was not seen before is fresh, no more.
+
+    Metrics are those that a tool has measured: of an evaluation, or of a training run that is done. What code prints is what
+    it says of itself: it counts (from the second value of a metric on) only as long as nothing was measured.
     """
 
     facts: list[ActionFacts] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
     _done: set[str] = field(default_factory=set)
     _best: dict[str, float] = field(default_factory=dict)
+    _measured: dict[str, float] = field(default_factory=dict)
     _calls: dict[str, ToolCallStep] = field(default_factory=dict)
     _moved: list[str] = field(default_factory=list)
 
@@ -126,7 +152,7 @@ class FactBook:
     def note_result(self, step: ToolResultStep) -> None:
         call = self._calls.pop(step.call_id, None)
         if call is not None and step.error is None:
-            self._moved += self._moves(call)
+            self._moved += [*self._moves(call), *self._new_measures(call.tool, step.result)]
 
     def finished(self, step: ActionStep) -> ActionFacts:
         """A step is over. Returns its facts, which are also kept."""
@@ -136,7 +162,7 @@ class FactBook:
         known = digest(noiseless) if noiseless else result
         code = step.code_action
         action = action_digest(code) if code is not None else digest(str(step.model_output or ""))
-        moved = [*self._moved, *(self._new_bests(seen) if not error else ())]
+        moved = [*self._moved, *(self._new_bests(seen) if not error and not self._measured else ())]
         self._moved = []
         fresh = known not in self._seen or (not error and not SAID_NOTHING.sub("", seen) and action not in self._seen)
         seconds = step.timing.duration or 0.0
@@ -156,6 +182,18 @@ class FactBook:
         if call.tool == "record_decision":
             return [f"decided: {call.arguments.get('subject', '')}"]
         return [f"`{call.tool}` came back"] if call.effects in ("write", "spend") else []
+
+    def _new_measures(self, tool: str, result: Any) -> Iterable[str]:
+        """The first value that was measured of something, and each that is better than all before it."""
+        found = measured_in(result) if tool in MEASURES else None
+        if found is None:
+            return []
+        what, value, higher = found
+        best = self._measured.get(what)
+        if best is not None and (value <= best if higher else value >= best):
+            return []
+        self._measured[what] = value
+        return [f"{'measured' if best is None else 'new best'} {what}: {value:g}"]
 
     def _new_bests(self, seen: str) -> Iterable[str]:
         new: dict[str, float] = {}

@@ -44,6 +44,7 @@ COUNTS = frozenset({"digest"})
 """Volatile things that are compared all the same: what code computes a digest of should be what it was."""
 _KNOWN_TOOLS = (
     "plan", "notes", "read_artifact", "ask_user", "request_steps", "record_decision", "install_packages",
+    "experiments", "evaluate_model",
     "arxiv_search", "semantic_scholar_search", "paper_read", "paper_graph", "paper_resources",
     "hub_search_datasets", "hub_inspect_dataset", "hub_download", "hub_push", "python_sandbox", FINAL,
 )  # fmt: skip

@@ -482,7 +482,7 @@ class Session:
                     self.rules = tuple(dict.fromkeys([*self.rules, *rules_of(restored)]))
                 shop = self._shop = Workshop(
                     self.config, self.id, self._make_model(), self._make_tools(), self.events, self.masker, self._ask(),
-                    self.mode, self.rules, restored.desk if restored else None,
+                    self.mode, self.rules, restored.desk if restored else None, restored.records if restored else (),
                 )  # fmt: skip
                 if restored is not None:
                     take_up(shop, restored)

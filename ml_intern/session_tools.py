@@ -10,6 +10,7 @@ from smolagents import Tool
 
 from .events import ApprovalAnswer
 from .execution.packages import Packages
+from .records import EVALUATION, EXPERIMENT, Records, best, pinned, tree
 from .trace.desk import Desk as Desk
 from .trace.desk import noted, plan_item
 
@@ -89,12 +90,58 @@ def plan_text(items: tuple[dict[str, str], ...]) -> str:
     return "\n".join(f"- {marks[item['status']]} {item['text']}" for item in items)
 
 
-def pinned_text(items: tuple[dict[str, str], ...], notes: tuple[str, ...]) -> str:
-    """Plan and notes, as they are said again after a compaction."""
+def pinned_text(items: tuple[dict[str, str], ...], notes: tuple[str, ...], records: Records | None = None) -> str:
+    """Plan, notes, training runs and evaluations, as they are said again after a compaction."""
     parts = [f"## Your plan\n{plan_text(items)}"] if items else []
     if notes:
         parts.append("## Your notes\n" + "\n".join(f"- {note}" for note in notes))
+    if records is not None and (measured := pinned(records)):
+        parts.append(measured)
     return "\n\n".join(parts)
+
+
+class ExperimentsTool(Tool):
+    """What was tried and measured in a session: its training runs and evaluations, as they are on record.
+
+    Args:
+        records (`Records`): Of the session.
+    """
+
+    name = "experiments"
+    effects = "read"
+    description = (
+        "Your training runs (each with config, parent, metric, cost, state) and evaluations so far, as they are on record: "
+        "`runs`, `best` (id of the best run that is done), `tree` (what was tried, as text) and `evaluations`."
+    )
+    inputs = {
+        "last": {"type": "integer", "description": "Only the last so many of each (default all).", "nullable": True},
+    }
+    output_type = "object"
+    output_schema = {
+        "type": "object",
+        "properties": {
+            "runs": {"type": "array"},
+            "best": {"type": ["string", "null"]},
+            "tree": {"type": "string"},
+            "evaluations": {"type": "array"},
+        },
+        "required": ["runs", "best", "tree", "evaluations"],
+    }
+
+    def __init__(self, records: Records) -> None:
+        super().__init__()
+        self.records = records
+
+    def forward(self, last: int | None = None) -> dict[str, Any]:
+        runs, judged = self.records.all(EXPERIMENT), self.records.all(EVALUATION)
+        count = max(last or 0, 0)
+        top = best(runs)
+        return {
+            "runs": runs[-count:],
+            "best": top["id"] if top is not None else None,
+            "tree": tree(runs),
+            "evaluations": judged[-count:],
+        }
 
 
 class InstallPackagesTool(Tool):

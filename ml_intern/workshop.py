@@ -32,11 +32,13 @@ from .off_tools import without_network
 from .offline import Offline
 from .prompts import with_network, with_structure
 from .repetition import RepetitionGuard
+from .records import Records
 from .secrets import Masker
 from .session_tools import (
     AskUserTool,
     Decision,
     Desk,
+    ExperimentsTool,
     InstallPackagesTool,
     NotesTool,
     PlanTool,
@@ -101,6 +103,7 @@ class Workshop:
         ask (`Asker`): Asks a person.
         mode (`str`), rules (`tuple[Rule, ...]`): How calls are decided; rules saved for good come in addition.
         desk (`Desk`, *optional*): Plan and notes so far.
+        records (`Sequence[tuple[str, dict]]`, *optional*): Training runs and evaluations so far.
 
     Raises:
         InternError: another process holds the trace.
@@ -118,6 +121,7 @@ class Workshop:
         mode: str,
         rules: tuple[Rule, ...] = (),
         desk: Desk | None = None,
+        records: Sequence[tuple[str, dict[str, Any]]] = (),
     ) -> None:
         self.config, self.id, self.model, self.events, self.masker = config, session_id, model, events, masker
         self.folder = config.folder / session_id
@@ -127,6 +131,7 @@ class Workshop:
         self.recorder = TraceRecorder(self.journal, getattr(model, "model_id", None) or type(model).__name__)
         self.ledger = SpendLedger(config.budget_usd, config.max_hours)
         self.desk = desk or Desk()
+        self.records = Records(self.folder, self.journal.note, records, masker.data, self.warn)
         self._refused_hosts: set[str] = set()
         book = config.rule_book
         rules = (*rules, *book.load())
@@ -136,7 +141,7 @@ class Workshop:
         context = ContextManager(
             config.context_window,
             store=ArtifactStore(self.journal.artifacts, masker.text),
-            pinned=lambda: pinned_text(self.desk.plan, self.desk.notes),
+            pinned=lambda: pinned_text(self.desk.plan, self.desk.notes, self.records),
         )
         packages = Packages(
             self.folder / "packages",
@@ -150,6 +155,7 @@ class Workshop:
             PlanTool(self._planned),
             NotesTool(self._noted, lambda: self.desk.notes),
             RecordDecisionTool(self._decided),
+            ExperimentsTool(self.records),
             AskUserTool(),
             RequestStepsTool(lambda steps, reason: self.agent.request_steps(steps, reason)),
             context.tool,
@@ -189,6 +195,7 @@ class Workshop:
         )
         self.agent.router.frozen_in = self.folder / "frozen"
         self.agent.router.find_provenance = self._provenance
+        self.agent.router.services["records"] = lambda: self.records
         gate = self.agent.gate
         gate.on_rule, gate.left_usd, gate.find_own = self._ruled, self.ledger.left_usd, config.find_own
         self.journal.cwd = workspace.inside

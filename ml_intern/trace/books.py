@@ -23,6 +23,7 @@ class Books:
         self._rules: list[tuple[str, str]] = []
         self._limits: dict[str, Any] = {}
         self._variables: dict[str, None] = {}
+        self._records: list[tuple[str, dict[str, Any]]] = []
         self._parked: tuple[str, ...] = ()
         self._input = self._output = self._cached = self._reasoning = self._unpriced = 0
         self._spent = self._seconds = 0.0
@@ -70,6 +71,7 @@ class Books:
             "seconds": self._seconds,
             "open_seconds": self._working,
             "variables": tuple(self._variables),
+            "records": tuple(self._records),
             "parked": self._parked,
             "lineage": self.lineage,
             "fresh": self._fresh,
@@ -124,6 +126,8 @@ class Books:
         elif kind == "unused-summary" and not forked:
             self._add(count(note.get("inputTokens")), count(note.get("outputTokens")), count(note.get("cachedTokens")))
             self._pay(price(note.get("costUsd")))
+        elif kind in ("experiment", "evaluation") and isinstance(note.get("data"), dict):
+            self._records.append((kind, note["data"]))
         elif kind == "parked":
             self._parked = texts(note.get("calls"))
         elif kind == "resumed":

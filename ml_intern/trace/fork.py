@@ -8,7 +8,7 @@ It is made as the format's first-party reader makes one, so that both agree on i
 parents throughout, `forkedFrom` on each row, sub-agents' rows dropped, the title with "(fork)". That reader drops all
 `progress` rows; here those stay that a conversation cannot be put together without: which observations were masked,
 messages that came while the agent worked, answers that never came, ends of turns, decisions; of a session of this home
-also its mode, rules and limits. All others are dropped. What copied rows cost is not the fork's.
+also its mode, rules, limits, training runs and evaluations. All others are dropped. What copied rows cost is not the fork's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 CONVERSATION = ("masked", "steered", "no-answer", "end", "decision")
 """Notes that say what the conversation was."""
-POWERS = ("mode", "rule", "budget")
-"""Notes that say what a session may do."""
+POWERS = ("mode", "rule", "budget", "experiment", "evaluation")
+"""Notes that say what a session may do: a push goes by an evaluation that was made."""
 ARTIFACT = re.compile(r"[0-9a-f]{64}\.txt")
 SECRET = re.compile(rb"\[secret:([^\]\\\"]{1,80})\]")
 
@@ -202,6 +202,8 @@ def _take_along(
         if not place.whole:
             said.append("The files in the workspace are as they are now, not as they were at that step.")
         carry(source / "packages", folder / "packages")
+        if own:
+            carry(source / "held_out", folder / "held_out")
         if not (own and place.whole and _copy_snapshot(source, folder, text(last.get("cwd")))):
             said.append("Variables are not taken over: the fork begins with a fresh Python.")
     if (source / "subagents").is_dir():

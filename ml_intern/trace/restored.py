@@ -121,6 +121,7 @@ class Restored:
         open_seconds (`float`): What the steps of a turn took that has no end.
         budget_usd, max_hours (`float`, *optional*), max_steps (`int`, *optional*): As last extended.
         desk (`Desk`): Plan and notes.
+        records (`tuple[tuple[str, dict], ...]`): Training runs and evaluations, oldest first, of undone turns as well.
         seen (`tuple[Seen, ...]`): What tools brought in.
         effects (`tuple[RestoredCall, ...]`): All calls that are not mere reading, also of undone turns.
         variables (`tuple[str, ...]`): Names of what was handed over with tasks. The values are not on record.
@@ -157,6 +158,7 @@ class Restored:
     max_hours: float | None = None
     max_steps: int | None = None
     desk: Desk = field(default_factory=Desk)
+    records: tuple[tuple[str, dict[str, Any]], ...] = ()
     seen: tuple[Seen, ...] = ()
     effects: tuple[RestoredCall, ...] = ()
     variables: tuple[str, ...] = ()
