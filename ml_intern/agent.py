@@ -33,7 +33,7 @@ from .context import ArtifactStore, ContextManager, overflow_of, weigh
 from .drop_in import KEPT_OUTPUT, imports_said, mend_imports, whole_output
 from .errors import Parking
 from .events import State
-from .execution import JailExecutor, JailRunner, Workspace
+from .execution import JailExecutor, JailRunner, LocalJobs, Workspace
 from .metering import Purse
 from .prompts import with_brief_tools
 from .repetition import RepetitionGuard
@@ -133,6 +133,7 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self._managed: dict[str, Any] = {}
         self.below: dict[str, SubAgent] = {}
         self._runner = JailRunner()
+        self.jobs: LocalJobs | None = None
         kind = kwargs.get("executor_type", "local") if kwargs.get("executor") is None else ""
         self._in_jail, self._shares_packages = kind in ("local", "e2b"), kind == "local"
         super().__init__(tools, model, *args, **kwargs)
@@ -212,6 +213,8 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
             else:
                 executor = JailExecutor(self._workspace, **limits)
                 self._runner.unsafe_local = executor.unsafe_local
+                jobs = self.jobs = LocalJobs(executor)
+                self.router.services["jobs"] = lambda: jobs
             self.router.services |= {"workspace": lambda: executor.workspace, "runner": lambda: self._runner}
             return executor
         if self.executor_type in ("docker", "modal", "blaxel"):
@@ -426,7 +429,9 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self.interrupt_below()
 
     def cleanup(self) -> None:
-        """Ends the jails or sandboxes that code ran in."""
+        """Ends the jails or sandboxes that code ran in. Jobs of a session go on, others end."""
+        if self.jobs is not None:
+            self.jobs.close()
         super().cleanup()
         self._runner.close()
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ml_intern.execution.executor import CodeInterrupted, JailExecutor, JailOutput, WorkerLost
     from ml_intern.execution.gpus import Gpus, GpusUnavailable, find_gpus
     from ml_intern.execution.jail import Jail, JailUnavailable, Limits, find_jail
+    from ml_intern.execution.jobs import LocalJobs
     from ml_intern.execution.runner import JailRunner
     from ml_intern.execution.workspace import Workspace, WorkspaceError
 
@@ -20,6 +21,7 @@ _HOMES = {
     "Jail": "jail", "JailUnavailable": "jail", "Limits": "jail", "find_jail": "jail",
     "Workspace": "workspace", "WorkspaceError": "workspace",
     "E2BExecutor": "e2b", "E2BUnavailable": "e2b_sandbox", "JailRunner": "runner",
+    "LocalJobs": "jobs",
 }  # fmt: skip
 __all__ = [
     "CodeInterrupted",
@@ -33,6 +35,7 @@ __all__ = [
     "JailRunner",
     "JailUnavailable",
     "Limits",
+    "LocalJobs",
     "WorkerLost",
     "Workspace",
     "WorkspaceError",

@@ -121,7 +121,8 @@ class JailExecutor(PythonExecutor):
     ) -> None:
         if gpus is True:
             find_gpus()  # what is missing is said at once; which are there is looked up when a worker starts
-        self._gpus = gpus
+        self.gpus = gpus
+        self.hosts = tuple(hosts)
         self._kept: list[Path] | None = None
         if max_print_outputs_length is None:
             max_print_outputs_length = MAX_PRINT_OUTPUTS_LENGTH
@@ -278,7 +279,7 @@ class JailExecutor(PythonExecutor):
             self.packages.chmod(0o755)  # the code may be another user
         if self._kept is None:  # what code makes later is its own
             self._kept = repository_in(workspace.root, jail.kind, fresh=read_saved(folder) is None)
-        gpus = find_gpus() if self._gpus is True else self._gpus or None
+        gpus = find_gpus() if self.gpus is True else self.gpus or None
         worker = WorkerProcess(
             jail, workspace.root, self.limits, self.max_print_outputs_length, self.on_output, folder, self._egress,
             self.packages, gpus, self._kept,

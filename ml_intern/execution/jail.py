@@ -122,7 +122,6 @@ class Jail:
             kept (`Sequence[Path]`): What of the workspace stays as it is; see `repository_in`.
             pipes (`int`): `stdin`, `stdout` and `stderr`: requests, replies, and what the code prints.
         """
-        refuse_unfit(root, self.kind)
         config = {
             "cwd": self.inside(root),
             "memory": limits.memory_bytes,
@@ -135,6 +134,15 @@ class Jail:
             "packages": packages and (PACKAGES if self.kind == "bubblewrap" else str(packages)),
         }
         inner = [sys.executable, "-s", "-P", "-c", BOOT, *program(self.kind), json.dumps(config)]
+        return self.launch(root, scratch, limits, inner, snapshots, door, packages, gpus, kept, **pipes)
+
+    def launch(
+        self, root: Path, scratch: Path | None, limits: Limits, inner: list[str], snapshots: Path | None = None,
+        door: int | None = None, packages: Path | None = None, gpus: Gpus | None = None, kept: Sequence[Path] = (),
+        **pipes: int,
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
+        """Starts any program on a workspace: `inner`, its command line as the jail sees it. The rest is as in `start`."""
+        refuse_unfit(root, self.kind)
         if self.kind != "bubblewrap":
             if sys.platform == "linux":
                 inner = self._supervised(root, scratch, limits, inner, snapshots, packages, gpus)

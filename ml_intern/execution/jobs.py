@@ -1,0 +1,266 @@
+"""Jobs on this machine: programs that run for hours in a jail of their own, on a session's workspace.
+
+What must never happen here: a job is started twice; one that was told to stop, or whose time is up, leaves a process
+behind; a job reaches what the code of its session cannot reach, or what is known of it (state, log) can be changed from
+inside; a job ends because the session sleeps, or because its process died.
+
+Each job has a folder outside the jail's reach, and a keeper: a small process that starts the jail, serves its door to the
+network, writes the log and the state, and ends it all when it has to (`job_keeper.py`). A session that wakes, here or after a
+crash, finds its jobs in that folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import ml_intern
+from ml_intern.errors import InternError
+from ml_intern.execution.action import RUNNING
+from ml_intern.execution.executor import JailExecutor
+from ml_intern.execution.gpus import CHOICES, Gpus
+from ml_intern.execution.job_keeper import write_atomically
+from ml_intern.execution.job_log import JobLog
+
+MOST_RUNNING = 4
+PROCESSES = 2048
+"""Processes and threads of a job: each that loads data has as many threads as there are cores."""
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}").fullmatch
+PASSED = ("PATH", "HOME", "LANG", "TMPDIR", "HF_ENDPOINT", "XDG_CACHE_HOME", "MPLCONFIGDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+          "LD_LIBRARY_PATH", *CHOICES)  # fmt: skip
+"""What the keeper gets of the environment, besides the addresses of proxies."""
+Names = list[str]
+
+
+class JobError(InternError):
+    """A job that cannot be started, or that is not there."""
+
+
+class LocalJobs:
+    """The jobs of one session.
+
+    Args:
+        executor (`JailExecutor`): Where the session's code runs: jobs get the same workspace, kind of jail, network, packages
+            and GPUs, and as much memory and disk.
+        folder (`Path`, *optional*): Where their folders lie, made when the first one starts. Without it they lie in a
+            temporary one, and do not outlive this object: see [`close`].
+    """
+
+    def __init__(self, executor: JailExecutor, folder: Path | None = None) -> None:
+        self._executor, self.folder = executor, folder
+        self._temporary: Path | None = None
+
+    def start(
+        self, job_id: str, command: Sequence[str], *, cwd: str = ".", seconds: float, variables: Mapping[str, str] = {}
+    ) -> None:  # fmt: skip
+        """Starts a job, unless one of this name was started before.
+
+        Args:
+            job_id (`str`): Its name: letters, digits, `.`, `_`, `-`.
+            command (`Sequence[str]`): Program and arguments, as the code of the session would start them.
+            cwd (`str`, defaults to `"."`): Folder in the workspace.
+            seconds (`float`): When it is ended.
+            variables (`Mapping[str, str]`): More of its environment.
+
+        Raises:
+            JobError: too many run already; its keeper did not start.
+            JailUnavailable: there is no jail.
+        """
+        folder = self._of(job_id)
+        if not folder.exists():
+            running = [name for name in self.list() if self.status(name)["state"] == "running"]
+            if len(running) >= MOST_RUNNING:
+                raise JobError(
+                    "The job was not started", f"{len(running)} run already: {', '.join(running)}",
+                    "Wait for one of them, or stop one.",
+                )  # fmt: skip
+            self._write_order(folder, command, cwd, seconds, variables)
+        ends = time.monotonic() + START_SECONDS
+        self._keep(folder)
+        while not (folder / "status.json").exists():
+            if time.monotonic() > ends:
+                raise JobError("The job did not start", f"its keeper said nothing: {self._keeper_words(folder)}")
+            time.sleep(0.02)
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """How it stands.
+
+        Returns:
+            `dict`: `state` (`running`, `done`, `failed`, `stopped`, `timeout`, or `lost`: its keeper died), `exit_code`,
+            `started` and `ended` (seconds since the epoch), `peak_memory_bytes`, `why` (where it was ended).
+
+        Raises:
+            JobError: there is no such job.
+        """
+        folder = self._known(job_id)
+        status = self._read(folder)
+        if status["state"] == "running" and not self._held(folder):
+            status = self._read(folder)  # it may have ended in between
+            starts = not (folder / "status.json").exists() and time.time() - status["started"] < START_SECONDS
+            if status["state"] == "running" and not starts:
+                status |= {"state": "lost", "why": "the process that watched over it was killed, and the job with it"}
+        return status
+
+    def logs(self, job_id: str, offset: int = 0, limit: int = 100_000) -> tuple[str, int]:
+        """What it printed, from an offset on (negative: so many bytes before the end), and the offset that follows."""
+        return JobLog(self._known(job_id)).read(offset, limit)
+
+    def stop(self, job_id: str) -> None:
+        """Ends it and all that it started; one that has ended stays as it is. Returns when it has.
+
+        Raises:
+            JobError: there is no such job; it does not end.
+        """
+        folder = self._known(job_id)
+        (folder / "stop").touch()
+        if self._wait(job_id, STOP_SECONDS, time.sleep)["state"] == "running":
+            raise JobError(f"The job {job_id} does not end", "its keeper does not answer", f"See {folder}/keeper.log.")
+
+    def wait(self, job_id: str, seconds: float) -> dict[str, Any]:
+        """Its status once it has ended, or after `seconds`, or at once where the action that asks is interrupted."""
+        action = RUNNING.get()
+        return self._wait(job_id, seconds, time.sleep if action is None else action.cancelled.wait)
+
+    def _wait(self, job_id: str, seconds: float, sleep: Callable[[float], Any]) -> dict[str, Any]:
+        ends, pause = time.monotonic() + seconds, 0.02
+        while (status := self.status(job_id))["state"] == "running" and (left := ends - time.monotonic()) > 0:
+            if sleep(min(pause, left)):
+                break
+            pause = min(pause * 1.5, 0.5)
+        return status
+
+    def list(self) -> Names:
+        """Names of all jobs, the oldest first."""
+        home = self.folder or self._temporary
+        if home is None or not home.is_dir():
+            return []
+        found = [path for path in home.iterdir() if (path / "order.json").exists()]
+        return [
+            path.name for path in sorted(found, key=lambda path: ((path / "order.json").stat().st_mtime_ns, path.name))
+        ]
+
+    def running(self) -> Names:
+        return [name for name in self.list() if self.status(name)["state"] == "running"]
+
+    def stop_all(self) -> None:
+        """Ends those that run."""
+        running = self.running()
+        for name in running:
+            (self._known(name) / "stop").touch()
+        for name in running:
+            self.stop(name)
+
+    def close(self) -> None:
+        """The end of the agent: jobs that nobody could find again are ended, others go on."""
+        if self._temporary is not None and self.folder is None:
+            self.stop_all()
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    # Their folders
+
+    def _of(self, job_id: str) -> Path:
+        if not NAME(job_id):
+            raise JobError(f"{job_id[:100]!r} is no name of a job", "letters, digits, '.', '_' and '-' make one")
+        if self.folder is None and self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="ml-intern-jobs-")).resolve()
+        home = self.folder or self._temporary
+        assert home is not None
+        return home / job_id
+
+    def _known(self, job_id: str) -> Path:
+        folder = self._of(job_id)
+        if not (folder / "order.json").exists():
+            known = ", ".join(self.list()[-10:]) or "none"
+            raise JobError(f"There is no job {job_id}", f"those of this session are: {known}")
+        return folder
+
+    def _write_order(
+        self, folder: Path, command: Sequence[str], cwd: str, seconds: float, variables: Mapping[str, str]
+    ) -> None:
+        executor, workspace = self._executor, self._executor.workspace
+        limits = replace(executor.limits, processes=PROCESSES)
+        gpus = executor.gpus
+        order = {
+            "command": [str(part) for part in command],
+            "cwd": workspace.relative(cwd),
+            "seconds": float(seconds),
+            "variables": {str(name): str(value) for name, value in variables.items()},
+            "root": str(workspace.root),
+            "jail": executor.jail,
+            "limits": asdict(limits),
+            "network": executor.network,
+            "hosts": list(executor.hosts),
+            "packages": str(executor.packages) if executor.packages else None,
+            "gpus": _plain(gpus) if isinstance(gpus, Gpus) else gpus,
+        }
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+        write_atomically(new / "order.json", order)
+        try:
+            new.rename(folder)
+        except OSError:  # somebody else was faster
+            shutil.rmtree(new, ignore_errors=True)
+
+    def _keep(self, folder: Path) -> None:
+        """Starts the keeper, which sees for itself whether there is anything to do."""
+        if (folder / "status.json").exists() or self._held(folder):
+            return
+        environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+        environment |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+        environment["PYTHONPATH"] = str(Path(ml_intern.__file__).resolve().parents[1])
+        command = [sys.executable, "-s", "-P", "-m", "ml_intern.execution.job_keeper", str(folder)]
+        with (folder / "keeper.log").open("ab") as words:
+            subprocess.run(
+                command, env=environment, cwd="/", start_new_session=True, check=False, timeout=START_SECONDS,
+                stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+            )  # fmt: skip
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        try:
+            return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            started = (folder / "order.json").stat().st_mtime
+            return {
+                "state": "running",
+                "exit_code": None,
+                "started": started,
+                "ended": None,
+                "peak_memory_bytes": None,
+                "why": "",
+            }
+
+    def _held(self, folder: Path) -> bool:
+        """Whether its keeper lives."""
+        try:
+            with (folder / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _keeper_words(self, folder: Path) -> str:
+        with contextlib.suppress(OSError):
+            return (folder / "keeper.log").read_text(encoding="utf-8", errors="replace")[-500:].strip()
+        return ""
+
+
+def _plain(gpus: Gpus) -> dict[str, Any]:
+    data = asdict(gpus)
+    return data | {name: [(str(path), place) for path, place in data[name]] for name in ("devices", "about")}
