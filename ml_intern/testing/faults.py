@@ -3,6 +3,7 @@
 import asyncio
 import re
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any, Literal, cast
 
 from starlette.requests import Request
@@ -118,6 +119,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._started = True
             self._record(message["status"])
+            headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"date"]
+            message = {**message, "headers": [*headers, (b"date", formatdate(usegmt=True).encode())]}
         elif self._left is not None:
             part = message.get("body", b"")[: self._left]
             self._left -= len(part)

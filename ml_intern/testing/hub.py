@@ -8,19 +8,39 @@ from typing import Any, Literal
 
 from starlette.types import Receive, Scope, Send
 
-from ml_intern.testing import hub_discussions, hub_files, hub_listing, hub_papers, hub_repos, hub_uploads, viewer
+from ml_intern.testing import (
+    hub_discussions,
+    hub_docs_pages,
+    hub_files,
+    hub_jobs,
+    hub_listing,
+    hub_papers,
+    hub_repos,
+    hub_uploads,
+    viewer,
+)
 from ml_intern.testing.hub_http import Hub, Routes, User
 from ml_intern.testing.hub_store import Repo, RepoType, Store
 from ml_intern.testing.serve import Service
 
 __all__ = ["LocalHub", "User"]
 TOKEN = "hf_local"
-_ROOMS = (hub_repos, hub_listing, hub_files, hub_uploads, hub_discussions, hub_papers, viewer)
+_ROOMS = (
+    hub_repos,
+    hub_listing,
+    hub_files,
+    hub_uploads,
+    hub_discussions,
+    hub_papers,
+    hub_docs_pages,
+    hub_jobs,
+    viewer,
+)
 
 
 class LocalHub(Service):
     """
-    A Hub with repositories, LFS, pull requests and the dataset viewer, kept in a folder.
+    A Hub with repositories, LFS, pull requests, jobs and the dataset viewer, kept in a folder.
 
     Point a client at it with the variables of [`~LocalHub.environment`] (in a new process: the official client reads
     them when it is imported), or with `HfApi(endpoint=hub.url, token=hub.token)`. Uploads of large files need
@@ -47,7 +67,8 @@ class LocalHub(Service):
         people = {token: User(user) if isinstance(user, str) else user for token, user in named.items()}
         self.data = Path(data)
         self.store = Store(self.data)
-        self._hub = Hub(self.store, people, secrets.token_bytes(16))
+        self.jobs = hub_jobs.Jobs((self.data / "jobs").absolute())
+        self._hub = Hub(self.store, people, secrets.token_bytes(16), self.jobs)
         self._routes = Routes.join(*(room.routes for room in _ROOMS))
         super().__init__(self._serve, port=port)
 
@@ -62,10 +83,12 @@ class LocalHub(Service):
         self._hub.url = self.url
         # The same server by another name: clients treat it as the content network it stands for.
         self._hub.cdn = f"http://localhost:{self.port}"
+        self.jobs.environment = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_XET": "1"}
         return self
 
     def close(self) -> None:
-        """Stop listening and let go of the folder."""
+        """End all jobs, stop listening and let go of the folder."""
+        self.jobs.close()
         super().close()
         self.store.close()
 
@@ -158,6 +181,11 @@ class LocalHub(Service):
     def add_collection(self, slug: str, title: str, items: list[str]) -> None:
         """Put a collection there until the service ends, of items such as `papers/2106.09685`."""
         self._hub.collections.append({"slug": slug, "title": title, "items": items})
+
+    def add_docs(self, name: str, pages: Mapping[str, str], **more: Any) -> hub_docs_pages.Library:
+        """Put a library's documentation there until the service ends: see [`~ml_intern.testing.hub_docs_pages.Library`]."""
+        library = self._hub.docs[name] = hub_docs_pages.Library(name, dict(pages), **more)
+        return library
 
     def admit(self, repo_id: str, repo_type: RepoType, user: str) -> None:
         """Let a user (by name) into a gated repository."""

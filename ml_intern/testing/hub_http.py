@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from ml_intern.testing.hub_card import Profile, profile
 from ml_intern.testing.hub_store import Commit, Refused, Repo, Store
+
+if TYPE_CHECKING:
+    from ml_intern.testing.hub_jobs import Jobs
 
 _PARTS = {
     "types": r"(?P<types>models|datasets|spaces)",
@@ -53,10 +56,12 @@ class Hub:
     store: Store
     users: Mapping[str, User]
     secret: bytes
+    jobs: "Jobs"
     url: str = ""
     cdn: str = ""
     papers: dict[str, dict[str, Any]] = field(default_factory=dict)
     collections: list[dict[str, Any]] = field(default_factory=list)
+    docs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # A commit never changes, so what follows from it is worked out once.

@@ -103,6 +103,7 @@ class Service:
             interface="asgi3",
             lifespan="off",
             proxy_headers=False,
+            date_header=False,  # uvicorn's may be late by a tick; each answer gets its own
             log_config=None,
             access_log=False,
             http="h11",
