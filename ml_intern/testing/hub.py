@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +132,7 @@ class LocalHub(Service):
         sdk: str | None = None,
         downloads: int = 0,
         likes: int = 0,
+        providers: Sequence[str] = (),
         message: str = "Upload files",
     ) -> Repo:
         """
@@ -145,13 +146,14 @@ class LocalHub(Service):
             gated (`"auto"`, `"manual"` or `False`, *optional*): Who was not admitted may not read its files.
             sdk (`str`, *optional*): Of a Space.
             downloads, likes (`int`, *optional*, defaults to 0): The counters. Nothing else ever changes them.
+            providers (`Sequence[str]`, *optional*): Inference providers that serve a model.
             message (`str`, *optional*): Title of the commit.
 
         Returns:
             `Repo`: Its `refs["refs/heads/main"]` is the commit.
         """
         settings: dict[str, Any] = {"visibility": "private" if private else "public", "gated": gated}
-        settings |= {"sdk": sdk, "downloads": downloads, "likes": likes}
+        settings |= {"sdk": sdk, "downloads": downloads, "likes": likes, "providers": list(providers)}
         author = repo_id.partition("/")[0]
         with self.store.lock:
             repo = self.store.find(repo_type, repo_id)

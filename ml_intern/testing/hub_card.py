@@ -31,6 +31,11 @@ _DATASET_TAGS = {
 _SPACE_TAGS = {"sdk": None, "license": "license", "tags": None}
 _FORMATS = {"*.safetensors": "safetensors", "*.gguf": "gguf", "*.onnx": "onnx", "pytorch_model*.bin": "pytorch"}
 _DATA_FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_MEDIA = {
+    "image": {".jpg", ".jpeg", ".png", ".webp"},
+    "audio": {".wav", ".mp3", ".flac", ".ogg"},
+    "video": {".mp4", ".avi", ".mkv"},
+}
 _TASKS = {
     "ForCausalLM": "text-generation",
     "ForSequenceClassification": "text-classification",
@@ -126,6 +131,7 @@ def profile(store: Store, repo: Repo, commit: Commit) -> Profile:
         tags = [item for item in (library, *formats, kind, task) if item] + tags
     if repo.type == "dataset":
         tags += sorted({f"format:{tag}" for ending, tag in _DATA_FORMATS.items() if ending in endings})
+        tags += sorted(f"modality:{kind}" for kind in _modalities(fields, endings))
         size = next((size for limit, size in _SIZES.items() if _rows(fields) < limit), None)
         tags += [f"size_categories:{size}"] if _rows(fields) and "size_categories" not in fields else []
     if repo.type == "space" and repo.sdk:
@@ -152,6 +158,34 @@ def _rows(card: dict[str, Any]) -> int:
     configs = [config for config in _listed(card.get("dataset_info")) if isinstance(config, dict)]
     splits = [split for config in configs for split in config.get("splits") or []]
     return sum(split.get("num_examples") or 0 for split in splits if isinstance(split, dict))
+
+
+def _modalities(card: dict[str, Any], endings: set[str]) -> set[str]:
+    """What kinds of data there are: by the endings of files, and by the types that the card declares."""
+    found = {kind for kind, known in _MEDIA.items() if endings & known}
+    configs = [config for config in _listed(card.get("dataset_info")) if isinstance(config, dict)]
+    for feature in [one for config in configs for one in config.get("features") or [] if isinstance(one, dict)]:
+        dtype = str(feature.get("dtype"))
+        kinds = {"string": "text", "image": "image", "audio": "audio", "video": "video"}
+        found |= {kinds[dtype]} if dtype in kinds else set()
+        found |= {"tabular"} if dtype.startswith(("int", "float", "uint")) else set()
+    return found
+
+
+def eval_results(store: Store, commit: Commit) -> list[dict[str, Any]] | None:
+    """The entries of `.eval_results/*.yaml`, as the API shows them: what is wrong with a file stands in its place."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(path for path in commit.files if fnmatch.fnmatch(path, ".eval_results/*.yaml")):
+        try:
+            entries = yaml.load(store.read(commit, path) or b"", Loader=_LOADER)
+            plain = json.loads(json.dumps(entries, default=str))
+            for entry in plain:
+                if not {"id", "task_id"} <= entry["dataset"].keys() or "value" not in entry:
+                    raise ValueError("dataset.id, dataset.task_id and value are required")
+                found.append({"filename": path, "data": entry})
+        except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
+            found.append({"filename": path, "error": str(error)})
+    return found or None
 
 
 def _safetensors(store: Store, commit: Commit) -> dict[str, Any] | None:

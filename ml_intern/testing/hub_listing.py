@@ -2,17 +2,21 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from ml_intern.testing.hub_card import Profile, eval_results
 from ml_intern.testing.hub_http import Call, Routes, object_id
 from ml_intern.testing.hub_store import Commit, FileEntry, Refused, Repo, pointer
 
 routes = Routes()
 # Parameters that this Hub does not act on: refused, so that nobody takes an unfiltered list for a filtered one.
-_UNSUPPORTED = ("apps", "inference", "inference_provider", "num_parameters", "datasets", "models", "linked")
+_UNSUPPORTED = ("datasets", "models", "linked")
+_OF_MODELS = ("apps", "inference", "inference_provider", "num_parameters", "pipeline_tag")
+_SIZES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _Found = tuple[Repo, Commit]
 _ORDERS: dict[str, Callable[[_Found], Any]] = {
     "trendingScore": lambda found: found[0].likes,
@@ -28,7 +32,7 @@ _DETAILS = ["author", "sha", "lastModified", "gated", "disabled", "description"]
 @routes.add("GET", "/api/{types}")
 def listing(call: Call) -> Response:
     """Repositories that match, best first, a page at a time."""
-    for name in _UNSUPPORTED:
+    for name in _UNSUPPORTED if call.params["types"] == "models" else (*_UNSUPPORTED, *_OF_MODELS):
         if call.many(name):
             raise Refused(400, f'The local Hub cannot filter by "{name}": leave it out, or filter the answer.')
     sort = call.one("sort") or "trendingScore"
@@ -59,6 +63,8 @@ def _matching(call: Call) -> list[_Found]:
     author, words = call.one("author"), " ".join(call.many("search")).lower().split()
     tags = {tag for value in call.many("filter") for tag in value.split(",") if tag}
     task, gated = call.one("pipeline_tag"), call.one("gated")
+    least, most = _range(call.one("num_parameters"))
+    apps, providers, warm = call.many("apps"), call.many("inference_provider"), call.one("inference")
     found = []
     for repo in hub.store.repos.values():
         if repo.type != type or not call.sees(repo) or (author and repo.owner != author):
@@ -66,12 +72,39 @@ def _matching(call: Call) -> list[_Found]:
         if any(word not in repo.id.lower() for word in words) or (gated and bool(repo.gated) != call.flag("gated")):
             continue
         head = repo.resolve("main")
-        if tags or task:
+        if (warm or providers) and not repo.providers:
+            continue
+        if providers and not {"all", *repo.providers} & set(providers):
+            continue
+        if tags or task or apps or most:
             about = hub.profile(repo, head)
             if not tags <= set(about.tags) or (task and task != about.pipeline_tag):
                 continue
+            if apps and not set(apps) & _apps(about):
+                continue
+            if most and not least <= (about.safetensors or {"total": -1})["total"] <= most:
+                continue
         found.append((repo, head))
     return found
+
+
+def _range(text: str) -> tuple[float, float]:
+    """Bounds of `min:6B,max:128B`; (0, 0) where nothing is asked for."""
+    bounds = dict(part.partition(":")[::2] for part in text.split(",") if part)
+    try:
+        sizes = {name: float(number.rstrip("KMBT")) * _SIZES.get(number[-1:], 1) for name, number in bounds.items()}
+    except ValueError as error:
+        raise Refused(400, f'"num_parameters" must be such as "min:6B,max:128B", not {text!r}') from error
+    if not sizes.keys() <= {"min", "max"}:
+        raise Refused(400, f'"num_parameters" must be such as "min:6B,max:128B", not {text!r}')
+    return (sizes.get("min", 0.0), sizes.get("max", math.inf)) if sizes else (0.0, 0.0)
+
+
+def _apps(about: Profile) -> set[str]:
+    """Programs that run such a model; the Hub's rules are longer."""
+    apps = {"llama.cpp", "ollama", "lmstudio", "jan"} if "gguf" in about.tags else set()
+    served = about.pipeline_tag == "text-generation" and "safetensors" in about.tags
+    return apps | ({"vllm", "sglang", "tgi"} if served else set())
 
 
 def _properties(call: Call) -> list[str]:
@@ -130,6 +163,13 @@ def describe(call: Call, repo: Repo, commit: Commit, names: list[str], *, blobs:
     if repo.type == "model":
         values |= {"pipeline_tag": about.pipeline_tag, "library_name": about.library, "config": about.config}
         values |= {"model-index": card.get("model-index"), "safetensors": about.safetensors}
+        if "evalResults" in names:
+            values["evalResults"] = eval_results(call.hub.store, commit)
+        live = [
+            {"provider": name, "providerId": repo.id, "status": "live", "task": about.pipeline_tag or ""}
+            for name in repo.providers
+        ]
+        values |= {"inference": "warm" if live else None, "inferenceProviderMapping": live or None}
         values |= {"baseModels": card.get("base_model"), "widgetData": card.get("widget"), "modelId": repo.id}
     elif repo.type == "dataset":
         values["description"] = about.text.strip()[:500]

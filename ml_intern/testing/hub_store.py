@@ -86,6 +86,7 @@ class Repo:
     sdk: str | None = None
     downloads: int = 0
     likes: int = 0
+    providers: list[str] = field(default_factory=list)
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     discussions: list[Discussion] = field(default_factory=list)

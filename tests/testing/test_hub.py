@@ -182,7 +182,59 @@ def test_listing_shows_what_was_asked_for(hub, api):
 
 def test_filter_that_is_not_supported_is_refused(api):
     with pytest.raises(HfHubHTTPError, match="cannot filter by"):
-        list(api.list_models(inference="warm"))
+        list(api.list_spaces(datasets="acme/a"))
+    with pytest.raises(HfHubHTTPError, match='must be such as "min:6B,max:128B"'):
+        list(api.list_models(num_parameters="large"))
+
+
+def weights(**shapes: list[int]) -> bytes:
+    head = {name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    text = json.dumps(head).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def test_models_are_filtered_by_size_provider_app_and_dataset(hub, api):
+    config = b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    hub.seed("acme/small", "model", {"config.json": config, "model.safetensors": weights(a=[1000, 10])})
+    hub.seed("acme/large", "model", {"model.safetensors": weights(a=[1000, 4_000_000])}, providers=["novita"])
+    hub.seed("acme/on", "model", {"README.md": b"---\ndatasets: [acme/reviews]\n---\n", "m.gguf": b"GGUF"})
+
+    def found(**filters):
+        return sorted(model.id for model in api.list_models(**filters))
+
+    assert found(num_parameters="min:1B,max:4B") == found(num_parameters="min:4B") == ["acme/large"]
+    assert found(num_parameters="max:10K") == ["acme/small"]
+    assert found(inference_provider="novita") == found(inference_provider="all") == found(inference="warm")
+    assert found(inference_provider="novita") == ["acme/large"]
+    assert found(inference_provider="groq") == []
+    assert (found(apps="vllm"), found(apps=["ollama", "jan"])) == (["acme/small"], ["acme/on"])
+    assert found(trained_dataset="acme/reviews") == ["acme/on"]
+    (mapping,) = api.model_info("acme/large", expand=["inferenceProviderMapping"]).inference_provider_mapping
+    assert (mapping.provider, mapping.status) == ("novita", "live")
+
+
+def test_evaluation_results_are_read_from_their_files_and_bad_ones_are_named(hub, api):
+    good = b"- dataset: {id: cais/hle, task_id: default}\n  value: 20.9\n  date: 2026-01-02\n"
+    hub.seed("acme/a", "model", {".eval_results/hle.yaml": good, ".eval_results/bad.yaml": b"- value: 1\n"})
+    (one,) = api.model_info("acme/a", expand=["evalResults"]).eval_results
+    assert (one.dataset_id, one.task_id, one.value) == ("cais/hle", "default", 20.9)
+
+
+def test_heads_of_weights_are_read_by_range(hub, api):
+    many = {f"layer_{number}": [2, 3] for number in range(3000)}  # 240 kB of head: two ranges
+    hub.seed("acme/a", "model", {"model.safetensors": weights(**many) + bytes(1_000_000)})
+    hub.requests.clear()
+    found = api.parse_safetensors_file_metadata("acme/a", "model.safetensors")
+    assert found.parameter_count == {"BF16": 18_000}
+    assert [one.headers["range"].startswith("bytes=") for one in hub.requests if "/cdn/" in one.path] == [True, True]
+    assert not [one for one in hub.requests if "/cdn/" in one.path and "authorization" in one.headers]
+
+
+def test_kinds_of_data_become_tags(hub, api):
+    features = b"---\ndataset_info:\n  features:\n  - {name: a, dtype: string}\n  - {name: b, dtype: int64}\n---\n"
+    hub.seed("acme/a", "dataset", {"README.md": features, "train/x.png": b"x"})
+    assert {"modality:text", "modality:tabular", "modality:image"} <= set(api.dataset_info("acme/a").tags)
+    assert [one.id for one in api.list_datasets(filter="modality:image")] == ["acme/a"]
 
 
 def test_private_repository_is_invisible_to_others(hub, api, tmp_path):
