@@ -34,6 +34,8 @@ from .drop_in import KEPT_OUTPUT, imports_said, mend_imports, whole_output
 from .errors import Parking
 from .events import State
 from .execution import JailExecutor, JailRunner, LocalJobs, Workspace
+from .execution.action import pause
+from .job_watch import JobWatch
 from .metering import Purse
 from .prompts import with_brief_tools
 from .repetition import RepetitionGuard
@@ -48,9 +50,9 @@ from .steps import (
     ToolResultStep,
     TrackedActionStep,
 )
-from .subagents import CALLING, SubAgent
+from .subagents import CALLING, Below, SubAgent, Worker
 from .supervision import Ending, Supervised, Supervisor, ToolSpending
-from .thinking import Thinking
+from .thinking import Thinking, signed
 from .tree import TreeMember
 from .untrusted import UntrustedText
 
@@ -111,11 +113,11 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
             budget or StepBudget(), guard, self.ask_person, self.tell_extended, lambda: "plan" in self.tools
         )
         self.ending: Ending | None = None
-        self._parked = False
+        self._parked, self.interrupt_switch = False, False
         self.path, self.share = "", share
         self.root: TreeMember = self
         self.above: SubAgent | None = None
-        self.runs: dict[str, SubAgent] = {}
+        self.runs: dict[str, Worker] = {}
         self.purse = Purse(
             lambda: self.ledger, lambda: self.model, lambda: self.context.count(self.memory), self.stopped
         )
@@ -131,11 +133,13 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         )
         self._workspace = workspace
         self._managed: dict[str, Any] = {}
-        self.below: dict[str, SubAgent] = {}
+        self.below: dict[str, Below] = {}
         self._runner = JailRunner()
         self.jobs: LocalJobs | None = None
+        watch = self.watch = JobWatch(pause)
         kind = kwargs.get("executor_type", "local") if kwargs.get("executor") is None else ""
         self._in_jail, self._shares_packages = kind in ("local", "e2b"), kind == "local"
+        self.router.services["watch"] = lambda: watch
         super().__init__(tools, model, *args, **kwargs)
 
     # What smolagents keeps as plain dictionaries are doors to the router here.
@@ -275,7 +279,7 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
                 failure = error
             except AgentError as error:
                 step.error = self._masked(error)
-            if self._parked:
+            if self.parked:
                 raise Parking
             self.take_in(step)
             yield step
@@ -370,6 +374,8 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         used, spent = self.purse.settle(reserved, step.token_usage, step.model_output_message)
         self.context.measured(used.input_tokens)
         thinking = self.masked_thinking(step.model_output_message)
+        if isinstance(step, TrackedActionStep):
+            step.thoughts, step.author = signed(thinking), used.model
         if not thinking and self.reading.thinking:  # in tags within the answer
             thinking = (Thinking(self.masker.text(self.reading.thinking)),)
         self._hide_secrets(step)
@@ -430,10 +436,12 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
 
     def cleanup(self) -> None:
         """Ends the jails or sandboxes that code ran in. Jobs of a session go on, others end."""
+        self.watch.close()
         if self.jobs is not None:
             self.jobs.close()
         super().cleanup()
         self._runner.close()
+        self.cleanup_below()
 
     def stop_denied(self, reason: str) -> None:
         """A person said stop: the turn ends as denied."""

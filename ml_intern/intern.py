@@ -8,15 +8,19 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
-from .approval import MODES, ApprovalPolicy, ask_at_terminal, is_somebody_there
+from .approval import MODES, ApprovalPolicy, ask_until, is_somebody_there
+from .borrowed import Borrowing, Pinned, read_servers
+from .colleagues import makers_of, unique
 from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest, Event, State
 from .models import LazyLitellm, ModelOptions, Price, make_model, resolve_all
 from .models.parameters import prices as prices_in
 from .offline import Offline, go_offline
 from .prompts import load_templates
+from .researcher import NAME as RESEARCHER
+from .researcher import researcher
 from .session import Session
 from .settings import Settings
 from .submission import (
@@ -26,6 +30,7 @@ from .submission import (
     Interrupt,
     Operation,
     SetMode,
+    SetModel,
     Steer,
     SubmissionLoop,
     Undo,
@@ -38,6 +43,14 @@ from .waiting import Warm
 from .workshop import SessionConfig, data_folder
 
 
+class Gateway(Protocol):
+    """What people outside talk to sessions through; a floor above this one."""
+
+    both_ways: bool
+
+    def close(self, seconds: float = 5.0) -> None: ...
+
+
 class MLIntern:
     """Takes a task and comes back with a trained, evaluated, published model and the record of how it came about.
 
@@ -47,9 +60,15 @@ class MLIntern:
         system_prompt (`str`, *optional*): Who the intern is to be, e.g. `"You are an ML engineer specializing in NLP."`
         max_iterations (`int`, defaults to 300): Steps a turn may take.
         enable_slack_notifications (`bool`, defaults to `False`): Tell a Slack channel of start, questions and end
-            (`SLACK_BOT_TOKEN`, `SLACK_CHANNEL_ID`).
+            (`SLACK_BOT_TOKEN`, `SLACK_CHANNEL_ID`). With `SLACK_APP_TOKEN` and people who may act (`SLACK_OWNER`,
+            `SLACK_APPROVERS`) it goes both ways: plan, plots and questions stand in a thread, and what is said and pressed
+            there counts; what nobody answers at a terminal waits for that.
         tools (`list[Tool]`, *optional*): In place of the intern's own. One that does not say what it does to the world is
             asked about before every call.
+        managed_agents (`list`, *optional*): Colleagues of every session: agents of smolagents' own kinds, which are copied for
+            each, or functions that make an agent of any kind. They work behind the session's approvals, budget and record.
+        research_model (`str` or `Model`, *optional*): Of the researchers, who read for the intern. Defaults to
+            `ML_INTERN_RESEARCH_MODEL`, else to the session's own; a cheaper one may do.
         home (`Path`, *optional*): Where sessions lie. Defaults to `ML_INTERN_HOME`, else the user data directory.
         on_event (`Callable[[Event], None]`, *optional*): Told of everything that happens, in order.
         on_approval (`Callable[[ApprovalRequest], ApprovalAnswer]`, *optional*): Asks a person. Defaults to a question at
@@ -75,6 +94,11 @@ class MLIntern:
             They go before `ML_INTERN_EFFORT` and `ML_INTERN_MODEL_OPTIONS`.
         prices (`Mapping[str, Price]`, *optional*): What self-hosted models cost. They go before `ML_INTERN_PRICES`, and those
             before litellm's table.
+        mcp (`Sequence`): MCP servers whose tools the intern may use, besides those of `mcp.json` in its home: an address, a
+            command line (`"files=npx -y PACKAGE DIR"`), a file in the usual `mcpServers` format, or a dict. Calls of their tools
+            are asked about, unless a rule allows them; their definitions are shown before first use.
+        hub_tools (`Sequence[str]`): Tools from Spaces of the Hub, `"owner/name@REVISION"` with a whole commit hash. Their code
+            is shown before first use, and runs in a jail of its own.
         offline (`bool`, *optional*): Reach nothing but the model's server, in this whole process: the model is one of a local
             server or of weights on this machine, code has no network, tools that need one say that they are off. Defaults to
             `ML_INTERN_OFFLINE`.
@@ -92,6 +116,10 @@ class MLIntern:
         ```
     """
 
+    open_slack: ClassVar[Callable[[MLIntern], Gateway | None] | None] = None
+    """Opens the way to and from Slack, `None` where it is one way; `ml_intern/__init__.py` puts it in."""
+    _slack_failed = ""
+
     def __init__(
         self,
         model: Any = None,
@@ -100,6 +128,8 @@ class MLIntern:
         max_iterations: int = 300,
         enable_slack_notifications: bool = False,
         tools: Sequence[Any] | None = None,
+        managed_agents: Sequence[Any] = (),
+        research_model: Any = None,
         home: Path | None = None,
         on_event: Callable[[Event], None] | None = None,
         on_approval: Callable[[ApprovalRequest], ApprovalAnswer] | None = None,
@@ -116,6 +146,8 @@ class MLIntern:
         deny: Sequence[str] = (),
         model_options: Mapping[str, Any] | None = None,
         prices: Mapping[str, Price] | None = None,
+        mcp: Sequence[Any] = (),
+        hub_tools: Sequence[str] = (),
         offline: bool | None = None,
     ) -> None:
         if max_iterations < 1:
@@ -134,10 +166,14 @@ class MLIntern:
         options = ModelOptions.of(model_options).over(_options_in(self.settings))
         self._model_options = {"options": options, "prices": {**prices_in(self.settings.prices), **(prices or {})}}
         self._tools = tools
+        self._colleagues = makers_of(managed_agents)
+        reads = research_model if research_model is not None else self.settings.research_model
+        self._research_model = (self._chosen(reads) if reads else None) if isinstance(reads, str) else lambda: reads
         self.on_event, self.on_approval = on_event, on_approval
         self.sessions: dict[str, Session] = {}
         self.notifies_slack = enable_slack_notifications
-        """Whether sessions that begin are told to Slack, one way."""
+        """Whether sessions that begin are told to Slack by this class itself."""
+        self._gateway: Gateway | None = None
         self._config = SessionConfig(
             folder=self.settings.sessions(),
             prompt_templates=load_templates(),
@@ -158,6 +194,8 @@ class MLIntern:
             rules=ApprovalPolicy.of(allow, deny).rules,
             find_own=frozenset if self.offline else _own_namespaces,
             offline=self.offline,
+            choose=self._chosen if model is None else None,  # who names one now means it
+            borrowing=Borrowing() if self.offline else _borrowing(self.settings, mcp, hub_tools),
             context_window=self.settings.context_window,
             trace_url=lambda trace: self._sharer.address_of(trace),
         )
@@ -185,11 +223,13 @@ class MLIntern:
             KeyboardInterrupt: Ctrl-C; the turn was stopped first and has ended as interrupted.
         """
         here = self.on_approval is None and is_somebody_there()
-        session = self._submit(task, files, images, datasets, waits=here)
+        session = self._submit(task, files, images, datasets, waits=here or self._reach_slack())
         try:
             while (outcome := session.wait(0.1)) is None:  # in slices, so that Ctrl-C gets through
                 for request in session.pending() if here else ():  # on this thread: a notebook reads on no other
-                    self._answer(session, request.call_id, ask_at_terminal(request))
+                    answer = ask_until(request, lambda request=request: request not in session.pending())
+                    if answer is not None:
+                        self._answer(session, request.call_id, answer)
         except KeyboardInterrupt:
             session.interrupt()
             session.wait(10)
@@ -352,6 +392,34 @@ class MLIntern:
             raise InternError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
         self._loop.put(SetMode(self.session(session_id).id, mode))
 
+    def set_model(self, model: str, session_id: str | None = None, by: str = "", *, and_later: bool = False) -> None:
+        """Has a session's answers (the newest one's by default) written by another model, from its next step on.
+
+        Args:
+            model (`str`): As in `LLM_ENDPOINT`; looked at first, which takes a few seconds at most.
+            session_id (`str`, *optional*): Which session.
+            by (`str`, *optional*): Who says so; on record.
+            and_later (`bool`, defaults to `False`): Also for sessions that begin from here on.
+
+        Raises:
+            InternError: there is no such session; the model cannot be had. The one before stays.
+        """
+        session = self.session(session_id)
+        make = self._chosen(model)
+        tried = make()
+        notes = tried.look()
+        tried.know()
+        tried.close()
+        for note in filter(None, notes.splitlines()):
+            session.warn(note)
+        if and_later:
+            self._endpoints, self._model = resolve_all(model, offline=self.offline), None
+        self._loop.put(SetModel(session.id, model, make, by or "python"))
+
+    def _chosen(self, model: str) -> Callable[[], Any]:
+        entries = resolve_all(model, offline=self.offline).entries
+        return lambda: make_model(entries, self.settings.context_window, **self._model_options)
+
     def warm(self) -> None:
         """Begins, in the background, with what a first answer takes its time for: while a person still types."""
         if self._endpoints is not None and not LazyLitellm.loaded():
@@ -366,6 +434,8 @@ class MLIntern:
         for session in self.sessions.values():
             if url := self._sharer.url_of(session.trace):
                 session.warn(f"The trace is in your private dataset: {url}")
+        if self._gateway is not None:
+            self._gateway.close()
 
     def __enter__(self) -> MLIntern:
         return self
@@ -388,7 +458,17 @@ class MLIntern:
         self._loop.put(UserInput(session.id, task, tuple(map(_load_image, images)), on_hub))
         return session
 
+    def _reach_slack(self) -> bool:
+        """Whether people in Slack answer what is asked; the way there is opened when it is first needed."""
+        if self._gateway is None and self.notifies_slack and not self.offline and self.open_slack is not None:
+            try:
+                self._gateway = self.open_slack(self)
+            except InternError as error:  # its tokens are refused: said once there is a session that can say it
+                self._slack_failed = str(error)
+        return self._gateway is not None and self._gateway.both_ways
+
     def _make_session(self, session_id: str, waits: bool = True) -> Session:
+        self._reach_slack()
         session = Session(
             self._config,
             self._make_model,
@@ -398,6 +478,7 @@ class MLIntern:
             wait_for_answers=waits,
             warm=self._warm,
             changed=lambda session: self._sharer.trace_changed(session.trace),
+            make_agents=self._make_agents,
         )
         first, self.sessions[session.id] = not self.sessions, session
         if self.on_event:
@@ -409,6 +490,9 @@ class MLIntern:
                 session.warn(note)
             if why := self._endpoints.first.why:
                 session.warn(f"Using {self._endpoints.first.model_id}: {why}.")
+        if self._slack_failed:
+            session.warn(self._slack_failed)
+            self._slack_failed = ""
         if self.notifies_slack and self.offline:
             session.warn("Slack is not told of anything: --offline is set.")
         elif self.notifies_slack:
@@ -432,12 +516,30 @@ class MLIntern:
         papers = [tools.ArxivSearchTool(), tools.SemanticScholarSearchTool(), tools.PaperReadTool()]
         papers += [tools.PaperGraphTool(), tools.PaperResourcesTool()]
         hub = [tools.HubSearchDatasetsTool(), tools.HubInspectDatasetTool(), tools.HubDownloadTool()]
+        hub += [tools.HubSearchModelsTool(), tools.HubInspectModelTool()]
+        hub += [tools.HubListFilesTool(), tools.HubReadFileTool(), tools.HubRepoTool()]
+        hub += [tools.HubDocsTool(), tools.GithubCodeTool()]
         team = (
             [tools.NotifyTool()]
             if os.environ.get("SLACK_BOT_TOKEN") and os.environ.get("SLACK_NOTIFY_CHANNELS")
             else []
         )
-        return [*papers, *hub, tools.HubPushTool(), *team]
+        return [*papers, *hub, tools.EvaluateModelTool(), tools.HubPushTool(), *team]
+
+    def _make_agents(self, make_model: Callable[[], Any]) -> list[Any]:
+        """A session's colleagues; with the intern's own tools there is a researcher among them."""
+        agents = [make() for make in self._colleagues]
+        if self._tools is None and not self.offline and all(agent.name != RESEARCHER for agent in agents):
+            agents.append(
+                researcher(
+                    self._make_tools,
+                    self._research_model or make_model,
+                    unsafe_local=self._config.executor_kwargs["unsafe_local"],
+                    context_window=self.settings.context_window,
+                )
+            )
+        unique(agents, self._tools or ())
+        return agents
 
     def _hand_over(self, session: Session, path: Path) -> str:
         if not path.exists():
@@ -466,6 +568,8 @@ class MLIntern:
                 self.sessions[session_id].extend(steps, usd, hours, by)
             case SetMode(session_id, mode):
                 self.sessions[session_id].set_mode(mode)
+            case SetModel(session_id, name, make, by):
+                self.sessions[session_id].set_model(name, make, by)
             case Undo(session_id):
                 self.sessions[session_id].undo()
 
@@ -490,6 +594,11 @@ class MLIntern:
 def _options_in(settings: Settings) -> ModelOptions:
     named = ModelOptions.of({"effort": settings.effort})
     return named.over(ModelOptions.parse(settings.model_options))
+
+
+def _borrowing(settings: Settings, mcp: Sequence[Any], hub_tools: Sequence[str]) -> Borrowing:
+    home = settings.home.expanduser().absolute()
+    return Borrowing(read_servers(mcp, home), tuple(Pinned.of(text) for text in hub_tools))
 
 
 def _network(settings: Settings, network: str | None, hosts: Sequence[str] | None) -> dict[str, Any]:

@@ -149,6 +149,9 @@ class Narrator(Observer):
         self.events.emit(told.AgentStarted(agent=run.agent, task=self.masker.text(run.task)))
         return SubAgentNarrator(self)
 
+    def agent_cut_off(self, run: AgentRun, action: str | None) -> Observer:
+        return SubAgentNarrator(self)
+
     def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
         report = self.masker.text(as_text(outcome.answer))
         report = report if len(report) <= SUMMARY else f"{report[:SUMMARY]}..."
@@ -189,6 +192,9 @@ class SubAgentNarrator(Observer):
 
     def agent_started(self, run: AgentRun) -> Observer:
         return self._above.agent_started(run)
+
+    def agent_cut_off(self, run: AgentRun, action: str | None) -> Observer:
+        return self._above.agent_cut_off(run, action)
 
     def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
         self._above.agent_ended(run, outcome, spent_usd, unpriced_calls)

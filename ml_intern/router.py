@@ -13,7 +13,7 @@ import inspect
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, MutableMapping
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from smolagents import MultiStepAgent, Tool
 from .effects import effects_of, outside, served, untrusted
 from .errors import Denied, InternError, JournalFailed, Parking
 from .events import ApprovalAnswer, Destination, FileDigest
+from .foreign import ForeignTool, Introduction
 from .frozen import Frozen
 from .secrets import Masker
 from .steps import ToolCallStep, ToolResultStep
@@ -65,6 +66,7 @@ class Prepared:
     sources: tuple[str, ...] = ()
     problem: Exception | None = None
     attached: str = ""
+    introduction: Introduction | None = None
 
 
 class RoutedTool:
@@ -74,8 +76,9 @@ class RoutedTool:
     """
 
     def __init__(self, router: ToolRouter, tool: Any, vouched: bool) -> None:
-        # An agent holds its memory: two calls at once would mix theirs. A tool has none to speak of.
-        lock = threading.Lock() if isinstance(tool, MultiStepAgent) else contextlib.nullcontext()
+        # An agent holds its memory: two calls at once would mix theirs. A tool has none to speak of, a team has several.
+        alone = isinstance(tool, MultiStepAgent) and not getattr(type(tool), "many", False)
+        lock = threading.Lock() if alone else contextlib.nullcontext()
         self.__dict__.update(_router=router, _tool=tool, _vouched=vouched, _lock=lock)
 
     @property
@@ -133,6 +136,8 @@ class ToolRouter(MutableMapping[str, Any]):
         self.untrusted: UntrustedText = above.untrusted if above is not None else UntrustedText()
         self.frozen_in: Path | None = None
         self.services: dict[str, Callable[[], Any]] = {}
+        self.agents: dict[str, RoutedTool] = {}
+        """The agents that are called beside the tools."""
         self.find_provenance: Callable[[], str] | None = None
         self.action = Action()
         self._back = threading.Condition()
@@ -158,6 +163,11 @@ class ToolRouter(MutableMapping[str, Any]):
     def route(self, agent: Any) -> RoutedTool:
         """A managed agent as a routed callable: its call is on record and gated like a tool's."""
         return RoutedTool(self, agent, True)
+
+    def route_agents(self, agents: Mapping[str, Any]) -> dict[str, RoutedTool]:
+        """The same for all agents that are called from here."""
+        self.agents = {name: self.route(agent) for name, agent in agents.items()}
+        return self.agents
 
     @contextlib.contextmanager
     def acting(self, number: int) -> Generator[Action]:
@@ -211,11 +221,11 @@ class ToolRouter(MutableMapping[str, Any]):
             Denied: a rule refuses it by now, or it is not what was approved.
             InternError: there is no such tool.
         """
-        if tool not in self._tools:
+        routed = self._tools.get(tool) or self.agents.get(tool)
+        if routed is None:
             raise InternError(
                 f"`{tool}` cannot be called", "there is no such tool here", "Was it passed in last time?"
             )
-        routed = self._tools[tool]
         return self._made(Action(action), call_id, routed._tool, arguments, routed._vouched, (approved, answer))
 
     def remember(self, tool: str, arguments: dict[str, Any], text: Any) -> None:
@@ -262,7 +272,7 @@ class ToolRouter(MutableMapping[str, Any]):
             ready.append(done)
             step.files, step.preview, step.problem = done.files, done.preview, done.problem
             step.destination, step.cost_usd, step.sources = done.destination, done.cost_usd, done.sources
-            step.attached = done.attached
+            step.attached, step.news = done.attached, done.introduction.news if done.introduction else ""
 
         def revise(step: ToolCallStep, edits: dict[str, Any]) -> None:
             step.edited, step.arguments = (step.edited or {}) | edits, step.arguments | edits
@@ -295,8 +305,10 @@ class ToolRouter(MutableMapping[str, Any]):
                     raise step.problem
                 if action.ended.is_set():
                     raise Denied(f"`{tool.name}` was not called", "the code that asked for it has ended")
-                runner = ready[-1].runner
-                if step.question and runner is not tool:
+                runner, introduced = ready[-1].runner, ready[-1].introduction
+                if introduced is not None and introduced.news:
+                    runner.met(introduced)  # without a person's word to this call it would not have come so far
+                if runner is not tool and (step.question or "answer" in vars(runner)):
                     runner.answer = step.answer
                 args, kwargs = ((), step.arguments) if given is None or step.edited is not None else given
                 result.result = self.masker.data(runner(*args, **kwargs))
@@ -320,16 +332,19 @@ class ToolRouter(MutableMapping[str, Any]):
         """The tool as this call will run it.
 
         A tool of this project gets an instance of its own with those `services` that it takes and has none of, the call's
-        id, and the answer to its question. What it is about to send away is copied out of the jail's reach first:
-        what was shown to a person is what will be sent. A call that the tool's own `check` refuses is never asked about.
+        id (also without any, where it has a `call_id`), and the answer to its question. What it is about to send away is
+        copied out of the jail's reach first: what was shown to a person is what will be sent. A call that the tool's own
+        `check` refuses is never asked about.
         """
         kind, arguments = type(tool), step.arguments
+        if isinstance(tool, ForeignTool):
+            return self._prepare_foreign(tool, step)
         if outside(tool) or isinstance(tool, MultiStepAgent):
             return Prepared(tool, sources=self._sources(step, None, ()))
         parameters = inspect.signature(kind.__init__).parameters
         lacks = [name for name in self.services if name in parameters and getattr(tool, name, None) is None]
         runner, workspace, files, attached = tool, None, (), ""
-        if lacks:
+        if lacks or (hasattr(kind, "effects") and "call_id" in vars(tool)):
             runner = copy.copy(tool)
             for name in lacks:
                 setattr(runner, name, self.services[name]())
@@ -342,7 +357,7 @@ class ToolRouter(MutableMapping[str, Any]):
         said = {name: getattr(runner, name, None) for name in ("check", "preview", "destination", "estimate_cost")}
         if not hasattr(kind, "effects"):
             said = dict.fromkeys(said)
-        elif not lacks and not step.question:
+        elif runner is tool:
             said["check"] = said["preview"] = None
         sends = [arguments[name] for name in getattr(kind, "sends", ()) if arguments.get(name)] if workspace else []
         try:
@@ -370,6 +385,19 @@ class ToolRouter(MutableMapping[str, Any]):
             )
         except Exception as error:  # noqa: BLE001 - a tool's own code: whatever it raises is the call's result, on record
             return Prepared(runner, files, problem=error)
+
+    def _prepare_foreign(self, tool: ForeignTool, step: ToolCallStep) -> Prepared:
+        """A tool of somebody else's: what it is now is shown, and an answer binds to that definition."""
+        runner = copy.copy(tool)
+        runner.call_id = step.call_id
+        if "workspace" in self.services:
+            runner.workspace = self.services["workspace"]()
+        try:
+            shown = runner.introduce()
+        except Exception as error:  # noqa: BLE001 - its server may be gone: the call's result, and nobody is asked
+            return Prepared(runner, problem=error)
+        text, sources = self.masker.text(shown.text), self._sources(step, None, ())
+        return Prepared(runner, preview=text, sources=sources, attached=shown.digest, introduction=shown)
 
     def _refuse_secrets(self, files: tuple[FileDigest, ...], workspace: Any) -> None:
         """Nothing leaves this machine that names or holds a secret it knows."""

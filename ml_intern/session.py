@@ -23,11 +23,12 @@ from .events import ApprovalAnswer, ApprovalRequest, Event, EventLog, Outcome, S
 from .models import EndpointModel
 from .secrets import Masker
 from .session_tools import Desk
+from .steps import SteerStep
 from .trace import Journal, Restored, restore
 from .trace.journal import held_elsewhere, is_held
-from .waiting import Pending, Warm
+from .waiting import Questions, Warm, in_code
 from .wake import finish_open, is_over, rules_of, sweep, take_up
-from .workshop import SessionConfig, Workshop
+from .workshop import SessionConfig, Workshop, put_down
 
 AT_ONCE = 0.2
 """Seconds between looks at what a waiting question waits for besides its answer."""
@@ -48,6 +49,8 @@ class Session:
         wait_for_answers (`bool`, defaults to `False`): Without `on_approval`: whether to wait for [`answer`]. Otherwise
             what would be asked is refused.
         warm (`Warm`, *optional*): Shared by the sessions of one process.
+        make_agents (`Callable[[Callable], Sequence[MultiStepAgent]]`, *optional*): Gives colleagues that are this session's
+            alone, each time it wakes; gets what gives the session's model.
         changed (`Callable[[Session], None]`, *optional*): Called when the trace has come to a point where sharing it makes
             sense: a turn's end, a compaction, a long wait.
     """
@@ -62,31 +65,30 @@ class Session:
         wait_for_answers: bool = False,
         warm: Warm | None = None,
         changed: Callable[[Session], None] = lambda session: None,
+        make_agents: Callable[[Callable[[], Any]], Sequence[Any]] = lambda make_model: (),
     ) -> None:
         self.config, self.id = config, session_id
         self.trace = config.folder / f"{session_id}.jsonl"
         self.workspace = config.folder / session_id / "workspace"
         self.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.masker = Masker()
+        self.masker = Masker(more=config.borrowing.secrets)
         self.events = EventLog(session_id)
         self.title, self.mode, self.rules = "", config.mode, config.rules
         self.outcome: Outcome | None = None
-        self._make_model, self._make_tools = make_model, make_tools
+        self._make_model, self._make_tools, self._make_agents = make_model, make_tools, make_agents
         self._on_approval, self._waits = on_approval, wait_for_answers
         self._warm, self._changed = warm or Warm(), changed
         self.events.listen(self._compacted)
         self._lock = threading.RLock()
         self._shop: Workshop | None = None
         self._usage = Usage()
-        self._waiting: dict[str, Pending] = {}
+        self._questions = Questions()
         self._thread: threading.Thread | None = None
         self._tidying: threading.Thread | None = None
         self._turn_over, self._interrupted, self._let_go = threading.Event(), threading.Event(), threading.Event()
         self._parking = False
         self._worked = 0.0  # seconds of this turn before it was parked
-        self._steering: list[tuple[str, str]] = []  # for an agent that is not there at the moment
-        self._given: dict[str, ApprovalAnswer] = {}
-        """Answers to questions between two steps that were given while nobody stood by, by the question's name."""
+        self._closing = False
 
     def _compacted(self, event: Event) -> None:
         if isinstance(event, told.Compacted) and event.how != "mask":
@@ -97,7 +99,7 @@ class Session:
     @property
     def state(self) -> str:
         """`idle`, `running`, `waiting` (for a person's answer), or how the last turn ended."""
-        if self._waiting:
+        if self._questions:
             return "waiting"
         if self.busy:
             return "running"
@@ -128,9 +130,14 @@ class Session:
         """Plan and notes."""
         return self._open().desk
 
+    @property
+    def answerable(self) -> bool:
+        """Whether what it asks waits for [`answer`]."""
+        return self._waits and self._on_approval is None
+
     def pending(self) -> list[ApprovalRequest]:
         """The questions that wait for [`answer`]."""
-        return [pending.request for pending in list(self._waiting.values()) if not pending.answered]
+        return self._questions.unanswered
 
     def context(self) -> Fill:
         """What fills the window now."""
@@ -175,7 +182,7 @@ class Session:
             return shop.agent.run(task, images=list(images) or None, reset=not shop.agent.memory.steps)
 
         with self._lock:
-            if self._waiting:
+            if self._questions:
                 raise InternError("This session waits for an answer", "", "Answer it or interrupt it first.")
             self.title = self.title or title_of(task)
             self._begin(task, work)
@@ -196,6 +203,7 @@ class Session:
                 raise held_elsewhere(self.trace)
             restored = restore(self.trace)
             self._know(restored)
+            self._choose(restored.chosen)
             for problem in restored.problems:
                 self.warn(problem)
             if not restored.open or not go_on:
@@ -206,34 +214,47 @@ class Session:
             self._turn_over.clear()
             if restored.pending and self._waits and self._on_approval is None:
                 for request in restored.pending:
-                    self._waiting[request.call_id] = Pending(request, asleep=True)
+                    self._questions.put(request, asleep=True)
                     self.events.emit(told.ApprovalAsked(request=request))
                 return
             self._begin(restored.task, self._go_on)
 
     def steer(self, text: str, by: str = "") -> None:
-        """Tells a running turn something: the model reads it with its next step. Starts a turn where none is open."""
+        """Tells a running turn something: the model reads it with its next step. Starts a turn where none is open.
+
+        It is on record before this returns, so that it reaches the model whatever happens to this process meanwhile.
+
+        Raises:
+            ValueError: there is nothing to say.
+            JournalFailed: it cannot be put on record.
+        """
         with self._lock:
-            if not self.busy and not self._waiting:
+            if not self.busy and not self._questions:
                 self.start(text)
-            elif self._shop is not None:
-                self._shop.agent.steer(text, by)
-            else:
-                self._steering.append((text, by))
+                return
+            if not text.strip():
+                raise ValueError("There is nothing to say.")
+            step = SteerStep(self.masker.text(text), by)
+            if self._shop is not None:
+                self._shop.hear(step)
+                return
+            journal = Journal(
+                self.trace, masker=self.masker
+            )  # nobody works here at the moment: who wakes finds it there
+            put_down(journal, step)
+            journal.close()
 
     def interrupt(self) -> None:
         """Stops the turn: running code and tools now, the loop before its next step, a request to the model as it streams."""
         with self._lock:
-            if not self.busy and not self._waiting:
+            if not self.busy and not self._questions:
                 return
             self._interrupted.set()
             if self._shop is not None:
-                if isinstance(self._shop.model, EndpointModel):
-                    self._shop.model.cancelled.set()
+                self._shop.cancel()
                 self._shop.agent.interrupt()
-            for call_id, pending in list(self._waiting.items()):
-                if not pending.answered:
-                    self.answer(call_id, ApprovalAnswer("stop", "interrupted", "user"))
+            for request in self._questions.unanswered:
+                self.answer(request.call_id, ApprovalAnswer("stop", "interrupted", "user"))
 
     def answer(self, call_id: str, answer: ApprovalAnswer, asked: ApprovalRequest | None = None) -> None:
         """Answers a question that waits.
@@ -248,13 +269,8 @@ class Session:
             InternError: no such question waits (any more): an answer counts once.
         """
         with self._lock:
-            pending = self._waiting.get(call_id)
-            other = pending is not None and asked is not None and pending.request is not asked
-            if pending is None or other or not pending.give(answer):
-                raise InternError(
-                    f"Nothing waits for an answer under {call_id}", "it was answered, or its code has ended"
-                )
-            if pending.asleep and not self.busy:
+            asleep = self._questions.answer(call_id, answer, asked)
+            if asleep and not self.busy:
                 self._wake()
 
     def extend(self, steps: int = 0, usd: float = 0.0, hours: float = 0.0, by: str = "") -> None:
@@ -267,8 +283,12 @@ class Session:
                 shop.ledger.raise_by(usd, hours)
                 shop.journal.note("budget", usd=shop.ledger.budget_usd, hours=shop.ledger.max_hours, by=by)
             ended = self.outcome is not None and self.outcome.state in (State.MAX_STEPS, State.BUDGET, State.STUCK)
-            if ended and not self.busy and not self._waiting:
-                self._begin(shop.agent.task or "", lambda shop: shop.agent.continue_run())
+            if ended and not self.busy and not self._questions:
+                self._begin(shop.agent.task or "", self._with_more)
+
+    def _with_more(self, shop: Workshop) -> Any:
+        shop.meet(self._interrupted)
+        return shop.agent.continue_run()
 
     def undo(self) -> None:
         """Takes the last turn out of the conversation. What it did to files and to the world stays.
@@ -277,7 +297,7 @@ class Session:
             InternError: a turn is running; there is none to take back.
         """
         with self._lock:
-            if self.busy or self._waiting:
+            if self.busy or self._questions:
                 raise InternError("A turn is running", "", "Interrupt it first.")
             turns = restore(self.trace).turns if self.trace.exists() else ()
             if not turns:
@@ -297,6 +317,23 @@ class Session:
                 self._shop.set_mode(mode)
             self.mode = mode
             self.events.emit(told.ModeChanged(mode=mode))
+
+    def set_model(self, name: str, make: Callable[[], Any], by: str = "") -> None:
+        """Has what follows written by another model: of a turn that runs, from its next step on.
+
+        Args:
+            name (`str`): What it is called, as in `LLM_ENDPOINT`; on record, and found there when the session is taken up.
+            make (`Callable[[], Model]`): Gives it, each time the session wakes.
+            by (`str`, *optional*): Who says so.
+        """
+        with self._lock:
+            self._note("model-chosen", model=name, by=by)
+            self._make_model = make
+            if self._shop is not None and (self.busy or self._questions):
+                self._shop.change_model(make(), by)
+                return
+            self.release()  # it is made anew, with that model, when it is needed
+            self.warn(f"{name} writes from here on{f', as {by} said' if by else ''}.")
 
     def allow(self, rule: str) -> None:
         """Allows (or, as the rule says, denies or asks about) a kind of call from now on in this session.
@@ -331,7 +368,8 @@ class Session:
 
     def close(self) -> None:
         """Ends what runs and lets go of the jail. What waits for a person goes on waiting, on record."""
-        if self._waiting and self._on_approval is None:
+        self._closing = True
+        if self._questions and self._on_approval is None:
             self._let_go.set()
         elif self.busy:
             self.interrupt()
@@ -342,7 +380,7 @@ class Session:
 
     def let_go(self) -> None:
         """Gives up jail and memory, as others need the room; a turn that waits is parked, one that runs goes on."""
-        if self._waiting:
+        if self._questions:
             self._let_go.set()
         else:
             self.release()
@@ -365,7 +403,7 @@ class Session:
         self._turn_over.clear()
         self._interrupted.clear()
         self._let_go.clear()
-        self._parking, self.outcome, self._worked = False, None, 0.0
+        self._parking, self._closing, self.outcome, self._worked = False, False, None, 0.0
         self._spawn(task, work)
 
     def _spawn(self, task: str, work: Callable[[Workshop], Any]) -> None:
@@ -385,7 +423,8 @@ class Session:
                 shop.model.cancelled.clear()
             answer = work(shop)
             while said := shop.agent.unheard():  # words that came as the turn ended
-                answer = shop.agent.run("\n\n".join(said), reset=False)
+                shop.recorder.takes_in = tuple(step.id for step in said)
+                answer = shop.agent.run("\n\n".join(step.text for step in said), reset=False)
             ending = shop.agent.ending
             state, reason = (ending.state, ending.reason) if ending else (State.ERROR, "the run ended without a state")
             if state is State.SUCCESS and shop.agent.gate.unmet:
@@ -428,7 +467,7 @@ class Session:
     def _park(self, shop: Workshop, worked: float) -> None:
         with self._lock:
             self._worked, self._shop, self._usage = worked, None, shop.ledger.usage
-            calls = tuple(self._waiting)
+            calls = self._questions.calls
             try:
                 shop.journal.note("parked", calls=calls)
                 shop.journal.sync()
@@ -442,7 +481,7 @@ class Session:
 
     def _wake(self) -> None:
         """Goes on where all that was asked is answered."""
-        if self._waiting and all(pending.answered for pending in self._waiting.values()):
+        if self._questions.all_answered:
             self._parking = False
             self._let_go.clear()
             self._spawn("", self._go_on)
@@ -450,16 +489,10 @@ class Session:
     def _go_on(self, shop: Workshop) -> Any:
         """The rest of a turn that was parked or cut off."""
         with self._lock:
-            answers = {call: answer for call, pending in self._waiting.items() if (answer := pending.wait(0))}
-            self._given = {  # a call's answer is its own: `finish_open` has it
-                pending.request.tool: answers[call]
-                for call, pending in self._waiting.items()
-                if call in answers and not _in_code(call)
-            }
-            self._waiting.clear()
+            answers = self._questions.take()
         restored = restore(self.trace)
-        if restored.action is not None:
-            finish_open(shop, restored.action, answers)
+        shop.meet(self._interrupted)
+        finish_open(shop, restored, answers)
         sweep(shop)
         lost = tuple(f"the variable {name}" for name in restored.variables if name not in shop.agent.state)
         self.events.emit(told.Resumed(step=shop.agent.step_number, lost=lost))
@@ -483,14 +516,12 @@ class Session:
                 shop = self._shop = Workshop(
                     self.config, self.id, self._make_model(), self._make_tools(), self.events, self.masker, self._ask(),
                     self.mode, self.rules, restored.desk if restored else None, restored.records if restored else (),
+                    self._make_agents(self._make_model),
                 )  # fmt: skip
                 if restored is not None:
                     take_up(shop, restored)
                 if shop.journal.repaired:
                     self.warn(shop.journal.repaired)
-                for text, by in self._steering:
-                    shop.agent.steer(text, by)
-                self._steering.clear()
             return self._shop
 
     def _know(self, restored: Restored) -> None:
@@ -508,6 +539,15 @@ class Session:
                 restored.seconds,
                 self._usage,
             )
+
+    def _choose(self, name: str) -> None:
+        """The model that somebody chose for this session, where it can be had."""
+        if not name or self.config.choose is None:
+            return
+        try:
+            self._make_model = self.config.choose(name)
+        except InternError as error:
+            self.warn(f"{name} was chosen for this session and cannot be had: {error.what}")
 
     def _compact(self, shop: Workshop, focus: str) -> None:
         try:
@@ -533,32 +573,33 @@ class Session:
     def _wait_for_answer(self, request: ApprovalRequest) -> ApprovalAnswer:
         shop = self._shop
         assert shop is not None
-        if request.tool in self._given and not _in_code(request.call_id):
-            return self._given.pop(request.tool)
-        in_code = _in_code(request.call_id)
-        pending, ended = Pending(request), shop.agent.router.action.ended
+        if (given := self._questions.kept(request)) is not None:
+            return given
+        ended = shop.agent.router.action.ended
         with self._lock:
-            self._waiting[request.call_id] = pending
+            pending = self._questions.put(request)
         self._warm.rests(self)
         parks_at = time.monotonic() + self.config.park_seconds
         while (answer := pending.wait(AT_ONCE)) is None:
-            if in_code and ended.is_set() and not self._parking:
+            if in_code(request.call_id) and ended.is_set() and not self._parking:
                 pending.give(ApprovalAnswer("reject", "the code that asked for it has ended", "session"))
-            due = self._parking or self._let_go.is_set() or time.monotonic() > parks_at
-            # A sub-agent's question stands in the middle of two actions: there is no going on after it.
-            if due and not request.agent and pending.falls_asleep():
+            due = self._let_go.is_set() or time.monotonic() > parks_at
+            if (self._parking or (due and self._may_park(shop))) and pending.falls_asleep():
                 self._parking = True
                 shop.agent.park()
                 raise Parking
         with self._lock:
-            self._waiting.pop(request.call_id, None)
+            self._questions.drop(request.call_id)
         self._warm.works(self)
         return answer
 
-
-def _in_code(call_id: str) -> bool:
-    """Whether a question is about a call that code makes; otherwise it is put between two steps."""
-    return call_id.startswith("call_")
+    def _may_park(self, shop: Workshop) -> bool:
+        """Whether whoever is at work waits for a person: a sub-agent that is not would be cut off in its work."""
+        waiting = self._questions.askers
+        at_work = (
+            path for path in tuple(shop.agent.runs) if not any(f"{who}/".startswith(f"{path}/") for who in waiting)
+        )
+        return self._closing or not any(at_work)
 
 
 def title_of(task: str) -> str:

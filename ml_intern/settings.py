@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     allow_hosts: str = ""
     """Further hosts that it reaches, separated by commas (`ML_INTERN_ALLOW_HOSTS`)."""
 
+    research_model: str = ""
+    """The model of the researchers, as in `LLM_ENDPOINT`; without one the session's (`ML_INTERN_RESEARCH_MODEL`)."""
+
     context_window: int | None = Field(default=None, ge=2_000)
     """Tokens that the model can read, prompt and answer, in place of what is known of it (`ML_INTERN_CONTEXT_WINDOW`)."""
 

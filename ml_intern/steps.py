@@ -51,6 +51,7 @@ class ToolCallStep(MemoryStep):
         approved (`str`): What an answer bound to that was given while the code no longer ran.
         carried (`bool`): The code that made the call no longer runs; the call itself is on record already.
         attached (`str`): What the host adds to what is sent: part of the preview, and of what an answer binds to.
+        news (`str`): Why a person has to read what the tool is before it is called, whatever a rule allows.
         revise (`Callable`): Makes the call ready again, in place, with edited arguments.
     """
 
@@ -74,6 +75,7 @@ class ToolCallStep(MemoryStep):
     approved: str = ""
     carried: bool = False
     attached: str = ""
+    news: str = ""
     revise: Callable[[ToolCallStep, dict[str, Any]], None] = field(default=_not_again, repr=False, compare=False)
 
     @property
@@ -205,11 +207,13 @@ class SteerStep(MemoryStep):
         text (`str`): What was said.
         by (`str`): Who said it, from where; `""` where that is not known.
         source (`str`): `user` (a person), or `guard` (this program, which saw the agent go round in circles).
+        id (`str`): Under which it was put on record as it came; `""` where it was not.
     """
 
     text: str
     by: str = ""
     source: str = USER
+    id: str = ""
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return [ChatMessage(role=MessageRole.USER, content=[{"type": "text", "text": self.said}])]
@@ -232,6 +236,10 @@ class TrackedActionStep(ActionStep):
     anew, an unchanged one never.
     """
 
+    thoughts: tuple[Thinking, ...] = ()
+    """What the model thought before its answer, where it can be sent back to it; see [`~ml_intern.thinking`]."""
+    author = ""
+    """The model that wrote the answer, where it says so."""
     changed = False
     watched: Callable[[], None] | None = None
     shelf: Callable[[], str] | None = None
@@ -330,6 +338,13 @@ class Observer:
         """A sub-agent takes a task on. Returns who is to be told of what it does."""
         return Observer()
 
+    def agent_cut_off(self, run: AgentRun, action: str | None) -> Observer:
+        """A task that was cut off is brought to its end. Returns who is to be told of what it left open.
+
+        `action` is what the result of its last code belongs to, which is told of as [`finished`]; `None`: no code was running.
+        """
+        return Observer()
+
     def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
         """A sub-agent has ended; `outcome.answer` is what the agent above reads.
 
@@ -403,6 +418,9 @@ class Observers(Observer):
 
     def agent_started(self, run: AgentRun) -> Observer:
         return Observers([observer.agent_started(run) for observer in self.all])
+
+    def agent_cut_off(self, run: AgentRun, action: str | None) -> Observer:
+        return Observers([observer.agent_cut_off(run, action) for observer in self.all])
 
     def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
         for observer in self.all:

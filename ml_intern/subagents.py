@@ -1,7 +1,8 @@
 """Sub-agents: any smolagents agent as a managed agent, behind the gate, ledger, record and interrupt of the whole tree.
 
 What must never happen here: a tool of a sub-agent is called past the gate or the record; a sub-agent spends what nobody
-counts; one that fails, loops or is out of money takes the agent above it with it; one goes on after an interrupt.
+counts; one that fails, loops or is out of money takes the agent above it with it; one goes on after an interrupt; one that
+was cut off passes for one that ended, or is begun again without anybody's word.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -20,7 +22,7 @@ from smolagents.models import ChatMessage
 from smolagents.utils import parse_code_blobs
 
 from .budget import BudgetUsedUp, SpendLedger
-from .errors import JournalFailed
+from .errors import JournalFailed, Parking
 from .events import Outcome, State, Usage
 from .facts import FactBook
 from .metering import MeteredModel, metered
@@ -53,6 +55,31 @@ class Superior(Protocol):
 
     def stopped(self) -> bool: ...
 
+    def subs(self) -> list[SubAgent]: ...
+
+
+class Review(Protocol):
+    """Looks through the reports of a sub-agent, by what its tools gave it."""
+
+    def begin(self, task: str) -> None: ...
+
+    def saw(self, step: ToolResultStep, arguments: dict[str, Any]) -> None: ...
+
+    def verdict(self, report: str) -> str:
+        """What is to stand below the report."""
+        ...
+
+
+class Worker(Protocol):
+    """A task of a sub-agent, at work or cut off: whom its calls are told to, and what pays for them."""
+
+    path: str
+    ledger: SpendLedger
+
+    def calling(self, step: ToolCallStep) -> None: ...
+
+    def called(self, step: ToolResultStep) -> None: ...
+
 
 class Top(Superior, Protocol):
     """The agent at the top of a tree: one gate and one record for all of it."""
@@ -61,7 +88,10 @@ class Top(Superior, Protocol):
     share: float
     masker: Masker
     router: ToolRouter
-    runs: dict[str, SubAgent]
+    runs: dict[str, Worker]
+
+    @property
+    def parked(self) -> bool: ...
 
     def fire(self, step: MemoryStep) -> None: ...
 
@@ -81,6 +111,8 @@ class Member(Notes, Protocol):
 
     ending: Ending | None
 
+    def subs(self) -> list[SubAgent]: ...
+
     @property
     def own_limits(self) -> tuple[float | None, float | None]: ...
 
@@ -97,17 +129,27 @@ class SubAgent:
         root (`Top`): The top of the tree.
         above (`Superior`): Who calls it.
         member (`Member`, *optional*): The agent once more, where it is one of this project.
+        name (`str`, *optional*): In place of the agent's own, where several of one name work side by side.
+
+    Attributes:
+        share (`float`, *optional*): How much of what is left of the budget each task may take. Defaults to the top's word.
+        review (`Review`, *optional*): Looks through its reports.
     """
 
-    _OWN = frozenset(("agent", "root", "above", "member", "path", "ledger", "observer", "ending", "below", "running", "_book",
-                      "_guard", "_turn", "_call", "_words"))  # fmt: skip
+    _OWN = frozenset(("agent", "root", "above", "member", "path", "ledger", "observer", "ending", "below", "running", "share",
+                      "review", "_book", "_guard", "_turn", "_call", "_words", "_given"))  # fmt: skip
 
-    def __init__(self, agent: MultiStepAgent, root: Top, above: Superior, member: Member | None = None) -> None:
+    def __init__(
+        self, agent: MultiStepAgent, root: Top, above: Superior, member: Member | None = None, name: str = ""
+    ) -> None:
         self.agent, self.root, self.above, self.member = agent, root, above, member
-        self.path = f"{above.path}/{agent.name}" if above.path else str(agent.name)
+        self.path = f"{above.path}/{name or agent.name}" if above.path else name or str(agent.name)
+        self.share: float | None = None
+        self.review: Review | None = None
+        self._given: dict[str, dict[str, Any]] = {}
         self.ledger, self.observer = above.ledger, Observer()
         self.ending: Ending | None = None
-        self.below: list[SubAgent] = []
+        self.below: list[Below] = []
         self.running = False
         self._turn = threading.Lock()
         self._call: ToolCallStep | None = None
@@ -153,40 +195,48 @@ class SubAgent:
                 call.call_id if call else "", call.action if call else 0,
             )  # fmt: skip
             started = time.monotonic()
+            if self.review is not None:
+                self.review.begin(run.task)
             self._begin(run)
             try:
                 ending, report = self._work(task, kwargs)
+            except Parking:  # its session sleeps: it has no end on record, and gets one when the session wakes
+                self._leave()
+                raise
             except BaseException as error:  # not of its making, such as a full disk: it has an end as far as may be
                 with suppress(JournalFailed):
                     self._end(run, started, Ending(State.INTERRUPTED, type(error).__name__), "")
                 raise
+            if self.review is not None:
+                report = f"{report}\n\n{self.review.verdict(report)}"
             self._end(run, started, ending, report)
             return report
 
     def _begin(self, run: AgentRun) -> None:
         own = self.member.own_limits if self.member is not None else (None, None)
         left, (own_usd, own_hours) = self.above.ledger.left_usd(), own
-        shares = [
-            usd for usd in (own_usd, None if left is None else max(left, 0.0) * self.root.share) if usd is not None
-        ]
+        share = self.root.share if self.share is None else self.share
+        shares = [usd for usd in (own_usd, None if left is None else max(left, 0.0) * share) if usd is not None]
         self.ledger = self.above.ledger.child(min(shares, default=None), own_hours)
         self.observer, self.ending = self.above.observer.agent_started(run), None
         self._book, self._guard, self._words = FactBook(), self.root.guard_for_sub_agent(), []
-        router, model = self.agent.tools, self.agent.model
-        if isinstance(router, ToolRouter) and self.member is None:
+        router, model = self.router, self.agent.model
+        if router is not None and self.member is None:
             router.action = Action()
-            router.services = self.root.router.services
         if isinstance(model, EndpointModel) and model is not self.root.model and not self.above.stopped():
             model.cancelled.clear()
         self.running = True
         self.root.runs[self.path] = self
 
     def _end(self, run: AgentRun, started: float, ending: Ending, report: str) -> None:
-        self.running = False
-        self.root.runs.pop(self.path, None)
+        self._leave()
         seconds, reason, ledger = time.monotonic() - started, self.root.masker.text(ending.reason), self.ledger
         outcome = Outcome(ending.state, report, reason, self._steps(), seconds, ledger.usage)
         self.above.observer.agent_ended(run, outcome, ledger.spent_usd, ledger.unpriced_calls)
+
+    def _leave(self) -> None:
+        self.running = False
+        self.root.runs.pop(self.path, None)
 
     def _work(self, task: str, kwargs: dict[str, Any]) -> tuple[Ending, str]:
         try:
@@ -264,12 +314,16 @@ class SubAgent:
 
     def calling(self, step: ToolCallStep) -> None:
         """A call of one of its tools, on its way down from the top again: noted in its own record."""
+        if self.review is not None:
+            self._given[step.call_id] = step.arguments
         self.observer.calling(step)
         self._notes.note_call(step)
 
     def called(self, step: ToolResultStep) -> None:
         self.observer.called(step)
         self._notes.note_result(step)
+        if self.review is not None:
+            self.review.saw(step, self._given.pop(step.call_id, {}))
 
     @property
     def _notes(self) -> Notes:
@@ -297,7 +351,7 @@ class SubAgent:
 
     def finished(self, step: ActionStep) -> None:
         """A step of an agent that is not ours is over."""
-        if not self.running:
+        if not self.running or self.root.parked:
             return
         self.observer.finished(step)
         self._book.finished(step)
@@ -322,6 +376,34 @@ class SubAgent:
     def planned(self, step: PlanningStep) -> None:
         if self.running:
             self.observer.planned(step)
+
+    # Those below it.
+
+    @property
+    def router(self) -> ToolRouter | None:
+        """Where its tools are called; ready for calls that no task of it makes."""
+        router = self.agent.tools
+        if not isinstance(router, ToolRouter):
+            return None
+        if self.member is None:
+            router.services = self.root.router.services
+        return router
+
+    def subs(self) -> list[SubAgent]:
+        """The agents that it calls."""
+        return members_of(self.below) if self.member is None else self.member.subs()
+
+    def members(self) -> list[SubAgent]:
+        """Who works under its name: itself."""
+        return [self]
+
+    def cleanup(self) -> None:
+        """Ends the jails and sandboxes that code ran in, its own and of those below it."""
+        if isinstance(self.agent, CodeAgent):
+            self.agent.cleanup()
+        if self.member is None:
+            for sub in self.below:
+                sub.cleanup()
 
     # Stopping.
 
@@ -358,6 +440,49 @@ class CodeOutside(SubAgent):
 
 
 KINDS = (SubAgent, Delegate, CodeOutside)
+
+
+class Below(Protocol):
+    """A sub-agent, or several under one name, as whoever is above sees it."""
+
+    def members(self) -> list[SubAgent]: ...
+
+    def interrupt(self) -> None: ...
+
+    def cleanup(self) -> None: ...
+
+
+def members_of(below: Iterable[Below]) -> list[SubAgent]:
+    return [member for one in below for member in one.members()]
+
+
+class CutOff:
+    """A task of a sub-agent that was cut off, while what it left open is brought to its end.
+
+    Args:
+        path (`str`): Of the sub-agent.
+        ledger (`SpendLedger`): What pays for it.
+        observer (`Observer`): Its record.
+    """
+
+    def __init__(self, path: str, ledger: SpendLedger, observer: Observer) -> None:
+        self.path, self.ledger, self.observer = path, ledger, observer
+
+    def calling(self, step: ToolCallStep) -> None:
+        self.observer.calling(step)
+
+    def called(self, step: ToolResultStep) -> None:
+        self.observer.called(step)
+
+
+def at_path(above: Superior | Member, path: str) -> SubAgent | None:
+    """The sub-agent of that path, below `above`; `None` where there is none (any more)."""
+    for sub in above.subs():
+        if sub.path == path:
+            return sub
+        if path.startswith(f"{sub.path}/"):
+            return at_path(sub, path)
+    return None
 
 
 def original(thing: Any) -> Any:

@@ -55,6 +55,8 @@ class Supervisor:
         self.book = FactBook()
         self._ask, self._extended = ask, extended
         self._inbox: SimpleQueue[SteerStep] = SimpleQueue()
+        self.models: SimpleQueue[tuple[Any, Callable[[], None]]] = SimpleQueue()
+        """Models that are to take over, each with who is to be told."""
 
     def begin(self, ceiling: int, task: str, at: int = 1, done: Sequence[MemoryStep] = ()) -> None:
         """A turn begins, or goes on at step `at` after those that were `done`.
@@ -164,6 +166,7 @@ class Supervised:
     logger: AgentLogger
     ending: Ending | None
     step_number: int
+    model: Any
 
     @property
     def budget(self) -> StepBudget:
@@ -185,11 +188,20 @@ class Supervised:
             raise ValueError("There is nothing to say.")
         self.supervisor.steer(SteerStep(self.masker.text(text), by))
 
-    def unheard(self) -> list[str]:
+    def change_model(self, model: Any, told: Callable[[], None] = lambda: None) -> None:
+        """Has another model asked from the next step on. From any thread.
+
+        Args:
+            model (`Model`): Any smolagents model.
+            told (`Callable[[], None]`, *optional*): Called when it takes over.
+        """
+        self.supervisor.models.put((model, told))
+
+    def unheard(self) -> list[SteerStep]:
         """What people said that no step has taken in, after a run that came to its end; it is taken out."""
         if self.ending is None or self.ending.state is not State.SUCCESS:
             return []
-        return [step.text for step in self.supervisor.heard() if step.source == USER]
+        return [step for step in self.supervisor.heard() if step.source == USER]
 
     def extend(self, steps: int, why: str = "") -> None:
         """Gives the turn more steps than it was to have. From any thread.
@@ -217,8 +229,15 @@ class Supervised:
         if self.stopped():
             self.ending = Ending(State.INTERRUPTED)
             raise AgentError("Agent interrupted.", self.logger)
+        self._take_over()
         self._take_in()
         return ending
+
+    def _take_over(self) -> None:
+        """Between two steps: what was asked of a model is answered and paid before another one is asked."""
+        while not self.supervisor.models.empty():
+            self.model, told = self.supervisor.models.get()
+            told()
 
     def _take_in(self) -> None:
         """What was said to the agent meanwhile stands at the end of the conversation from here on."""

@@ -10,7 +10,7 @@ from typing import Any
 from smolagents import CodeAgent, ToolCallingAgent
 from smolagents.memory import ActionStep, MemoryStep, PlanningStep
 
-from .approval import ApprovalGate
+from .approval import ApprovalGate, nobody
 from .budget import SpendLedger
 from .events import ApprovalAnswer, ApprovalRequest, State
 from .execution import JailExecutor
@@ -18,8 +18,9 @@ from .repetition import RepetitionGuard
 from .router import ToolRouter
 from .secrets import Masker
 from .steps import Observer, Observers, ToolCallStep, ToolResultStep
-from .subagents import CodeOutside, Delegate, SubAgent, Superior, original
-from .supervision import Ending, Supervisor
+from .subagents import Below, CodeOutside, Delegate, SubAgent, Superior, Worker, members_of, original
+from .supervision import CONTINUE, Ending, Supervisor
+from .team import Team
 
 
 class TreeMember:
@@ -29,16 +30,16 @@ class TreeMember:
         path (`str`): Its name below the top; `""` at the top.
         root (`TreeMember`): The top: one gate and one record for all of the tree.
         above (`SubAgent`, *optional*): What calls it.
-        below (`dict[str, SubAgent]`): What it calls.
-        runs (`dict[str, SubAgent]`): At the top: the sub-agents of the whole tree that are at work, by their paths.
+        below (`dict[str, Below]`): What it calls.
+        runs (`dict[str, Worker]`): At the top: the sub-agents of the whole tree that are at work, by their paths.
         share (`float`): At the top: how much of what is left of the budget each task of a sub-agent may take.
     """
 
     path: str
     root: TreeMember
     above: SubAgent | None
-    below: dict[str, SubAgent]
-    runs: dict[str, SubAgent]
+    below: dict[str, Below]
+    runs: dict[str, Worker]
     share: float
     gate: ApprovalGate
     router: ToolRouter
@@ -71,8 +72,17 @@ class TreeMember:
 
     @managed_agents.setter
     def managed_agents(self, agents: Mapping[str, Any]) -> None:
-        self.below = {name: adopt(agent, self.root, self) for name, agent in agents.items()}
-        self._managed = {name: self.router.route(agent) for name, agent in self.below.items()}
+        self.below = {name: place(agent, self.root, self) for name, agent in agents.items()}
+        self._managed = dict(self.router.route_agents(self.below))
+
+    def subs(self) -> list[SubAgent]:
+        """The agents that it calls."""
+        return members_of(self.below.values())
+
+    @property
+    def parked(self) -> bool:
+        """Whether the session has given up its jail: whatever runs comes to no end."""
+        return self._parked or self.root._parked
 
     def stopped(self) -> bool:
         """Whether this agent is to stop, or one above it."""
@@ -80,11 +90,20 @@ class TreeMember:
         return self.interrupt_switch or self._parked or denied or (self.above is not None and self.above.stopped())
 
     def interrupt_below(self) -> None:
-        for sub in self.below.values():
-            sub.interrupt()
+        for one in self.below.values():
+            one.interrupt()
+
+    def cleanup_below(self) -> None:
+        for one in self.below.values():
+            one.cleanup()
 
     def ask_person(self, request: ApprovalRequest) -> ApprovalAnswer:
-        """Asks a person something between two steps, through the gate at the top."""
+        """Asks a person something between two steps, through the gate at the top.
+
+        Nobody is asked whether a sub-agent may go round in circles: it ends, and the agent above it reads why.
+        """
+        if self.above is not None and request.tool == CONTINUE:
+            return nobody(request)
         return self.root.gate.put(replace(request, agent=self.path, left_usd=self.ledger.left_usd()))
 
     def join(self, root: TreeMember, above: SubAgent) -> None:
@@ -115,7 +134,16 @@ class TreeMember:
         return self.supervisor.guard.fresh() if self.supervisor.guard is not None else None
 
 
-def adopt(agent: Any, root: TreeMember, above: Superior) -> SubAgent:
+def place(agent: Any, root: TreeMember, above: Superior) -> Below:
+    """Puts a managed agent, or a team of them, behind the gate and the record of `root`."""
+    agent = original(agent)
+    if type(agent) is not Team:
+        return adopt(agent, root, above)
+    agent.take_place(above, lambda one, name: adopt(one, root, above, name))
+    return agent
+
+
+def adopt(agent: Any, root: TreeMember, above: Superior, name: str = "") -> SubAgent:
     """Puts a managed agent, its tools and all agents below it behind the gate and the record of `root`."""
     agent = original(agent)
     if isinstance(agent, CodeAgent):
@@ -123,7 +151,7 @@ def adopt(agent: Any, root: TreeMember, above: Superior) -> SubAgent:
         kind = Delegate if jailed else CodeOutside
     else:
         kind = Delegate if isinstance(agent, ToolCallingAgent) else SubAgent
-    sub = kind(agent, root, above, agent if isinstance(agent, TreeMember) else None)
+    sub = kind(agent, root, above, agent if isinstance(agent, TreeMember) else None, name)
     if isinstance(agent, TreeMember):
         agent.join(root, sub)
         return sub
@@ -132,7 +160,7 @@ def adopt(agent: Any, root: TreeMember, above: Superior) -> SubAgent:
     agent.tools = router
     agent.step_callbacks.register(ActionStep, sub.finished)
     agent.step_callbacks.register(PlanningStep, sub.planned)
-    below = {name: adopt(managed, root, sub) for name, managed in agent.managed_agents.items()}
+    below = {name: place(managed, root, sub) for name, managed in agent.managed_agents.items()}
     sub.below = list(below.values())
-    agent.managed_agents = {name: router.route(managed) for name, managed in below.items()}
+    agent.managed_agents = dict(router.route_agents(below))
     return sub

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Protocol
 
+from .errors import InternError
 from .events import ApprovalAnswer, ApprovalRequest
 
 
@@ -73,3 +74,77 @@ class Pending:
     def wait(self, timeout: float) -> ApprovalAnswer | None:
         self._given.wait(timeout)
         return self._answer
+
+
+class Questions:
+    """The questions of one session that wait for an answer, by the ids of their calls. Its session's lock guards it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Pending] = {}
+        self._kept: dict[str, ApprovalAnswer] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """The calls that they are about."""
+        return tuple(self._open)
+
+    @property
+    def unanswered(self) -> list[ApprovalRequest]:
+        return [pending.request for pending in list(self._open.values()) if not pending.answered]
+
+    @property
+    def askers(self) -> tuple[str, ...]:
+        """Who waits: paths of sub-agents, `""` for the session's own agent."""
+        return tuple(pending.request.agent for pending in list(self._open.values()))
+
+    def put(self, request: ApprovalRequest, asleep: bool = False) -> Pending:
+        """A question waits from here on; `asleep`: its answer wakes the session."""
+        pending = self._open[request.call_id] = Pending(request, asleep)
+        return pending
+
+    def drop(self, call_id: str) -> None:
+        """It waits no more."""
+        self._open.pop(call_id, None)
+
+    def answer(self, call_id: str, answer: ApprovalAnswer, asked: ApprovalRequest | None = None) -> bool:
+        """Gives an answer. Returns whether it has to wake the session.
+
+        Raises:
+            InternError: no such question waits (any more), or it is another than `asked`.
+        """
+        pending = self._open.get(call_id)
+        other = pending is not None and asked is not None and pending.request is not asked
+        if pending is None or other or not pending.give(answer):
+            raise InternError(f"Nothing waits for an answer under {call_id}", "it was answered, or its code has ended")
+        return pending.asleep
+
+    @property
+    def all_answered(self) -> bool:
+        return bool(self._open) and all(pending.answered for pending in self._open.values())
+
+    def take(self) -> dict[str, ApprovalAnswer]:
+        """What was answered while nobody stood by, by call; no question waits after that.
+
+        An answer to a question that its own agent put between two steps is kept for when it puts it again ([`kept`]). Of a
+        call the answer is its own.
+        """
+        given = {call: answer for call, pending in self._open.items() if (answer := pending.wait(0)) is not None}
+        self._kept = {
+            pending.request.tool: given[call]
+            for call, pending in self._open.items()
+            if call in given and not in_code(call) and not pending.request.agent
+        }
+        self._open.clear()
+        return given
+
+    def kept(self, request: ApprovalRequest) -> ApprovalAnswer | None:
+        """The answer that was given to this question while nobody stood by; it counts once."""
+        return None if in_code(request.call_id) or request.agent else self._kept.pop(request.tool, None)
+
+
+def in_code(call_id: str) -> bool:
+    """Whether a question is about a call that code makes; otherwise it is put between two steps."""
+    return call_id.startswith("call_")

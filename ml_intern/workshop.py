@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from smolagents import FinalAnswerTool, LogLevel, Tool
 from . import events as told
 from .agent import InternAgent
 from .approval import ApprovalPolicy, Asker, Rule, RuleBook
+from .borrowed import Borrowed, Borrowing
 from .budget import SpendLedger, StepBudget
+from .colleagues import off_the_network
 from .context import ArtifactStore, ContextManager
 from .errors import InternError
 from .events import EventLog
@@ -31,8 +34,8 @@ from .narrator import Narrator
 from .off_tools import without_network
 from .offline import Offline
 from .prompts import with_network, with_structure
-from .repetition import RepetitionGuard
 from .records import Records
+from .repetition import RepetitionGuard
 from .secrets import Masker
 from .session_tools import (
     AskUserTool,
@@ -47,6 +50,7 @@ from .session_tools import (
     pinned_text,
     plan_text,
 )
+from .steps import SteerStep
 from .trace import Journal, TraceRecorder
 from .trace.provenance import provenance
 
@@ -77,6 +81,10 @@ class SessionConfig:
     """Where a trace is shared, or will be; `""` where it is not."""
     offline: bool = False
     """Whether nothing may be reached but the model's server."""
+    choose: Callable[[str], Callable[[], Any]] | None = None
+    """Gives a model by the name that was chosen for a session; without it the session's own is taken whatever was chosen."""
+    borrowing: Borrowing = field(default_factory=Borrowing)
+    """MCP servers and tools of the Hub that are taken in."""
     park_seconds: float = 120.0
     """How long a session that waits for a person keeps its thread and its jail."""
 
@@ -103,6 +111,7 @@ class Workshop:
         ask (`Asker`): Asks a person.
         mode (`str`), rules (`tuple[Rule, ...]`): How calls are decided; rules saved for good come in addition.
         desk (`Desk`, *optional*): Plan and notes so far.
+        agents (`Sequence[MultiStepAgent]`): Its colleagues: they are this session's alone.
         records (`Sequence[tuple[str, dict]]`, *optional*): Training runs and evaluations so far.
 
     Raises:
@@ -122,6 +131,7 @@ class Workshop:
         rules: tuple[Rule, ...] = (),
         desk: Desk | None = None,
         records: Sequence[tuple[str, dict[str, Any]]] = (),
+        agents: Sequence[Any] = (),
     ) -> None:
         self.config, self.id, self.model, self.events, self.masker = config, session_id, model, events, masker
         self.folder = config.folder / session_id
@@ -168,6 +178,7 @@ class Workshop:
         self.agent = InternAgent(
             without_network(own) if config.offline else own,
             model,
+            managed_agents=list(off_the_network(agents) if config.offline else agents),
             prompt_templates=with_network(templates, *_network_of(config)),
             use_structured_outputs_internally=structured,
             instructions=config.instructions and masker.text(config.instructions),
@@ -193,17 +204,18 @@ class Workshop:
             verbosity_level=LogLevel.OFF,
             return_full_result=False,
         )
+        self._borrowed = Borrowed(config.borrowing, config.home, config.executor_kwargs, self.warn)
+        self._borrowed.start()
         self.agent.router.frozen_in = self.folder / "frozen"
+        if self.agent.jobs is not None:
+            self.agent.jobs.folder = self.folder / "jobs"
         self.agent.router.find_provenance = self._provenance
         self.agent.router.services["records"] = lambda: self.records
         gate = self.agent.gate
         gate.on_rule, gate.left_usd, gate.find_own = self._ruled, self.ledger.left_usd, config.find_own
         self.journal.cwd = workspace.inside
-        if isinstance(model, EndpointModel):
-            model.on_delta = narrator.streamed
-            model.on_retry, model.on_note = self._retried, self.warn
-        if isinstance(model, ChainModel):
-            model.on_switch = self._switched
+        self._former: list[EndpointModel] = []
+        self._listen(model)
 
     def announce(self, task: str) -> None:
         """Tells listeners what begins, with what, and where. Raises `JailUnavailable`."""
@@ -243,8 +255,18 @@ class Workshop:
             self.events.emit(told.Waiting(on="loading litellm"))
             while loading.is_alive() and not interrupted.is_set():
                 loading.join(0.1)
+        self.meet(interrupted)
         if interrupted.is_set():
             raise InternError("Interrupted before the first step")
+
+    def meet(self, interrupted: threading.Event) -> None:
+        """Takes in the tools of MCP servers and of the Hub, as far as they can be had. The second time it does nothing."""
+        if waits_for := self._borrowed.waits_for:
+            self.events.emit(told.Waiting(on=waits_for))
+        router = self.agent.router
+        for tool in self._borrowed.tools({*router, *self.agent.managed_agents}, interrupted.is_set):
+            router[tool.name] = tool
+            router.untrusted.add(f"what `{tool.name}` says of itself", tool.words)
 
     def fetch(self, datasets: Sequence[str]) -> None:
         """Puts data sets from the Hub into the workspace."""
@@ -288,10 +310,36 @@ class Workshop:
                 self.warn(line)
         model.warm()
 
+    def _listen(self, model: Any) -> None:
+        if isinstance(model, EndpointModel):
+            model.on_delta = self._narrator.streamed
+            model.on_retry, model.on_note = self._retried, self.warn
+        if isinstance(model, ChainModel):
+            model.on_switch = self._switched
+
+    def change_model(self, model: Any, by: str = "") -> None:
+        """Another model is asked from the next step on. From any thread; an answer that is being written is not disturbed."""
+        self._listen(model)
+        if isinstance(self.model, EndpointModel):  # it may be answering: closed when all is
+            self._former.append(self.model)
+        before, self.model = self.recorder.model, model
+        name = getattr(model, "model_id", None) or type(model).__name__
+        why = f"{by or 'a person'} chose it"
+        self.agent.change_model(model, lambda: self._switched(Switch(name, before, why)))
+
+    def cancel(self) -> None:
+        """Ends requests to the model at once, and lets none start until its `cancelled` is cleared."""
+        for model in (self.model, *self._former):
+            if isinstance(model, EndpointModel):
+                model.cancelled.set()
+
     def close(self) -> None:
-        if isinstance(self.model, EndpointModel):
-            self.model.close()
+        for model in (self.model, *self._former):
+            if isinstance(model, EndpointModel):
+                model.close()
+        self._borrowed.close()
         self.agent.cleanup()
+        self.recorder.close()
         self.journal.close()
 
     def warn(self, text: str) -> None:
@@ -314,6 +362,10 @@ class Workshop:
         sources = self.masker.data(decision.sources)
         self.journal.note("decision", step=step, sources=list(sources), **fields)
         self.events.emit(told.DecisionRecorded(step=step, sources=sources, **fields))
+
+    def hear(self, step: SteerStep) -> None:
+        """Text for the agent, which reads it with its next step: on record first. From any thread."""
+        self.agent.supervisor.steer(put_down(self.journal, step))
 
     def set_mode(self, mode: str) -> None:
         self.agent.gate.change(mode=mode)
@@ -357,6 +409,14 @@ class Workshop:
     def _retried(self, text: str) -> None:
         self.warn(text)
         self.events.emit(told.Waiting(on="the model"))  # what was streamed of the attempt before is void
+
+
+def put_down(journal: Journal, step: SteerStep) -> SteerStep:
+    """Puts on record what somebody says to an agent, as it comes; it is restored from there until a step has taken it in."""
+    step.id = step.id or uuid.uuid4().hex[:16]
+    journal.note("said", id=step.id, text=step.text, by=step.by, source=step.source)
+    journal.sync()
+    return step
 
 
 def _network_of(config: SessionConfig) -> tuple[str, Sequence[str]]:

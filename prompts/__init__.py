@@ -15,6 +15,15 @@ def load_templates(name: str = "intern") -> dict[str, Any]:
     return yaml.safe_load(resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+def researcher_templates() -> dict[str, Any]:
+    """The templates of the researcher: how a step looks and how tools are called is the intern's, its work is its own."""
+    whole, own = load_templates(), load_templates("researcher")
+    text = whole["system_prompt"]
+    between = text[text.index("# How a step looks") : text.index("# The order of work")]
+    system = f"{own['role']}\n\n{between}{own['work']}"
+    return {**whole, "system_prompt": system, "managed_agent": own["managed_agent"]}
+
+
 _NOTHING = "in a sandbox without network and without keys."
 _NETWORK = {
     "hub": "in a sandbox without keys. Of the network it reaches what is public on the Hugging Face Hub, to read, no more:\n"

@@ -4,7 +4,7 @@ from .journal import Journal
 from .read import last_end, note_of, read_rows
 from .recorder import TraceRecorder, compaction_of
 from .restore import restore
-from .restored import Lineage, OpenAction, Restored, RestoredCall, Seen
+from .restored import Lineage, OpenAction, Restored, RestoredCall, RestoredRun, Seen
 from .share import share
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "OpenAction",
     "Restored",
     "RestoredCall",
+    "RestoredRun",
     "Seen",
     "TraceRecorder",
     "compaction_of",

@@ -43,6 +43,7 @@ class Journal:
         path (`Path`): `.../<session id>.jsonl`; a folder of the same name without suffix lies beside it.
         cwd (`str`): Where the session's code runs, written into each row.
         masker (`Masker`, *optional*): Defaults to one that knows this process's secrets.
+        session_id (`str`, *optional*): Written into each row. Defaults to the file's name.
 
     Attributes:
         last (`str`, *optional*): The `uuid` of the row that the next one follows.
@@ -54,8 +55,13 @@ class Journal:
         JournalFailed: the file cannot be made or (later) the disk is full or gone.
     """
 
-    def __init__(self, path: Path, cwd: str = "/workspace", masker: Masker | None = None) -> None:
-        self.path, self.cwd, self.session_id = path, cwd, path.stem
+    sidechain = False
+    """Whether its rows are a sub-agent's."""
+
+    def __init__(
+        self, path: Path, cwd: str = "/workspace", masker: Masker | None = None, session_id: str = ""
+    ) -> None:
+        self.path, self.cwd, self.session_id = path, cwd, session_id or path.stem
         self.artifacts = path.with_suffix("") / "artifacts"
         self.masker = masker or Masker()
         self._lock = threading.RLock()
@@ -78,7 +84,7 @@ class Journal:
     def _go_on(self) -> str:
         """Takes up the trace that is there; says what had to be mended."""
         repaired = reopen.mend(self._file, self.path)
-        last = reopen.last_row(self._file)
+        last = reopen.last_row(self._file, self.sidechain)
         self._parent = last["uuid"] if last is not None else None
         self.titled = reopen.is_titled(self._file)
         self._size = self._synced = os.fstat(self._file).st_size
@@ -200,10 +206,15 @@ class Journal:
         self._synced = max(self._synced, size)
 
     def close(self) -> None:
+        with self._lock:
+            file, self._file = (
+                self._file,
+                -1,
+            )  # its number may be another file's soon: nothing is written to it any more
         with contextlib.suppress(OSError):
-            os.fdatasync(self._file)
+            os.fdatasync(file)
         with contextlib.suppress(OSError):
-            os.close(self._file)
+            os.close(file)
 
     def _write(self, line: bytes) -> None:
         if self._held is not None:

@@ -61,6 +61,8 @@ class TraceRecorder(Observer):
         self._said = False
         self._paid: dict[str, Any] = {}
         self._thought: list[rows.Row] = []
+        self.takes_in: tuple[str, ...] = ()
+        """Ids of what was said meanwhile and is the next task."""
         self._below: dict[str, TraceRecorder] = {}
         self._reports: dict[str, dict[str, Any]] = {}
 
@@ -69,7 +71,8 @@ class TraceRecorder(Observer):
         if step.task_images:
             content = [rows.text_block(step.task), *map(rows.image_block, step.task_images)]
         self._said = False
-        self.journal.user(content, stepKind="task", variables=variables)
+        said, self.takes_in = self.takes_in, ()
+        self.journal.user(content, stepKind="task", variables=variables, **({"said": said} if said else {}))
         self.journal.note("worker", jail=self.jail)
         self.journal.sync()
 
@@ -165,7 +168,8 @@ class TraceRecorder(Observer):
 
     def steered(self, step: SteerStep) -> None:
         with self.journal.together():
-            self.journal.note("steered", text=step.text, by=step.by, source=step.source)
+            known = {"id": step.id} if step.id else {}
+            self.journal.note("steered", text=step.text, by=step.by, source=step.source, **known)
             self.journal.user(step.said, stepKind="steered")
         self.journal.sync()
 
@@ -176,6 +180,19 @@ class TraceRecorder(Observer):
         """A sub-agent's work goes to a trace of its own."""
         below = self._below[run.id] = TraceRecorder(SidechainJournal(self.journal, run), run.model)
         return below
+
+    def agent_cut_off(self, run: AgentRun, action: str | None) -> Observer:
+        """What it left open goes to its own trace, too."""
+        self.agent_started(run)
+        self._below[run.id].goes_on(action)
+        return self._below[run.id]
+
+    def close(self) -> None:
+        """Lets go of the traces of sub-agents that have not ended."""
+        for below in list(self._below.values()):
+            below.close()
+            below.journal.close()
+        self._below.clear()
 
     def agent_ended(self, run: AgentRun, outcome: Outcome, spent_usd: float, unpriced_calls: int) -> None:
         below = self._below.pop(run.id)

@@ -44,13 +44,13 @@ def mend(file: int, path: Path) -> str:
     return f"The last row was cut off and could not be read: its {len(torn):,} bytes are in {kept}."
 
 
-def last_row(file: int) -> dict[str, Any] | None:
-    """The last whole row of the conversation, read from the end. `None` where there is none."""
+def last_row(file: int, sidechain: bool = False) -> dict[str, Any] | None:
+    """The last whole row of the conversation (of a sub-agent's, with `sidechain`), from the end. `None`: there is none."""
     end = os.fstat(file).st_size
     while end > 0:
         start = _line_start(file, end - 1) if end > 1 else 0
         row = as_row(os.pread(file, end - start, start))
-        if row is not None and isinstance(row.get("uuid"), str) and row.get("isSidechain") is not True:
+        if row is not None and isinstance(row.get("uuid"), str) and (row.get("isSidechain") is True) is sidechain:
             return row
         end = start
     return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from smolagents.memory import PlanningStep
 
 from ..errors import InternError
+from ..steps import USER, SteerStep
 from .books import Books
 from .calls import Calls
 from .desk import Desk
@@ -21,9 +22,10 @@ from .rebuild import Memory
 from .recorder import compaction_of
 from .restored import OpenAction, Restored, RestoredCall, Seen
 from .rows import Row, blocks_of
+from .runs import ended_agent, runs_of
 from .standing import standing
 from .subagents import traces_of_sub_agents
-from .values import text
+from .values import text, texts
 
 
 def restore(path: Path) -> Restored:
@@ -47,7 +49,7 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
     """The same from rows that were read."""
     stands, books = standing(rows), Books()
     below = {trace: list(read_rows(trace)) for trace in traces_of_sub_agents(path)}
-    over = {name for part in (rows, *below.values()) for row in part if (name := _ended_agent(row))}
+    over = dict(end for part in (rows, *below.values()) for row in part if (end := ended_agent(row)))
     for trace, part in below.items():  # what one spent that was cut off stands in no sum above it
         for row in part if trace.stem.removeprefix("agent-") not in over else ():
             books.add_spent(row)
@@ -59,7 +61,7 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
     for part in below.values():
         for row in part:
             calls.add(row)
-    theirs = first = of_turn = len(calls.order)
+    first = of_turn = len(calls.order)
     for row in stands:
         begun, turns = memory.begun, len(memory.turns)
         memory.add(row)
@@ -69,9 +71,6 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
             first = len(calls.order)
         calls.add(row)
     open_ones, begun = calls.order[first:], memory.begun
-    # What a sub-agent that has not ended did not hear of any more is of the step that was running.
-    cut_off = [known for call in calls.order[:theirs] if (known := calls.known[call]).agent not in over]
-    open_ones += [call.call_id for call in cut_off if call.state not in ("done", "denied")]
     memory.end()
     refused = _refused(calls.known[call] for call in calls.order[of_turn:])
     there = {id(row) for row in stands}
@@ -96,6 +95,8 @@ def restored(rows: list[Row], path: Path, problems: list[str]) -> Restored:
         desk=Desk.of(stands),
         seen=tuple(_of_others(stands) if foreign else []) + tuple(calls.seen),
         effects=tuple(call for call in own if call.effects != "read"),
+        runs=() if foreign else tuple(runs_of(over, below, calls.known, calls.order[of_turn:])),
+        unread=_unread(stands),
         refused=refused,
         half=_half(stands),
         last=text(stands[-1].get("uuid")) or None if stands else None,
@@ -130,10 +131,20 @@ def _half(rows: list[Row]) -> str:
     return ""
 
 
-def _ended_agent(row: Row) -> str:
-    """The id of the sub-agent whose end a row notes."""
-    note = note_of(row)
-    return text(note.get("id")) if note is not None and note.get("kind") == "subagent" else ""
+def _unread(rows: list[Row]) -> tuple[SteerStep, ...]:
+    """What was said to the agent, in order, less what it has taken in: as a message, or as the next task."""
+    said: dict[str, SteerStep] = {}
+    for row in rows:
+        note = note_of(row)
+        if note is None:
+            for taken in texts(row.get("said")) if row.get("stepKind") == "task" else ():
+                said.pop(taken, None)
+        elif note.get("kind") == "said" and "forkedFrom" not in row and (name := text(note.get("id"))):
+            source = text(note.get("source")) or USER
+            said[name] = SteerStep(text(note.get("text")), text(note.get("by")), source, name)
+        elif note.get("kind") == "steered":
+            said.pop(text(note.get("id")), None)
+    return tuple(said.values())
 
 
 def _of_others(rows: list[Row]) -> list[Seen]:

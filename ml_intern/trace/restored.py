@@ -9,7 +9,7 @@ from typing import Any
 from smolagents.memory import MemoryStep
 
 from ..events import ApprovalAnswer, ApprovalRequest, FileDigest, Usage
-from ..steps import TrackedActionStep
+from ..steps import AgentRun, SteerStep, TrackedActionStep
 from .desk import Desk
 from .read import Ended
 from .rebuild import Turn
@@ -60,6 +60,37 @@ class RestoredCall:
 
 
 @dataclass(frozen=True)
+class RestoredRun:
+    """A task of a sub-agent.
+
+    Args:
+        run (`AgentRun`): As it was given.
+        above (`str`): Id of the task whose code gave it; `""`: of the session's own agent.
+        over (`bool`): Its end is on record; `report` is what the agent above was to read.
+        steps (`int`), seen (`str`): Of one that was cut off: how many steps came to their end, and what the last one showed.
+        usage (`Usage`), spent_usd (`float`), unpriced_calls (`int`): What it took, those below it included.
+        seconds (`float`): From its first row to its last.
+        calls (`tuple[RestoredCall, ...]`): Those that its own code made, in order.
+        begun (`TrackedActionStep`, *optional*), action (`str`, *optional*): The step whose code was running, and what its
+            result belongs to.
+    """
+
+    run: AgentRun
+    above: str = ""
+    over: bool = False
+    report: str = ""
+    steps: int = 0
+    seen: str = ""
+    usage: Usage = field(default_factory=Usage)
+    spent_usd: float = 0.0
+    unpriced_calls: int = 0
+    seconds: float = 0.0
+    calls: tuple[RestoredCall, ...] = ()
+    begun: TrackedActionStep | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True)
 class OpenAction:
     """A step whose code was running, or about to, when the record ends.
 
@@ -67,8 +98,7 @@ class OpenAction:
         step (`TrackedActionStep`): As it was before its code ran. Not among the memory's steps; whoever ends it sets what
             was observed, tells [`TraceRecorder.finished`] of it after [`TraceRecorder.goes_on`], and appends it.
         tool_use_id (`str`, *optional*): What its result belongs to.
-        calls (`tuple[RestoredCall, ...]`): Those that its code made, in order, and those of its sub-agents that did not come
-            back.
+        calls (`tuple[RestoredCall, ...]`): Those that its own code made, in order.
     """
 
     step: TrackedActionStep
@@ -115,6 +145,7 @@ class Restored:
         ended (`Ended`, *optional*): How it ended otherwise.
         turns (`tuple[Turn, ...]`): All turns that stand.
         title, model, jail (`str`), mode (`str`): As last written down; `""` where nothing was.
+        chosen (`str`): The model that a person chose for the session, as in `LLM_ENDPOINT`; `""` where nobody did.
         rules (`tuple[tuple[str, str], ...]`): Rules that a person gave in this session, each with its scope.
         usage (`Usage`), spent_usd (`float`), unpriced_calls (`int`): Of all turns, undone ones included.
         seconds (`float`): Of all turns that ended.
@@ -123,6 +154,8 @@ class Restored:
         desk (`Desk`): Plan and notes.
         records (`tuple[tuple[str, dict], ...]`): Training runs and evaluations, oldest first, of undone turns as well.
         seen (`tuple[Seen, ...]`): What tools brought in.
+        runs (`tuple[RestoredRun, ...]`): Tasks of sub-agents, oldest first.
+        unread (`tuple[SteerStep, ...]`): What was said to the agent and did not reach it.
         effects (`tuple[RestoredCall, ...]`): All calls that are not mere reading, also of undone turns.
         variables (`tuple[str, ...]`): Names of what was handed over with tasks. The values are not on record.
         parked (`tuple[str, ...]`): Calls for whose answers the session gave up its thread.
@@ -148,6 +181,7 @@ class Restored:
     model: str = ""
     jail: str = ""
     mode: str = ""
+    chosen: str = ""
     rules: tuple[tuple[str, str], ...] = ()
     usage: Usage = field(default_factory=Usage)
     spent_usd: float = 0.0
@@ -160,6 +194,8 @@ class Restored:
     desk: Desk = field(default_factory=Desk)
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
     seen: tuple[Seen, ...] = ()
+    runs: tuple[RestoredRun, ...] = ()
+    unread: tuple[SteerStep, ...] = ()
     effects: tuple[RestoredCall, ...] = ()
     variables: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
@@ -180,6 +216,7 @@ class Restored:
     def pending(self) -> tuple[ApprovalRequest, ...]:
         """Questions that wait for an answer."""
         calls = self.action.calls if self.action is not None else ()
+        calls += tuple(call for run in self.runs if not run.over for call in run.calls)
         return tuple(call.request for call in calls if call.state == "asked" and call.request is not None)
 
     @property

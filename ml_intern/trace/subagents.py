@@ -27,12 +27,14 @@ class SidechainJournal(Journal):
         run (`AgentRun`): The task.
     """
 
+    sidechain = True
+
     def __init__(self, session: Journal, run: AgentRun) -> None:
         above = session if isinstance(session, SidechainJournal) else None
         folder = above.path.parent if above else session.path.with_suffix("") / FOLDER
         self.agent_id = run.id
-        super().__init__(folder / f"agent-{run.id}.jsonl", session.cwd, session.masker)
-        self.session_id, self.artifacts = session.session_id, session.artifacts
+        super().__init__(folder / f"agent-{run.id}.jsonl", session.cwd, session.masker, session.session_id)
+        self.artifacts = session.artifacts
         own = self.path.with_suffix("")
         with suppress(OSError):  # this file is written by whoever holds the session's: it needs no folder of its own
             (own / HOLDER).unlink()

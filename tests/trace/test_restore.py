@@ -286,8 +286,12 @@ def test_calls_of_sub_agents_are_known_from_their_own_traces(tmp_path: Path) -> 
                 journal.result("toolu_1", "report", step=1)
 
     found = rows_of(tmp_path, write)
-    assert [(call.call_id, call.state, call.agent) for call in found.action.calls] == [
-        ("call_cut", "unknown", ""), ("cut_lost", "unknown", "cut"), ("cut_waits", "asked", "cut"),
+    assert [(call.call_id, call.state) for call in found.action.calls] == [("call_cut", "unknown")]
+    over, cut = sorted(found.runs, key=lambda run: not run.over)
+    assert (over.run.id, over.over, over.run.call_id) == ("over", True, "call_over")
+    assert (cut.run, cut.over) == (AgentRun("cut", "researcher", "InternAgent", "m", "look", "call_cut", 2), False)
+    assert [(call.call_id, call.state, call.agent) for call in cut.calls] == [
+        ("cut_done", "done", "cut"), ("cut_lost", "unknown", "cut"), ("cut_waits", "asked", "cut"),
     ]  # fmt: skip
     assert [request.call_id for request in found.pending] == ["cut_waits"] and found.pending[0].agent == "researcher"
     assert {call.call_id for call in found.unknown} == {"over_lost", "cut_lost"}

@@ -1,0 +1,136 @@
+"""The researcher: a colleague of every session that reads, on a budget of its own, and answers with sources.
+
+What must never happen here: it gets a tool that does more than read; a claim without a source passes for one with a source.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from smolagents import LogLevel, Tool, VisitWebpageTool, WebSearchTool
+
+from .agent import InternAgent
+from .context import ArtifactStore, ContextManager
+from .effects import effects_of
+from .execution.egress_reach import is_public
+from .models import EndpointModel
+from .models.answers import wants_structure
+from .prompts import researcher_templates, with_structure
+from .secrets import Masker
+from .sources import SourceCheck
+from .team import Team
+
+NAME = "researcher"
+DESCRIPTION = (
+    "Reads papers, data sets, models, documentation and code, and answers a question with a ranked table of recipes: paper, "
+    "method, data, settings, reported result, code, each with its source. A list of questions (at most 6) is worked on side by "
+    "side. It knows nothing of your work: say the task, the data, the size of model and the compute. It may take minutes."
+)
+READS = frozenset(
+    {
+        "arxiv_search", "semantic_scholar_search", "paper_read", "paper_graph", "paper_resources", "hub_search_datasets",
+        "hub_search_models", "hub_inspect_dataset", "hub_inspect_model", "hub_list_files", "hub_read_file", "hub_docs",
+        "github_code",
+    }
+)  # fmt: skip
+"""The tools of the intern that it has as well."""
+STEPS = 30
+AT_ONCE, MOST, SHARE = 3, 6, 0.15
+
+
+def researcher(
+    tools: Callable[[], Iterable[Any]],
+    model: Callable[[], Any],
+    *,
+    unsafe_local: bool = False,
+    context_window: int | None = None,
+    at_once: int = AT_ONCE,
+) -> Team:
+    """The researchers of one session, under one name; each is made when it is first needed.
+
+    Args:
+        tools (`Callable[[], Iterable[Tool]]`): Gives tools, of which each takes those that it may have.
+        model (`Callable[[], Model]`): Gives a model for each of them.
+        unsafe_local (`bool`, defaults to `False`): As for the session's own code.
+        context_window (`int`, *optional*): Tokens that the model reads, in place of what is known of it.
+        at_once (`int`, defaults to 3): How many work side by side.
+    """
+
+    def make() -> tuple[InternAgent, SourceCheck]:
+        check, asked, masker = SourceCheck(), model(), Masker()
+        structured = isinstance(asked, EndpointModel) and wants_structure(str(asked.model_id))
+        templates = researcher_templates()
+        agent = InternAgent(
+            [*reading(tools()), *_web(check)],
+            asked,
+            name=NAME,
+            description=DESCRIPTION,
+            prompt_templates=with_structure(templates) if structured else templates,
+            use_structured_outputs_internally=structured,
+            max_steps=STEPS,
+            masker=masker,
+            context=ContextManager(context_window, store=ArtifactStore(mask=masker.text)),
+            executor_kwargs={"network": "none", "unsafe_local": unsafe_local},
+            final_answer_checks=[check.mended],
+            verbosity_level=LogLevel.OFF,
+            return_full_result=False,
+        )
+        return agent, check
+
+    return Team(NAME, DESCRIPTION, make, at_once, MOST, SHARE, _close)
+
+
+def _close(agent: Any) -> None:
+    if isinstance(agent.model, EndpointModel):
+        agent.model.close()
+
+
+def reading(tools: Iterable[Any]) -> list[Any]:
+    """Of these tools the ones that a researcher has: they are known, and whatever they are told to do, they only read."""
+    return [
+        tool
+        for tool in tools
+        if tool.name in READS and type(tool).effects == "read" and effects_of(tool, {}) == "read"
+    ]
+
+
+def _web(check: SourceCheck) -> list[Tool]:
+    """smolagents' own tools for the web."""
+    return [WebSearchTool(), FoundPageTool(check.knows)]
+
+
+class FoundPageTool(VisitWebpageTool):
+    """smolagents' reader of pages, for pages that were found.
+
+    An address that the agent makes up could carry what it has read to whoever wrote to it: so it goes to none that no tool
+    returned, and to none of an inner network.
+
+    Args:
+        found (`Callable[[str], bool]`): Whether a tool returned this address.
+    """
+
+    effects = "read"
+    description = (
+        "Reads a web page as Markdown. Only pages whose address one of your tools returned, such as `web_search`."
+    )
+
+    def __init__(self, found: Callable[[str], bool], max_output_length: int = 40_000) -> None:
+        super().__init__(max_output_length)
+        self.found = found
+
+    def forward(self, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not self.found(url):
+            raise ValueError(
+                f"{url} is no address that a tool returned: search for the page first, with `web_search`."
+            )
+        try:
+            addresses = {str(info[4][0]) for info in socket.getaddrinfo(parts.hostname, None)}
+        except OSError as error:
+            raise ValueError(f"{parts.hostname} cannot be found: {error}") from None
+        if not all(map(is_public, addresses)):
+            raise ValueError(f"{parts.hostname} lies in an inner network; only public pages are read.")
+        return super().forward(url)
