@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .arxiv_search import ArxivSearchTool
+    from .evaluate_model import EvaluateModelTool
+    from .github_code import GithubCodeTool
+    from .hub_docs import HubDocsTool
     from .hub_download import HubDownloadTool
     from .hub_inspect_dataset import HubInspectDatasetTool
+    from .hub_inspect_model import HubInspectModelTool
+    from .hub_list_files import HubListFilesTool
     from .hub_push import HubPushTool
+    from .hub_read_file import HubReadFileTool
+    from .hub_repo import HubRepoTool
     from .hub_search_datasets import HubSearchDatasetsTool
+    from .hub_search_models import HubSearchModelsTool
     from .notify import NotifyTool
     from .paper_graph import PaperGraphTool
     from .paper_read import PaperReadTool
@@ -20,10 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArxivSearchTool",
+    "EvaluateModelTool",
+    "GithubCodeTool",
+    "HubDocsTool",
     "HubDownloadTool",
     "HubInspectDatasetTool",
+    "HubInspectModelTool",
+    "HubListFilesTool",
     "HubPushTool",
+    "HubReadFileTool",
+    "HubRepoTool",
     "HubSearchDatasetsTool",
+    "HubSearchModelsTool",
     "NotifyTool",
     "PaperGraphTool",
     "PaperReadTool",
@@ -34,10 +50,18 @@ __all__ = [
 
 _FILES = {
     "ArxivSearchTool": "arxiv_search",
+    "EvaluateModelTool": "evaluate_model",
+    "GithubCodeTool": "github_code",
+    "HubDocsTool": "hub_docs",
     "HubDownloadTool": "hub_download",
     "HubInspectDatasetTool": "hub_inspect_dataset",
+    "HubInspectModelTool": "hub_inspect_model",
+    "HubListFilesTool": "hub_list_files",
     "HubPushTool": "hub_push",
+    "HubReadFileTool": "hub_read_file",
+    "HubRepoTool": "hub_repo",
     "HubSearchDatasetsTool": "hub_search_datasets",
+    "HubSearchModelsTool": "hub_search_models",
     "NotifyTool": "notify",
     "PaperGraphTool": "paper_graph",
     "PaperReadTool": "paper_read",

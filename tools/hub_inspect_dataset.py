@@ -10,15 +10,18 @@ class HubInspectDatasetTool(Tool):
 
     The dataset viewer (`HF_DATASETS_SERVER`, by default that of huggingface.co) says what there is. All rows are
     judged where the files (CSV, JSON, Parquet) have 20 MB at most, or a split 20,000 rows; else a sample. Where there
-    is no viewer, or a revision is asked for, the files alone are read.
+    is no viewer, or a revision is asked for, the files alone are read; of folders of images or sounds only the list.
+    What a sample cannot tell is asked of the viewer: its statistics cover all rows, and some rows of one split are
+    looked up in all of another.
     """
 
     name = "hub_inspect_dataset"
     description = (
         "Shows what a dataset on the Hugging Face Hub holds (configs, splits, features, sample rows, files) and what "
         "decides whether one may train on it: licence, missing values, duplicates within and across splits, label "
-        "balance, text lengths, columns' roles. Judged on the rows counted in rows_examined: all of a small dataset. "
-        "In wide tables neighbours that are alike are shown as one, as 'pixel_00..pixel_63'. Read `warnings`, `notes`."
+        "balance, text and token lengths, columns' roles, and a verdict for each way to train (`methods`). Judged on the "
+        "rows counted in rows_examined: all of a small dataset. In wide tables neighbours that are alike are shown as "
+        "one, as 'pixel_00..pixel_63'. Read `warnings`, `notes`."
     )
     inputs = {
         "dataset": {"type": "string", "description": "Such as 'stanfordnlp/imdb'."},
@@ -26,43 +29,55 @@ class HubInspectDatasetTool(Tool):
         "split": {"type": "string", "description": "Split (default: train, else the first).", "nullable": True},
         "rows": {"type": "integer", "description": "Sample rows to show, 0 to 100 (default 5).", "nullable": True},
         "revision": {"type": "string", "description": "Branch, tag or commit (default main).", "nullable": True},
+        "tokenizer": {
+            "type": "string",
+            "description": "Model whose tokenizer counts tokens (default none: estimated).",
+            "nullable": True,
+        },
     }
     output_type = "object"
     # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
     output_schema: dict = {
         "type": "object",
         "properties": {
-            "id": {"type": "string"},
-            "revision": {"type": "string", "description": "The commit's SHA."},
-            "source": {"type": "string", "description": "viewer or files."},
-            "license": {"type": ["string", "null"]},
-            "gated": {"type": "boolean"},
-            "private": {"type": "boolean"},
-            "configs": {"type": "array", "items": {"type": "string"}},
-            "config": {"type": "string"},
-            "split": {"type": "string"},
-            "splits": {"type": "array", "description": "{split, rows, bytes} of the config; null: not known."},
-            "features": {"type": "object", "description": "Column, or run of columns, to type."},
-            "sample": {"type": "array", "description": "Rows; long cells are cut, a run of columns is a list."},
-            "rows_examined": {"type": "object", "description": "Split to number of rows judged."},
+            "id": {},
+            "revision": {"description": "The commit's SHA."},
+            "source": {"description": "viewer or files."},
+            "license": {},
+            "gated": {},
+            "private": {},
+            "configs": {},
+            "config": {},
+            "split": {},
+            "splits": {"description": "[{split, rows, bytes}] of the config; null: not known."},
+            "features": {"description": "Column, or run of columns, to type."},
+            "sample": {"description": "Rows; long cells are cut, a run of columns is a list."},
+            "rows_examined": {"description": "Split to number of rows judged."},
             "all_rows_examined": {"type": "boolean"},
             "columns": {
-                "type": "object",
-                "description": "Column to {role, missing, distinct, characters?, labels?} over the rows examined; a "
-                "run of columns to {role, columns: how many, missing in all, distinct: [least, most]}.",
+                "description": "Column to {role, missing, distinct, characters?, tokens? (estimated), labels?, turns?, "
+                "all_rows?: {missing, labels?, characters?} as the viewer counted}; a run to {role, columns, missing, "
+                "distinct}."
             },
             "duplicates": {
-                "type": "object",
-                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows of b that are in a, for "
-                "each pair}, conflicting_labels: rows that are alike but for the label}.",
+                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows of b that are in a}, "
+                "conflicting_labels: rows that are alike but for the label, looked_up?: {'a & b': [found, of]}}"
             },
-            "warnings": {"type": "array", "items": {"type": "string"}},
-            "notes": {"type": "array", "items": {"type": "string"}, "description": "How this was found out."},
-            "files": {"type": "array", "description": "{path, size in bytes}, the first 200."},
-            "files_total": {"type": "object", "description": "{count, bytes}."},
+            "methods": {
+                "description": "sft, dpo, reward, grpo, text-, token-, image-, tabular-classification, embeddings, each "
+                "to {verdict: go|fixable|no, why, fix, columns: {role: column}}."
+            },
+            "warnings": {},
+            "notes": {"description": "How this was found out."},
+            "files": {"description": "[{path, size}], the first 200."},
+            "files_total": {"description": "{count, bytes}"},
         },
     }
     effects = "read"
+
+    def __init__(self):
+        super().__init__()
+        self._answers: dict = {}  # shared by copies of the tool
 
     def forward(
         self,
@@ -71,15 +86,35 @@ class HubInspectDatasetTool(Tool):
         split: str | None = None,
         rows: int | None = 5,
         revision: str | None = None,
+        tokenizer: str | None = None,
     ) -> dict:
-        from huggingface_hub import HfApi
+        import copy
+        from time import monotonic
+
+        from huggingface_hub import HfApi, get_token
 
         count = 5 if rows is None else rows
         if not 0 <= count <= 100:
             raise ValueError(f"`rows` is 0 to 100, not {count}. For more, use hub_download.")
+        asked = (self._hub(), get_token(), dataset, config, split, count, revision, tokenizer)
+        kept = self._answers.get(asked)
+        if kept and monotonic() - kept[0] < 60:
+            return copy.deepcopy(kept[2])
         subject = f"dataset {dataset}" + (f" at {revision}" if revision else "")
         options = {"repo_id": dataset, "revision": revision, "files_metadata": True, "timeout": 20}
         info = self._ask(subject, 30, HfApi(endpoint=self._hub()).dataset_info, **options)
+        state = (info.sha, info.gated, info.private)
+        if kept and monotonic() - kept[0] < 600 and kept[1] == state:  # nothing was committed since
+            return copy.deepcopy(kept[2])
+        answer = self._judged(info, config, split, count, None if revision == "main" else revision, tokenizer)
+        while len(self._answers) > 20:
+            self._answers.pop(next(iter(self._answers)), None)
+        self._answers[asked] = (monotonic(), state, answer)
+        return copy.deepcopy(answer)
+
+    def _judged(
+        self, info: Any, config: str | None, split: str | None, count: int, revision: str | None, tokenizer: str | None
+    ) -> dict:
         notes, look = [], None
         if revision:
             notes.append("The viewer knows only the main branch: computed from the files of the revision.")
@@ -98,8 +133,14 @@ class HubInspectDatasetTool(Tool):
         if short:
             which = "spread evenly over each" if look["source"] == "viewer" else "the first of each"
             notes.append(f"Not all rows were examined, but {which}: {', '.join(short[:8])}.")
-        columns, warnings = self._columns(rows, look["features"], notes)
-        duplicates = self._duplicates(look, columns, warnings)
+        columns, warnings = self._columns(look, totals[look["split"]], notes)
+        if not rows:
+            warnings.insert(0, f"Split {look['split']!r} is empty.")
+        self._tokens(rows, columns, tokenizer, notes)
+        duplicates = self._duplicates(look, columns, warnings, notes)
+        if short and look["source"] == "viewer":
+            self._looked_up(info.id, look, columns, totals, duplicates, warnings)
+        methods = self._methods(look, columns, duplicates)
         shown = self._runs({name: column["role"] for name, column in columns.items()})
         types = {name: self._type(kind) for name, kind in look["features"].items()}
         hidden = len(columns) - sum([len(run) for run in shown.values()])
@@ -108,6 +149,9 @@ class HubInspectDatasetTool(Tool):
         if len(warnings) > 20:
             warnings[20:] = [f"And {len(warnings) - 20} more warnings of this kind."]
         files = [{"path": s.rfilename, "size": s.size} for s in info.siblings or []]
+        script = info.id.split("/")[-1] + ".py"
+        if script in [file["path"] for file in files]:
+            warnings.append(f"It has a loading script ({script}), which `datasets` 4 and later do not run.")
         licences = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
         stated = (info.card_data.to_dict() if info.card_data else {}).get("license")
         licence = ", ".join([stated] if isinstance(stated, str) else stated or licences) or None
@@ -130,6 +174,7 @@ class HubInspectDatasetTool(Tool):
             "all_rows_examined": not short,
             "columns": {name: self._summed([columns[column] for column in run]) for name, run in shown.items()},
             "duplicates": duplicates,
+            "methods": methods,
             "warnings": warnings,
             "notes": notes,
             "files": files[:200],
@@ -142,13 +187,23 @@ class HubInspectDatasetTool(Tool):
         import time
 
         until = time.monotonic() + 45
-        listed = [(item["config"], item["split"]) for item in self._view("splits", {"dataset": info.id})["splits"]]
+        answer = self._view("splits", {"dataset": info.id})
+        listed = [(item["config"], item["split"]) for item in answer["splits"]]
         configs, config, split, names = self._choose(listed, config, split)
         sizes = self._view("info", {"dataset": info.id, "config": config})["dataset_info"].get("splits") or {}
         where = {"dataset": info.id, "config": config, "length": 100}
         pages, rows, notes, splits = {}, {}, [], []
+        left = [item.get("config") for item in [*(answer.get("failed") or []), *(answer.get("pending") or [])]]
+        if left:
+            notes.append(f"The viewer failed at, or has not finished, {len(left)} more configs: {self._listed(left)}.")
         for name in [split, *[other for other in names if other != split][:4]]:
-            pages[name] = self._view("rows", {**where, "split": name, "offset": 0})
+            try:
+                pages[name] = self._view("rows", {**where, "split": name, "offset": 0})
+            except ConnectionError as error:
+                if name == split:
+                    raise
+                notes.append(f"Split {name} was not looked at: {error}")
+                continue
             if not pages[name].get("partial"):  # else the viewer holds only its beginning
                 sizes[name] = {**(sizes.get(name) or {}), "num_examples": pages[name]["num_rows_total"]}
         for name, size in [(name, sizes.get(name) or {}) for name in names]:
@@ -179,8 +234,32 @@ class HubInspectDatasetTool(Tool):
             rows[name] = [found[index]["row"] for index in sorted(found)]
             if [item for item in found.values() if item.get("truncated_cells")]:
                 notes.append(f"The viewer cut long cells of {name}: lengths are lower bounds.")
+        stats = {}
+        if len(rows[split]) < totals[split]:
+            try:
+                stats = self._statistics(info.id, config, split, notes)
+            except (ConnectionError, KeyError, TypeError, AttributeError) as error:
+                notes.append(f"There are no statistics of all rows: {error}")
         look = {"source": "viewer", "configs": configs, "config": config, "split": split, "splits": splits}
-        return {**look, "features": features, "rows": rows, "notes": notes}
+        return {**look, "features": features, "rows": rows, "notes": notes, "statistics": stats}
+
+    def _statistics(self, dataset: str, config: str, split: str, notes: list) -> dict:
+        """Column to what the viewer counted over all rows, in the words of `columns`."""
+        from collections import Counter
+
+        answer, found = self._view("statistics", {"dataset": dataset, "config": config, "split": split}), {}
+        for entry in answer["statistics"]:
+            numbers, kind = entry["column_statistics"], entry["column_type"]
+            one: dict[str, Any] = {"missing": numbers.get("nan_count", 0)}
+            if numbers.get("frequencies"):
+                one["labels"] = dict(Counter(numbers["frequencies"]).most_common(50))
+                one["missing"] += numbers.get("no_label_count") or 0
+            elif kind == "string_text":
+                one["characters"] = {key: numbers.get(key) for key in ("min", "median", "max")}
+            found[entry["column_name"]] = one
+        what = f"the first {answer['num_examples']:,} rows" if answer.get("partial") else "all rows"
+        notes.append(f"`all_rows` in `columns` are the viewer's statistics of {what} of {split}.")
+        return found
 
     def _view(self, path: str, query: dict) -> dict:
         """One answer of the dataset viewer. It has no client of its own and is another host than the Hub."""
@@ -230,10 +309,19 @@ class HubInspectDatasetTool(Tool):
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
         most = 200_000 if sum(sizes.values()) <= 20_000_000 else 20_000
         layout = self._layout(sizes, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
+        folders = {} if layout else self._folders(info)
+        if folders:
+            return self._from_folders(folders, config, split)
         if not layout:
+            script = info.id.split("/")[-1] + ".py"
+            scripted = (
+                f" Its loading script {script} is run by no current `datasets`: look for data that was converted, "
+            )
+            scripted += "with revision='refs/convert/parquet'." if script in sizes else ""
             raise ValueError(
                 f"Dataset {info.id} has no rows that can be read: {' '.join(notes)} Of its {len(sizes)} files "
-                f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines or Parquet. Try hub_download."
+                f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines, Parquet or text."
+                f"{scripted if script in sizes else ' Try hub_download.'}"
             )
         configs, config, split, names = self._choose(list(layout), config, split)
         rows, counts, features = {}, {}, {}
@@ -243,16 +331,20 @@ class HubInspectDatasetTool(Tool):
                 if len(found) >= most or number == 20 or budget < 0 or time.monotonic() > until:
                     whole = False
                     break
-                where = {"dataset": info.id, "revision": info.sha, "path": path}
-                content, complete = self._ask(f"{path} of dataset {info.id}", 90, self._read, **where)
-                budget -= len(content)
-                some, complete = self._parse(path, content, complete, most - len(found))
+                where, what = {"dataset": info.id, "revision": info.sha, "path": path}, f"{path} of dataset {info.id}"
+                if path.endswith(".parquet") and sizes[path] > 20_000_000:
+                    budget -= 20_000_000
+                    some, complete = self._ask(what, 90, self._streamed, **where, most=most - len(found)), False
+                else:
+                    content, complete = self._ask(what, 90, self._read, **where)
+                    budget -= len(content)
+                    some, complete = self._parse(path, content, complete, most - len(found))
                 found += some
                 whole = whole and complete
             rows[name], counts[name] = found, len(found) if whole else None
-        if not rows[split]:
+        if not any(rows.values()):
             raise ValueError(f"Split {split!r} of {info.id} holds no rows in {', '.join(layout[(config, split)])}.")
-        for row in rows[split]:
+        for row in rows[split] or next(filter(None, rows.values())):
             for column, value in row.items():
                 kind = "null" if value is None else type(value).__name__
                 if features.get(column, "null") == "null" or (kind, features[column]) == ("float", "int"):
@@ -269,9 +361,11 @@ class HubInspectDatasetTool(Tool):
         import fnmatch
         import re
 
-        kinds = r"\.(csv|tsv|jsonl|ndjson|json|parquet)$"
+        kinds = r"\.((csv|tsv|jsonl|ndjson|json)(\.gz)?|parquet)$"
         skipped = ("dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json", "config.json")
-        data = [path for path in sizes if re.search(kinds, path) and path.split("/")[-1] not in skipped]
+        seen = [path for path in sizes if not path.startswith(".") and path.split("/")[-1] not in skipped]
+        data = [path for path in seen if re.search(kinds, path)]
+        data = data or [path for path in seen if re.search(r"(?<!requirements)\.txt$", path)]
         layout = {}
         for entry in configs or []:
             files = entry.get("data_files")
@@ -285,11 +379,88 @@ class HubInspectDatasetTool(Tool):
         layout = {key: paths for key, paths in layout.items() if paths}
         if layout:
             return layout
-        words = {"train": "train", "test": "test", "eval": "test", "val": "validation", "dev": "validation"}
         for path in sorted(data):
-            found = re.findall(r"(?<![a-z])(train|test|eval|val|dev)(?:ing|id|idation)?(?![a-z])", path.lower())
-            layout.setdefault(("default", words[found[-1]] if found else "train"), []).append(path)
+            converted = re.fullmatch(
+                r"(.+)/(?:partial-)?([\w.]+)/\d{4}\.parquet", path
+            )  # by the Hub, on its own branch
+            key = converted.groups() if converted else ("default", self._part(path))
+            layout.setdefault(key, []).append(path)
         return layout
+
+    def _part(self, path: str) -> str:
+        """The split that a path speaks of, by the words that `datasets` looks for."""
+        import re
+
+        words = {"train": "train", "test": "test", "eval": "test", "val": "validation", "dev": "validation"}
+        found = re.findall(r"(?<![a-z])(train|test|eval|val|dev)(?:ing|id|idation)?(?![a-z])", path.lower())
+        return words[found[-1]] if found else "train"
+
+    def _folders(self, info: Any) -> dict:
+        """(config, split) to rows of images or sounds that lie in folders: what they are, where, and how they hash."""
+        import re
+
+        folders, kinds = {}, {"jpg": "image", "jpeg": "image", "png": "image", "webp": "image", "bmp": "image"}
+        kinds |= {"tif": "image", "tiff": "image", "gif": "image", "wav": "audio", "mp3": "audio", "flac": "audio"}
+        kinds |= {"ogg": "audio", "opus": "audio", "m4a": "audio"}
+        for sibling in info.siblings or []:
+            path = sibling.rfilename
+            kind = kinds.get(path.rpartition(".")[2].lower())
+            if not kind or path.startswith("."):
+                continue
+            folder = path.rpartition("/")[0].rpartition("/")[2]
+            split = self._part(path.rpartition("/")[0])
+            bare = re.fullmatch(
+                r"(data|images?|audio|train(ing)?|test(ing)?|eval|val(id|idation)?|dev|)", folder.lower()
+            )
+            same = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+            row = {kind: same, "file_name": path, "label": None if bare else folder}
+            folders.setdefault(("default", split), []).append(row)
+        return folders
+
+    def _from_folders(self, folders: dict, config: str | None, split: str | None) -> dict:
+        configs, config, split, names = self._choose(list(folders), config, split)
+        rows = {name: folders[(config, name)] for name in names}
+        labelled = [row for some in rows.values() for row in some if row["label"] is not None]
+        for row in [row for some in rows.values() for row in some if not labelled]:
+            row.pop("label")
+        kinds = {name: {"_type": name.capitalize()} for name in ("image", "audio") if name in rows[split][0]}
+        features = {**kinds, **{name: "str" for name in rows[split][0] if name not in kinds}}
+        notes = [
+            "Images or sounds in folders: the list was read, not they. Labels are folders' names, digests stand for them."
+        ]
+        splits = [{"split": name, "rows": len(rows[name]), "bytes": None} for name in names]
+        look = {"source": "files", "configs": configs, "config": config, "split": split, "splits": splits}
+        return {**look, "features": features, "rows": rows, "notes": notes}
+
+    def _streamed(self, dataset: str, revision: str, path: str, most: int) -> list:
+        """Rows of large Parquet: some row groups, spread evenly, about 20 MB of them, fetched by range."""
+        import importlib
+
+        from huggingface_hub import HfFileSystem
+
+        try:
+            # `import` would make it a requirement of this tool.
+            parquet = importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ValueError(
+                f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`, or set HF_DATASETS_SERVER to a "
+                "dataset viewer that has it."
+            ) from None
+        system = HfFileSystem(endpoint=self._hub(), use_listings_cache=False)
+        rows = []
+        with system.open(f"datasets/{dataset}@{revision}/{path}", "rb", block_size=1_000_000) as file:
+            table = parquet.ParquetFile(file)
+            groups = [table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)]
+            step = max(1, round(sum(groups) / 20_000_000))
+            for number in range(0, len(groups), step):
+                width = max(1, table.metadata.num_columns)
+                for batch in table.iter_batches(min(1000, 1 + 1_000_000 // width), row_groups=[number]):
+                    rows += batch.to_pylist()
+                    if groups[number] > 20_000_000 or len(rows) >= most:
+                        break
+                if len(rows) >= most:
+                    break
+        return rows[:most]
 
     def _read(self, dataset: str, revision: str, path: str) -> tuple:
         """The beginning of a file, and whether that is all of it."""
@@ -316,24 +487,35 @@ class HubInspectDatasetTool(Tool):
         import importlib
         import io
         import json
+        import zlib
         from itertools import islice, repeat
 
         if path.endswith(".parquet"):
-            if not whole:
-                raise ValueError(f"{path} is Parquet of more than 20 MB. Use hub_download and read it in code.")
             try:
                 # `import` would make it a requirement of this tool.
                 parquet = importlib.import_module("pyarrow.parquet")
             except ImportError:
-                raise ValueError(f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`.") from None
+                raise ValueError(
+                    f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`, or set HF_DATASETS_SERVER to "
+                    "a dataset viewer that has it."
+                ) from None
             table = parquet.read_table(io.BytesIO(content))
             most = min(most, 5_000_000 // max(1, table.num_columns))
             return table.slice(0, most).to_pylist(), table.num_rows <= most
+        if path.endswith(".gz"):
+            path, unpacked = path.removesuffix(".gz"), zlib.decompressobj(31)
+            try:
+                content = unpacked.decompress(content, 60_000_000)
+            except zlib.error as error:
+                raise ValueError(f"{path}.gz cannot be read as what its name says: {error}.") from error
+            whole = whole and unpacked.eof
         text = content.decode("utf-8-sig", errors="replace")
         if not whole:
             text = text[: text.rfind("\n") + 1]
         try:
-            if path.endswith((".csv", ".tsv")):
+            if path.endswith(".txt"):
+                rows = [{"text": line} for line in text.split("\n") if line.strip()]
+            elif path.endswith((".csv", ".tsv")):
                 header = text.split("\n", 1)[0]
                 comma = "\t" if path.endswith(".tsv") else max(",;\t", key=header.count)
                 most = min(most, 5_000_000 // (1 + header.count(comma)))
@@ -360,13 +542,14 @@ class HubInspectDatasetTool(Tool):
                 known[value] = float(value)
         return {key: known[value] if isinstance(value, str) else value for key, value in row.items()}
 
-    def _columns(self, rows: list, features: dict, notes: list) -> tuple:
+    def _columns(self, look: dict, total: int | None, notes: list) -> tuple:
         """Each column's role and numbers, and warnings about them."""
         import json
         import re
         import statistics
         from collections import Counter
 
+        rows, features, stats = look["rows"][look["split"]], look["features"], look.get("statistics") or {}
         columns, tallies, few = {}, {}, []
         stems = Counter([re.sub(r"\d+", "#", name) for name in features])
         for name, kind in features.items():
@@ -377,8 +560,11 @@ class HubInspectDatasetTool(Tool):
             tallies[name] = counts
             role = self._role(name, kind, present, len(counts))
             columns[name] = {"role": role, "missing": len(values) - len(present), "distinct": len(counts)}
-            if present and isinstance(present[0], str) and role not in ("label", "id"):
-                sizes = sorted([len(str(value)) for value in present])
+            if name in stats:
+                columns[name]["all_rows"] = stats[name]
+            texts = [value for value in present if isinstance(value, str)]
+            if texts and role not in ("label", "id", "image", "audio", "video"):
+                sizes = sorted([len(value) for value in texts])
                 edges = {"min": sizes[0], "median": statistics.median(sizes), "max": sizes[-1]}
                 columns[name]["characters"] = {**edges, "p95": sizes[int(0.95 * (len(sizes) - 1))]}
             repeated = role in ("number", "category") and 2 <= len(counts) <= 20 and not isinstance(present[0], float)
@@ -389,11 +575,15 @@ class HubInspectDatasetTool(Tool):
         if not named and len(few) == 1 and stems[re.sub(r"\d+", "#", few[0])] == 1:
             columns[few[0]]["role"] = "label"
             notes.append(f"`{few[0]}` is taken for the label: no column is named or typed as one.")
-        warnings, lacking = [], [name for name, column in columns.items() if column["missing"]]
+        warnings = []
+        # Of all rows where the viewer counted them, else of those examined.
+        counted = {name: column.get("all_rows") or column for name, column in columns.items()}
+        lacking = {name: one["missing"] for name, one in counted.items() if one["missing"]}
+        for name in lacking if len(lacking) <= 5 else []:
+            of = len(rows) if counted[name] is columns[name] else total or "all"
+            warnings.append(f"{lacking[name]} of {of} rows lack `{name}`.")
         if len(lacking) > 5:
-            warnings.append(f"{len(lacking)} columns lack values in some rows: {self._listed(lacking)}.")
-        else:
-            warnings += [f"{columns[name]['missing']} of {len(rows)} rows lack `{name}`." for name in lacking]
+            warnings.append(f"{len(lacking)} columns lack values in some rows: {self._listed(list(lacking))}.")
         for name, column in columns.items():
             if column["role"] != "label" or not column["distinct"]:
                 continue
@@ -402,28 +592,110 @@ class HubInspectDatasetTool(Tool):
             for value, count in tallies[name].most_common(50):
                 known = names and isinstance(value, int) and 0 <= value < len(names)
                 column["labels"][names[value] if known else str(value)] = count
-            top, most = next(iter(column["labels"].items()))
-            if column["distinct"] == 1:
+            labels = column.get("all_rows", {}).get("labels") or column["labels"]
+            top, most = next(iter(labels.items()))
+            present = sum(tallies[name].values()) if labels is column["labels"] else sum(labels.values())
+            if len(labels) == column["distinct"] == 1:
                 warnings.append(f"Every row seen has the same `{name}`: {top} (hidden, or sorted by it?).")
-            elif most > 0.8 * (len(rows) - column["missing"]):
-                share = 100 * most // (len(rows) - column["missing"])
-                warnings.append(f"`{name}` is out of balance: {share} % are {top}.")
+            elif most > 0.8 * present:
+                warnings.append(f"`{name}` is out of balance: {100 * most // present} % are {top}.")
         same = [name for name, column in columns.items() if column["distinct"] == 1 and column["role"] != "label"]
         if same and len(rows) > 1:
             notes.append(f"The same value in all rows examined: {self._listed(same)}.")
         return columns, warnings
 
+    def _tokens(self, rows: list, columns: dict, tokenizer: str | None, notes: list) -> None:
+        """Adds tokens of texts and conversations: of 2,000 rows at most, counted by a tokenizer or estimated."""
+        import statistics
+
+        count = self._estimate
+        if tokenizer:
+            try:
+                count = self._counter(tokenizer)
+                notes.append(f"Tokens are counted by the tokenizer of {tokenizer}, without a chat template.")
+            except (OSError, ValueError) as error:
+                notes.append(f"Tokens are estimated: {error}")
+        step = max(1, len(rows) // 2000)
+        for name in list(columns)[:200]:  # wide tables have no texts that anyone could read
+            column = columns[name]
+            if "characters" not in column and column["role"] != "conversation":
+                continue
+            found = [self._said(row.get(name)) for row in rows[::step]]
+            sizes = sorted([count(text[:200_000]) for text in found if text])
+            if not sizes:
+                continue
+            edges = {"median": statistics.median(sizes), "p95": sizes[int(0.95 * (len(sizes) - 1))], "max": sizes[-1]}
+            column["tokens"] = edges
+            if column["role"] == "conversation":
+                turns = [len(row[name]) for row in rows if isinstance(row.get(name), list)]
+                column["turns"] = {"median": statistics.median(turns), "max": max(turns)}
+
+    def _said(self, value: Any) -> str:
+        """The text of a cell; of a conversation, all that is said in it."""
+        if isinstance(value, list):
+            turns = [turn for turn in value if isinstance(turn, dict)]
+            return "\n".join([str(turn.get("content") or turn.get("value") or "") for turn in turns])
+        return value if isinstance(value, str) else ""
+
+    def _estimate(self, text: str) -> int:
+        """Tokens of a text for the usual byte-pair encodings: a word or its six letters, three digits, a sign."""
+        import re
+
+        total = 0
+        kinds = r"([A-Za-z\u00c0-\u024f]+)|(\d+)|([\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af])|([^\W\d_]+)|([^\w\s]+|_+)|\n\s*"
+        for word, digits, sign, other, marks in re.findall(kinds, text):
+            if word:
+                total += 1 + (len(word) - 1) // 6
+            elif digits:
+                total += -(-len(digits) // 3)
+            else:
+                total += 1 if sign else -(-len(other or marks) // 2) or 1
+        return total
+
+    def _counter(self, model: str) -> Any:
+        import importlib
+        from functools import partial
+
+        from huggingface_hub import HfApi
+
+        try:
+            # `import` would make it a requirement of this tool.
+            tokenizers = importlib.import_module("tokenizers")
+        except ImportError:
+            raise ValueError("the package tokenizers is not installed (`pip install tokenizers`).") from None
+        options = {"repo_id": model, "filename": "tokenizer.json", "etag_timeout": 20}
+        path = self._ask(f"the tokenizer of {model}", 90, HfApi(endpoint=self._hub()).hf_hub_download, **options)
+        try:
+            loaded = tokenizers.Tokenizer.from_file(path)
+        except Exception as error:  # the library raises nothing more special; said in the notes
+            raise ValueError(f"tokenizer.json of {model} cannot be read ({error}).") from error
+        loaded.no_truncation()
+        loaded.no_padding()
+        return partial(self._encoded, loaded)
+
+    def _encoded(self, loaded: Any, text: str) -> int:
+        return len(loaded.encode(text, add_special_tokens=False).ids)
+
     def _listed(self, names: list) -> str:
         shown = ", ".join([f"`{name}`" for name in names[:5]])
         return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown
 
-    def _duplicates(self, look: dict, columns: dict, warnings: list) -> dict:
+    def _duplicates(self, look: dict, columns: dict, warnings: list, notes: list) -> dict:
         """Rows that occur more than once, judged by what a model would see of them; adds warnings."""
         from collections import Counter
 
         roles, split = {name: column["role"] for name, column in columns.items()}, look["split"]
         labels = [name for name, role in roles.items() if role in ("label", "target")]
+        media = [name for name, role in roles.items() if role in ("image", "audio", "video")]
         compared = [name for name, role in roles.items() if role in ("text", "input text", "conversation")]
+        if media:
+            compared = media if look["source"] == "files" else compared
+            if look["source"] == "viewer" and not compared:
+                # The viewer shows links that differ from row to row whatever is behind them.
+                notes.append(
+                    f"Duplicates were not looked for: {self._listed(media)} cannot be compared by the viewer."
+                )
+                return {"compared_on": None, "within": {}, "across": {}, "conflicting_labels": None}
         compared = compared or [name for name, role in roles.items() if role not in ("id", "label", "target")]
         compared = compared or list(roles)
         keys = {part: [self._key(row, compared) for row in rows] for part, rows in look["rows"].items()}
@@ -449,6 +721,291 @@ class HubInspectDatasetTool(Tool):
         on += f", without {self._listed(left)}" if left else ""
         return {"compared_on": on, "within": within, "across": across, "conflicting_labels": conflicts}
 
+    def _looked_up(
+        self, dataset: str, look: dict, columns: dict, totals: dict, duplicates: dict, warnings: list
+    ) -> None:
+        """Of splits that were only sampled: ten texts of each other split, looked up in all rows of this one."""
+        import time
+
+        until, split = time.monotonic() + 20, look["split"]
+        texts = [name for name, column in columns.items() if column["role"] in ("text", "input text")]
+        whole = len(look["rows"][split]) == totals[split]
+        others = [name for name in look["rows"] if name != split][:2]
+        for other in others if texts and not whole else []:
+            rows, found, asked = look["rows"][other], 0, 0
+            said = [row.get(texts[0]) for row in rows[:: max(1, len(rows) // 40)]]
+            # What the viewer takes for SQL it refuses; long texts do not fit in an address.
+            plain = [text for text in said if isinstance(text, str) and 20 <= len(text) <= 500]
+            plain = [text for text in plain if not [sign for sign in (";", "--", "/*", "*/") if sign in text]]
+            for text in plain[:10]:
+                if time.monotonic() > until:
+                    break
+                column, value = texts[0].replace('"', '""'), text.replace("'", "''")
+                where = {"dataset": dataset, "config": look["config"], "split": split, "length": 1}
+                try:
+                    page = self._view("filter", {**where, "where": f"\"{column}\"='{value}'"})
+                    found, asked = found + bool(page["rows"]), asked + 1
+                except (ConnectionError, KeyError, TypeError):
+                    break
+            if asked:
+                duplicates.setdefault("looked_up", {})[f"{split} & {other}"] = [found, asked]
+            if found:
+                warnings.append(
+                    f"{found} of {asked} rows of {other} that were looked up in all of {split} are there: a leak."
+                )
+
+    def _methods(self, look: dict, columns: dict, duplicates: dict) -> dict:
+        """Whether each way to train can take the split as it is, once it is mended, or not; the formats are those of
+        trl, transformers and sentence-transformers."""
+        rows = look["rows"][look["split"]]
+        found = {
+            "sft": self._for_sft(rows, columns),
+            "dpo": self._for_pairs(rows, columns),
+            "reward": self._for_pairs(rows, columns),
+            "grpo": self._for_prompts(columns),
+            "text-classification": self._for_classes(look, columns, ("text", "input text", "category")),
+            "token-classification": self._for_tags(rows, look["features"]),
+            "image-classification": self._for_classes(look, columns, ("image",)),
+            "tabular-classification": self._for_classes(look, columns, ("number",)),
+            "embeddings": self._for_embeddings(columns),
+        }
+        lost = [f"{count:,} of {pair.split(' & ')[1]}" for pair, count in duplicates["across"].items() if count]
+        lost += [pair.split(" & ")[1] for pair, hits in duplicates.get("looked_up", {}).items() if hits[0]]
+        verdicts = {}
+        for method, (verdict, why, fix, used) in found.items():
+            if not rows:
+                verdict, why, fix, used = "no", f"the split {look['split']!r} is empty", None, {}
+            if verdict != "no":
+                fixes = [fix] if fix else []
+                gaps = [name for name in used.values() if columns[name]["missing"]]
+                if gaps:
+                    fixes.append(f"drop the rows that lack {self._listed(gaps)}")
+                if lost:
+                    fixes.append(
+                        f"take out of the other splits what is in {look['split']} too (rows: {', '.join(lost)})"
+                    )
+                if duplicates["conflicting_labels"] and "label" in used:
+                    fixes.append(f"decide on {duplicates['conflicting_labels']} inputs that have several labels")
+                verdict, fix = ("fixable", "; ".join(fixes)) if fixes else ("go", None)
+                few = len(rows) < 50 and look["splits"][[one["split"] for one in look["splits"]].index(look["split"])]
+                why += f"; only {len(rows)} rows" if few and few["rows"] == len(rows) else ""
+            verdicts[method] = {"verdict": verdict, "why": why, "fix": fix, "columns": used}
+        return verdicts
+
+    def _named(self, columns: dict, words: str, roles: tuple = ()) -> str | None:
+        """The first column by one of these names, best name first."""
+        known = {name.lower(): name for name in columns}
+        found = [known[word] for word in words.split() if word in known]
+        found = [name for name in found if not roles or columns[name]["role"] in roles]
+        return found[0] if found else None
+
+    def _texts(self, columns: dict) -> list:
+        """Columns of texts, those with the longest first."""
+        texts = [name for name, column in columns.items() if column["role"] in ("text", "input text", "target text")]
+        sizes = {name: columns[name].get("characters", {}).get("median", 0) for name in texts}
+        return sorted(texts, key=sizes.__getitem__, reverse=True)
+
+    def _for_sft(self, rows: list, columns: dict) -> tuple:
+        chats = [name for name, column in columns.items() if column["role"] == "conversation"]
+        chats = [name for name in chats if name.lower() not in ("chosen", "rejected")]
+        if chats:
+            name = "messages" if "messages" in chats else chats[0]
+            talks = [row[name] for row in rows if isinstance(row.get(name), list) and row[name]]
+            keys = talks[0][0].keys() if talks else {}
+            fixes = []
+            if not {"role", "content"} <= set(keys):
+                fixes.append("turn each {from, value} into {role, content}, human into user and gpt into assistant")
+            if name != "messages":
+                fixes.append(f"rename `{name}` to `messages`")
+            ends = [talk[-1].get("role") or talk[-1].get("from") for talk in talks if isinstance(talk[-1], dict)]
+            silent = len([end for end in ends if end not in ("assistant", "gpt", "model", "bot", "chatgpt")])
+            if silent:
+                fixes.append(f"drop {silent} conversations that end without an answer")
+            return "go", f"`{name}` holds conversations", "; ".join(fixes) or None, {"messages": name}
+        prompt = self._named(
+            columns, "prompt instruction question problem query input source article document context"
+        )
+        answer = self._named(
+            columns, "completion response output answer answers solution target summary highlights translation chosen"
+        )
+        if prompt and answer and prompt != answer:
+            fixes, used = [], {"prompt": prompt, "completion": answer}
+            extra = self._named(columns, "input context") if prompt.lower() in ("instruction", "question") else None
+            if extra:
+                fixes.append(f"put `{extra}` behind `{prompt}` where it is not empty")
+            fixes += [f"rename `{old}` to `{new}`" for new, old in used.items() if old != new]
+            if columns[answer]["role"] in ("other", "list", "unknown"):
+                fixes.append(f"take the text out of `{answer}`")
+            return "go", f"`{prompt}` asks and `{answer}` answers", "; ".join(fixes) or None, used
+        labels = [name for name, column in columns.items() if column["role"] == "label"]
+        texts = [name for name in self._texts(columns) if columns[name].get("characters", {}).get("median", 0) >= 20]
+        if not texts:
+            return "no", "there are no conversations, prompts with answers, or longer texts", None, {}
+        name = "text" if "text" in texts else texts[0]
+        fix = None if name == "text" else f"rename `{name}` to `text`"
+        if labels:
+            fix = (
+                f"use `{name}` as it is to go on with pre-training, or ask for `{labels[0]}` in words as `completion`"
+            )
+            return "fixable", f"`{name}` is text, but nothing in it answers", fix, {"text": name}
+        return "go", f"`{name}` is text to go on with", fix, {"text": name}
+
+    def _for_pairs(self, rows: list, columns: dict) -> tuple:
+        better = self._named(columns, "chosen chosen_response response_chosen preferred accepted positive_response")
+        worse = self._named(columns, "rejected rejected_response response_rejected dispreferred negative_response")
+        if better and worse:
+            prompt = self._named(columns, "prompt question instruction query input")
+            used = {"prompt": prompt} if prompt else {}
+            used |= {"chosen": better, "rejected": worse}
+            fixes = [f"rename `{old}` to `{new}`" for new, old in used.items() if old != new]
+            same = len([row for row in rows if row.get(better) == row.get(worse)])
+            if same:
+                fixes.append(f"drop {same} rows where both answers are the same")
+            kinds = {columns[name]["role"] == "conversation" for name in (better, worse)}
+            if len(kinds) > 1:
+                fixes.append("make both answers texts, or both conversations")
+            return "go", f"`{better}` was preferred to `{worse}`", "; ".join(fixes) or None, used
+        first = self._named(
+            columns, "response_a answer_a response_0 response_1 completion_a response1 output_1 answer_0"
+        )
+        last = self._named(columns, "response_b answer_b response_2 completion_b response2 output_2 answer_1")
+        last = self._named(columns, "response_1") if first and first.lower() == "response_0" else last
+        judge = self._named(columns, "winner preference preferred label choice better_response_id chosen better")
+        if first and last and judge:
+            fix = (
+                f"put the one of `{first}` and `{last}` that `{judge}` names into `chosen`, the other into `rejected`"
+            )
+            return (
+                "fixable",
+                "two answers and which is better",
+                fix,
+                {"chosen": first, "rejected": last, "winner": judge},
+            )
+        rated = self._named(columns, "completion response answer")
+        if rated and self._named(columns, "prompt question instruction") and self._named(columns, "label", ("label",)):
+            return "no", "answers are rated singly and not in pairs, which is what KTO takes", None, {}
+        return "no", "there are no pairs of a preferred and a rejected answer", None, {}
+
+    def _for_prompts(self, columns: dict) -> tuple:
+        prompt = self._named(
+            columns, "prompt question problem query instruction", ("input text", "text", "conversation")
+        )
+        chat = self._named(columns, "messages conversations", ("conversation",))
+        if not prompt and not chat:
+            return "no", "there are no prompts", None, {}
+        if not prompt:
+            fix = f"take what stands before the last answer in `{chat}` as `prompt`, and have a function that rates answers"
+            return "fixable", f"`{chat}` holds conversations", fix, {"prompt": chat}
+        answer = self._named(columns, "answer solution ground_truth final_answer expected_answer target reward_model")
+        fixes = [] if prompt == "prompt" else [f"rename `{prompt}` to `prompt`"]
+        if answer:
+            used = {"prompt": prompt, "answer": answer}
+            return "go", f"answers can be checked against `{answer}`", "; ".join(fixes) or None, used
+        fixes.append("have a function or a model that rates answers without a reference")
+        return "fixable", "there are prompts, but no reference answers", "; ".join(fixes), {"prompt": prompt}
+
+    def _for_classes(self, look: dict, columns: dict, kinds: tuple) -> tuple:
+        labels = [name for name, column in columns.items() if column["role"] == "label"]
+        label = self._named(columns, "label labels target class", ("label",)) or (labels[0] if labels else None)
+        given = [name for name, column in columns.items() if column["role"] in kinds and name != label]
+        if not given:
+            what = {"image": "images", "number": "numbers"}.get(kinds[0], "texts")
+            return "no", f"there are no {what}", None, {}
+        if not label:
+            return "no", "no column is a label", None, {}
+        if kinds == ("number",) and [name for name in columns if columns[name]["role"] in ("text", "image", "audio")]:
+            return "no", "the rows are texts, images or sounds rather than numbers", None, {}
+        used = {"label": label}
+        if kinds[0] == "text":
+            first = self._named(columns, "text sentence sentence1 premise question question1 content review", kinds)
+            by_size = [name for name in self._texts(columns) if name in given]
+            used["text"] = first or (by_size or given)[0]
+            pair = {"sentence1": "sentence2", "premise": "hypothesis", "question1": "question2"}
+            second = self._named(columns, pair.get(used["text"].lower(), "text_pair"))
+            used |= {"text_pair": second} if second else {}
+        elif kinds[0] == "image":
+            used["image"] = given[0]
+        column, rows = columns[label], look["rows"][look["split"]]
+        every = column.get("all_rows", {}).get("labels") or column.get("labels") or {}
+        if len(every) < 2 and column["distinct"] < 2:
+            return "no", f"every row has the same `{label}` (hidden, or sorted by it?)", None, {}
+        if max(len(every), column["distinct"]) > 0.2 * len(rows) and len(rows) > 20:
+            many = f"`{label}` has {column['distinct']} different values in {len(rows)} rows"
+            return "fixable", many, "merge labels, or leave out rare ones", used
+        why = f"`{label}` has {max(len(every), column['distinct'])} classes"
+        top = max(every.values()) / max(1, sum(every.values())) if every else 0
+        why += f", {100 * top:.0f} % of one: weigh them, and judge by macro-F1" if top > 0.8 else ""
+        return "go", why, None, used
+
+    def _lists(self, rows: list, name: str, kinds: tuple) -> bool:
+        """Whether a column holds lists of nothing else."""
+        values = [row[name] for row in rows if isinstance(row.get(name), list)]
+        return bool(values) and not [one for some in values[:200] for one in some if not isinstance(one, kinds)]
+
+    def _for_tags(self, rows: list, features: dict) -> tuple:
+        words = [name for name in features if self._lists(rows, name, (str,))]
+        first = [name for name in words if name.lower() in ("tokens", "words", "sentence")] or words
+        tags = [name for name in features if name not in first[:1] and self._lists(rows, name, (int, str))]
+        tags = [name for name in tags if "tag" in name.lower() or "label" in name.lower() or name.lower() == "ner"]
+        if first and tags:
+            tags = [name for name in tags if "ner" in name.lower()] or tags
+            used, pairs = (
+                {"tokens": first[0], "tags": tags[0]},
+                [(row.get(first[0]), row.get(tags[0])) for row in rows],
+            )
+            odd = len([1 for one, other in pairs if len(one or []) != len(other or [])])
+            kind = str(self._type(features[tags[0]]))
+            fixes = [f"drop {odd} rows with more or fewer tags than tokens"] if odd else []
+            if "ClassLabel" not in kind and self._lists(rows, tags[0], (int,)):
+                fixes.append(f"find out what the numbers in `{tags[0]}` stand for: no names are stated")
+            return "go", f"`{tags[0]}` tags each of `{first[0]}`", "; ".join(fixes) or None, used
+        for name in features:
+            values = [row[name] for row in rows if isinstance(row.get(name), list) and row[name]]
+            if values and isinstance(values[0][0], dict) and {"start", "end"} <= values[0][0].keys():
+                return (
+                    "fixable",
+                    f"`{name}` marks spans",
+                    "split the texts into tokens and the spans into BIO tags",
+                    {},
+                )
+        return "no", "there are no tokens with a tag each", None, {}
+
+    def _for_embeddings(self, columns: dict) -> tuple:
+        roles = ("text", "input text", "target text", "category")
+        pairs = (
+            ("anchor", "positive"),
+            ("query", "positive"),
+            ("sentence1", "sentence2"),
+            ("premise", "hypothesis"),
+            ("question", "answer"),
+            ("query", "document"),
+            ("query", "passage"),
+            ("title", "abstract"),
+            ("title", "body"),
+            ("question", "context"),
+            ("text1", "text2"),
+            ("prompt", "completion"),
+        )
+        for one, other in pairs:
+            first, second = self._named(columns, one, roles), self._named(columns, other, roles)
+            if first and second:
+                used = {"anchor": first, "positive": second}
+                third = self._named(columns, "negative neg rejected", roles)
+                used |= {"negative": third} if third else {}
+                score = self._named(columns, "score similarity_score label similarity", ("number", "target", "label"))
+                used |= {"score": score} if score and not third else {}
+                extra = [name for name in columns if name not in used.values()]
+                fix = f"keep these columns, in this order, and drop {self._listed(extra)}" if extra else None
+                return "go", f"`{first}` and `{second}` belong together", fix, used
+        texts, labels = self._texts(columns), [n for n, column in columns.items() if column["role"] == "label"]
+        if texts and labels:
+            fix = f"make pairs of `{texts[0]}` that share their `{labels[0]}`"
+            return "fixable", "texts with labels, but no pairs", fix, {"anchor": texts[0], "label": labels[0]}
+        if len(texts) > 1:
+            fix = f"see whether `{texts[0]}` and `{texts[1]}` belong together; if so, keep those two"
+            return "fixable", "several texts a row", fix, {"anchor": texts[0], "positive": texts[1]}
+        return "no", "there are no pairs of texts", None, {}
+
     def _key(self, row: dict, columns: list) -> str:
         import json
 
@@ -470,12 +1027,15 @@ class HubInspectDatasetTool(Tool):
         short = isinstance(first, int | float | str) and max([len(str(value)) for value in present]) <= 60
         if form.startswith("classlabel") or (named and few and short):
             return "label"
-        if re.search(r"(^|_)(id|idx|index|uuid|guid)$", word):
+        if re.search(r"(^|_)(id|idx|index|uuid|guid|file_?name|file_?path)$", word):
             return "id"
         if isinstance(first, str):
-            if re.fullmatch(r"prompt|instruction|question|query|input|source|context|premise|hypothesis", word):
+            if re.fullmatch(
+                r"prompt|instruction|question|query|input|source|context|premise|hypothesis|problem", word
+            ):
                 return "input text"
-            if re.fullmatch(r"completion|response|answer|output|target|summary|translation|chosen|rejected", word):
+            answers = r"completion|response|answer|output|target|summary|translation|chosen|rejected|solution"
+            if re.fullmatch(answers, word):
                 return "target text"
             return "category" if distinct <= 50 and distinct * 10 <= len(present) else "text"
         if isinstance(first, bool):

@@ -8,7 +8,8 @@ from smolagents import Tool
 class HubSearchDatasetsTool(Tool):
     """Finds datasets by words and filters, one request a call.
 
-    `HF_ENDPOINT` and `HF_TOKEN` mean what they mean to `huggingface_hub`.
+    `HF_ENDPOINT` and `HF_TOKEN` mean what they mean to `huggingface_hub`. Answers are kept for ten minutes, in memory
+    only: what a token may see is in them.
     """
 
     name = "hub_search_datasets"
@@ -27,7 +28,19 @@ class HubSearchDatasetsTool(Tool):
             "description": "Rows: 'n<1K', '1K<n<10K' and so on (default any).",
             "nullable": True,
         },
-        "tags": {"type": "array", "description": "More tags, as ['format:parquet'] (default none).", "nullable": True},
+        "modality": {
+            "type": "string",
+            "description": "text, tabular, image, audio, video, timeseries, 3d, geospatial or document (default any).",
+            "nullable": True,
+        },
+        "format": {"type": "string", "description": "Such as parquet, csv, json (default any).", "nullable": True},
+        "gated": {"type": "boolean", "description": "Only gated, or only open ones (default both).", "nullable": True},
+        "benchmark": {"type": "boolean", "description": "Only official benchmarks (default no).", "nullable": True},
+        "tags": {
+            "type": "array",
+            "description": "More tags, as ['task_ids:sentiment-analysis', 'arxiv:2106.09685'] (default none).",
+            "nullable": True,
+        },
         "author": {"type": "string", "description": "User or organization it is of (default any).", "nullable": True},
         "sort": {
             "type": "string",
@@ -35,6 +48,11 @@ class HubSearchDatasetsTool(Tool):
             "nullable": True,
         },
         "limit": {"type": "integer", "description": "How many at most, 1 to 100 (default 10).", "nullable": True},
+        "cursor": {
+            "type": "string",
+            "description": "`next` of the page before (default the first).",
+            "nullable": True,
+        },
     }
     output_type = "object"
     # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
@@ -43,31 +61,21 @@ class HubSearchDatasetsTool(Tool):
         "properties": {
             "datasets": {
                 "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "id": {"type": "string"},
-                        "author": {"type": ["string", "null"]},
-                        "downloads": {"type": ["integer", "null"], "description": "Over the last 30 days."},
-                        "likes": {"type": ["integer", "null"]},
-                        "last_modified": {"type": ["string", "null"], "description": "ISO 8601."},
-                        "tags": {"type": "array", "items": {"type": "string"}},
-                        "task_categories": {"type": "array", "items": {"type": "string"}},
-                        "languages": {"type": "array", "items": {"type": "string"}},
-                        "license": {"type": ["string", "null"], "description": "null: none is stated."},
-                        "size_category": {"type": ["string", "null"]},
-                        "gated": {"type": "boolean", "description": "Whether its conditions must be accepted first."},
-                        "private": {"type": "boolean"},
-                        "description": {"type": "string", "description": "300 characters at most."},
-                    },
-                },
+                "description": "{id, author, downloads in 30 days, likes, last_modified, tags, task_categories, "
+                "languages, license, size_category of rows, bytes of files, modalities, formats, gated, private, "
+                "description}",
             },
-            "query": {"type": "object", "description": "What was searched for."},
-            "more": {"type": "boolean", "description": "Whether there are more than `limit`."},
-            "hint": {"type": "string", "description": "What to try next; only there when nothing was found."},
+            "query": {"description": "What was searched for."},
+            "more": {"type": "boolean"},
+            "next": {"description": "`cursor` of the next page, or null."},
+            "hint": {"description": "What to try next; only there when nothing was found."},
         },
     }
     effects = "read"
+
+    def __init__(self):
+        super().__init__()
+        self._answers: dict = {}  # shared by copies of the tool
 
     def forward(
         self,
@@ -76,10 +84,15 @@ class HubSearchDatasetsTool(Tool):
         language: str | None = None,
         license: str | None = None,
         size: str | None = None,
+        modality: str | None = None,
+        format: str | None = None,
+        gated: bool | None = None,
+        benchmark: bool | None = False,
         tags: list | None = None,
         author: str | None = None,
         sort: str | None = "downloads",
         limit: int | None = 10,
+        cursor: str | None = None,
     ) -> dict:
         sort = "downloads" if sort is None else sort
         sorts = ["downloads", "likes", "lastModified", "trendingScore", "createdAt"]
@@ -87,7 +100,7 @@ class HubSearchDatasetsTool(Tool):
             raise ValueError(f"`sort` is one of {', '.join(sorts)}, not {sort!r}.")
         limit = 10 if limit is None else limit
         if not 1 <= limit <= 100:
-            raise ValueError(f"`limit` is 1 to 100, not {limit}. Narrow the search with filters instead.")
+            raise ValueError(f"`limit` is 1 to 100, not {limit}. Go on with `cursor`, or narrow the search.")
         sizes = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B"]
         sizes += ["10B<n<100B", "100B<n<1T", "n>1T"]
         if size and size not in sizes:
@@ -96,29 +109,49 @@ class HubSearchDatasetsTool(Tool):
         filters = [tags] if isinstance(tags, str) else list(tags or [])
         if task:
             filters.append("task_categories:" + task.strip().lower().replace(" ", "-").replace("_", "-"))
-        if language:
-            filters.append("language:" + language.strip().lower())
-        if license:
-            filters.append("license:" + license.strip().lower())
-        if size:
-            filters.append("size_categories:" + size)
+        for kind, value in (("language", language), ("license", license), ("modality", modality), ("format", format)):
+            if value:
+                filters.append(f"{kind}:{value.strip().lower()}")
+        filters += [f"size_categories:{size}"] if size else []
+        filters += ["benchmark:official"] if benchmark else []
 
-        # One more than wanted tells whether there are more.
-        asked = {"search": query, "author": author, "filter": filters, "sort": sort, "limit": limit + 1}
+        asked = {"search": query, "author": author, "filter": filters, "sort": sort, "limit": limit, "cursor": cursor}
         asked = {key: value for key, value in asked.items() if value}
-        found = self._ask("the search for datasets", 60, self._list, params=asked)
-        answer = {"datasets": found[:limit], "query": {**asked, "limit": limit}, "more": len(found) > limit}
+        if gated is not None:
+            asked["gated"] = "true" if gated else "false"
+        found, mark = self._kept("the search for datasets", asked)
+        answer = {"datasets": [dict(row) for row in found[:limit]], "query": asked, "more": bool(mark), "next": mark}
         if not found:
-            narrowed = [*filters, *([author] if author else [])]
+            narrowed = [*filters, *([author] if author else [])] + ([] if gated is None else [f"gated {gated}"])
             ways = ["use fewer or other words (names are searched, not descriptions)"] if query else []
             ways += [f"drop one of the filters ({', '.join(narrowed)})"] if narrowed else []
+            ways += ["start again without `cursor`"] if cursor else []
             answer["hint"] = (
                 f"Nothing fits. Try to {'; or '.join(ways)}." if ways else "This Hub shows you no datasets."
             )
         return answer
 
-    def _list(self, params: dict) -> list:
+    def _kept(self, subject: str, asked: dict) -> tuple:
+        """A page of the list and the mark of the next one; of the last ten minutes, for this token."""
+        import json
+        from time import monotonic
+
+        from huggingface_hub import get_token
+
+        key = json.dumps([self._hub(), asked, get_token()])
+        kept = self._answers.get(key)
+        if kept and monotonic() - kept[0] < 600:
+            return kept[1]
+        answer = self._ask(subject, 60, self._list, params=asked)
+        while len(self._answers) > 100:
+            self._answers.pop(next(iter(self._answers)), None)
+        self._answers[key] = (monotonic(), answer)
+        return answer
+
+    def _list(self, params: dict) -> tuple:
         """`HfApi.list_datasets` without its waits: five repeats, `Retry-After` of any length, no time-out."""
+        from urllib.parse import parse_qs, urlsplit
+
         from huggingface_hub.hf_api import DatasetInfo
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
@@ -126,7 +159,7 @@ class HubSearchDatasetsTool(Tool):
         response = http_backoff(
             "GET",
             f"{self._hub()}/api/datasets",
-            params={**params, "expand": [*fields, "private", "tags"]},
+            params={**params, "expand": [*fields, "private", "tags", "usedStorage"]},
             headers=build_hf_headers(),
             timeout=20,
             max_retries=1,
@@ -136,13 +169,17 @@ class HubSearchDatasetsTool(Tool):
         answer = response.json()
         if not isinstance(answer, list):
             raise TypeError("a list of datasets was expected")
-        return [self._row(DatasetInfo(**item)) for item in answer]
+        # Only the mark is taken from the link: who pages asks this Hub again, not whatever host stands there.
+        link = response.links.get("next", {}).get("url")
+        mark = parse_qs(urlsplit(link).query).get("cursor", [None])[0] if link else None
+        return [self._row(DatasetInfo(**item)) for item in answer], mark
 
     def _row(self, info: Any) -> dict:
         import textwrap
 
         tags = info.tags or []
-        named = {"task_categories": [], "language": [], "license": [], "size_categories": []}
+        named: dict[str, list] = {"task_categories": [], "language": [], "license": [], "size_categories": []}
+        named |= {"modality": [], "format": []}
         for tag in tags:
             kind, _, value = tag.partition(":")
             if kind in named:
@@ -158,6 +195,9 @@ class HubSearchDatasetsTool(Tool):
             "languages": named["language"],
             "license": ", ".join(named["license"]) or None,
             "size_category": ", ".join(named["size_categories"]) or None,
+            "bytes": info.used_storage,
+            "modalities": named["modality"],
+            "formats": named["format"],
             "gated": bool(info.gated),
             "private": bool(info.private),
             "description": textwrap.shorten(info.description or "", 300, placeholder="…"),

@@ -4,14 +4,23 @@ import threading
 import time
 
 import pytest
-from ml_intern.tools import HubDownloadTool, HubInspectDatasetTool, HubPushTool, HubSearchDatasetsTool
+from ml_intern.tools import (
+    HubDownloadTool,
+    HubInspectDatasetTool,
+    HubInspectModelTool,
+    HubPushTool,
+    HubSearchDatasetsTool,
+    HubSearchModelsTool,
+)
 
 EVALUATION = {"task": "t", "dataset": "acme/reviews", "split": "test", "metric": "accuracy"}
 EVALUATION |= {"baseline": 0.5, "candidate": 0.9, "n": 100}
 HTML = {"status": 200, "headers": {"content-type": "text/html"}, "body": "<html>Please log in</html>"}
 CALLS = {
     "hub_search_datasets": (HubSearchDatasetsTool, {"query": "reviews"}),
+    "hub_search_models": (HubSearchModelsTool, {"query": "tiny"}),
     "hub_inspect_dataset": (HubInspectDatasetTool, {"dataset": "acme/reviews"}),
+    "hub_inspect_model": (HubInspectModelTool, {"model": "acme/tiny"}),
     "hub_download": (HubDownloadTool, {"repo_id": "acme/reviews"}),
     "hub_push": (
         HubPushTool,
@@ -32,6 +41,7 @@ def calling(name, hub, workspace):
     if hasattr(tool, "workspace"):
         tool.workspace = workspace
     hub.seed("acme/reviews", "dataset", {"train.csv": b"text,label\n" + b"good,1\nbad,0\n" * 300})
+    hub.seed("acme/tiny", "model", {"config.json": b"{}"})
     workspace.write_bytes("out/config.json", b"{}")
     return lambda **changes: tool(**{**arguments, **changes})
 
@@ -148,6 +158,12 @@ class TestReading:
         assert "Accept its conditions" in text
         hub.admit("acme/gated", "dataset", "tester")
         assert call(**{key: "acme/gated"})
+
+
+def test_there_is_no_such_model_or_revision(hub, workspace):
+    call = calling("hub_inspect_model", hub, workspace)
+    assert "Check its name" in complaint(call, FileNotFoundError, model="acme/teeny")
+    assert "`revision`" in complaint(call, FileNotFoundError, revision="v9")
 
 
 @pytest.mark.parametrize("tool_class", [HubDownloadTool, HubPushTool])

@@ -40,6 +40,9 @@ def test_what_a_result_says(library):
         "languages": ["en"],
         "license": "mit",
         "size_category": "n<1K",
+        "bytes": 2293,
+        "modalities": [],
+        "formats": [],
         "gated": False,
         "private": False,
         "description": "About it.",
@@ -77,6 +80,11 @@ def test_nothing_found_comes_with_a_hint(library, arguments, hint):
         ({"task": "text-classification", "language": "DE"}, ["acme/film-reviews"]),
         ({"license": "MIT"}, ["other/speech", "acme/movie-reviews"]),
         ({"size": "n<1K"}, ["acme/movie-reviews"]),
+        ({"gated": True}, ["other/speech"]),
+        ({"gated": False, "license": "mit"}, ["acme/movie-reviews"]),
+        ({"modality": "Image"}, []),
+        ({"format": "parquet"}, []),
+        ({"benchmark": True}, []),
         ({"tags": ["film"]}, ["acme/film-reviews"]),
         ({"tags": "film"}, ["acme/film-reviews"]),
         ({"tags": ["film", "license:mit"]}, []),
@@ -87,6 +95,37 @@ def test_nothing_found_comes_with_a_hint(library, arguments, hint):
 )
 def test_filters_and_order(library, arguments, expected):
     assert ids(**arguments) == expected
+
+
+def test_what_is_told_of_files_and_kinds(library):
+    features = "\n- config_name: default\n  features:\n  - {name: text, dtype: string}"
+    files = {"README.md": card(dataset_info=features), "train.csv": b"text\nx\n"}
+    library.seed("acme/typed", "dataset", files)
+    (one,) = HubSearchDatasetsTool()(query="typed")["datasets"]
+    assert (one["modalities"], one["formats"]) == (["text"], ["csv"])
+    assert ids(modality="Text") == ids(format="csv") == ["acme/typed"]
+    assert one["bytes"] > len(files["README.md"])
+
+
+def test_pages_follow_one_another_and_nothing_is_shown_twice(library):
+    tool, seen, cursor = HubSearchDatasetsTool(), [], None
+    for _ in range(2):
+        page = tool(limit=2, cursor=cursor)
+        seen += [one["id"] for one in page["datasets"]]
+        cursor = page["next"]
+        assert page["more"] is bool(cursor)
+    assert cursor is None
+    assert seen == ids(limit=100)
+
+
+def test_what_was_asked_before_is_not_asked_again_but_by_another(library, monkeypatch):
+    tool = HubSearchDatasetsTool()
+    tool(query="secret")["datasets"].append("x")
+    library.requests.clear()
+    assert tool(query="secret")["datasets"] == []
+    assert library.requests == []
+    monkeypatch.setenv("HF_TOKEN", "hf_other_token")
+    assert [one["id"] for one in tool(query="secret")["datasets"]] == ["other/secret-reviews"]
 
 
 def test_the_limit_and_whether_there_is_more(library):

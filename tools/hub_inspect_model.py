@@ -1,0 +1,726 @@
+"""What a model of the Hugging Face Hub is, how good it is said to be, and what memory it takes."""
+
+from typing import Any
+
+from smolagents import Tool
+
+
+class HubInspectModelTool(Tool):
+    """Shows a model's make-up and works out what memory it takes to load and to fine-tune.
+
+    One request tells whether it is there and at which commit; what belongs to a commit is fetched once. Parameters are
+    counted by the Hub or in the headers of the safetensors files (a few kB of each); no weights are downloaded. Nothing
+    is guessed in silence: what is not known is null and stands in `unknown`.
+    """
+
+    name = "hub_inspect_model"
+    description = (
+        "Shows what a model on the Hugging Face Hub is (card in brief, architecture, parameters, dtype, licence, context "
+        "length, chat template, labels, reported evaluation results) and estimates the memory to load it and to "
+        "fine-tune it (full, LoRA, QLoRA) at a sequence length and batch size. Read `unknown` and `warnings`."
+    )
+    inputs = {
+        "model": {"type": "string", "description": "Such as 'Qwen/Qwen3-0.6B'."},
+        "sequence_length": {
+            "type": "integer",
+            "description": "Tokens per example (default 1024, or all that it can read where that is less).",
+            "nullable": True,
+        },
+        "batch_size": {"type": "integer", "description": "Examples on one device (default 1).", "nullable": True},
+        "revision": {"type": "string", "description": "Branch, tag or commit (default main).", "nullable": True},
+    }
+    output_type = "object"
+    # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
+    output_schema: dict = {
+        "type": "object",
+        "properties": {
+            "id": {},
+            "sha": {"description": "The commit."},
+            "license": {},
+            "gated": {},
+            "private": {},
+            "pipeline_tag": {"description": "Its task."},
+            "library": {},
+            "downloads": {},
+            "likes": {},
+            "last_modified": {},
+            "architecture": {},
+            "model_type": {},
+            "parameters": {"type": ["integer", "null"]},
+            "parameters_from": {"description": "How they were counted."},
+            "dtype": {"description": "As stored."},
+            "quantization": {},
+            "context_length": {},
+            "chat_template": {"type": ["boolean", "null"]},
+            "vocab_size": {},
+            "hidden_size": {},
+            "layers": {},
+            "heads": {},
+            "labels": {"description": "Of a classifier, in order."},
+            "base_models": {},
+            "evaluation_results": {"description": "[{task, dataset, config, split, metric, value, verified, source}]"},
+            "card": {"description": "{summary, sections, languages, datasets, papers}"},
+            "files": {"description": "Format of weights to {files, bytes}."},
+            "memory": {
+                "description": "Estimates in GB (10^9 bytes) or null. {sequence_length, batch_size, load_gb, full_gb, "
+                "lora_gb, qlora_gb, with_checkpointing: {full_gb, lora_gb, qlora_gb}, parts: {load, full, lora, qlora: "
+                "{weights_gb, gradients_gb, optimizer_gb, activations_gb, kv_cache_gb, overhead_gb}}, assumes}"
+            },
+            "unknown": {"description": "What could not be found out, and why."},
+            "warnings": {},
+        },
+    }
+    effects = "read"
+
+    def __init__(self):
+        super().__init__()
+        self._answers: dict = {}  # shared by copies of the tool
+
+    def forward(
+        self,
+        model: str,
+        sequence_length: int | None = None,
+        batch_size: int | None = 1,
+        revision: str | None = None,
+    ) -> dict:
+        batch = 1 if batch_size is None else batch_size
+        for name, value in (("sequence_length", sequence_length), ("batch_size", batch)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"`{name}` is a whole number from 1 up, not {value!r}.")
+        about = self._about(model.strip().strip("/"), revision or None)
+        shape, parameters, unknown = about["shape"], about["parameters"], list(about["unknown"])
+        length = sequence_length or min(1024, about["context_length"] or 1024)
+        warnings = list(about["warnings"])
+        if sequence_length and about["context_length"] and sequence_length > about["context_length"]:
+            warnings.append(
+                f"`sequence_length` is {sequence_length:,}, but it reads {about['context_length']:,} at most."
+            )
+        memory = self._memory(about, length, batch, unknown)
+        kept = [key for key in self.output_schema["properties"] if key in about and key not in ("unknown", "warnings")]
+        dimensions = {key: shape.get(key) for key in ("vocab_size", "hidden_size", "layers", "heads")}
+        answer = {**{key: about[key] for key in kept}, "parameters": parameters, **dimensions}
+        return {**answer, "memory": memory, "unknown": unknown, "warnings": warnings}
+
+    def _about(self, model: str, revision: str | None) -> dict:
+        """All that does not depend on lengths; what belongs to a commit is kept, at most 50 of them."""
+        import copy
+        from time import monotonic
+
+        from huggingface_hub import HfApi, get_token
+
+        subject = f"model {model}" + (f" at {revision}" if revision else "")
+        known = (self._hub(), model, revision, get_token())
+        kept = self._answers.get(known)
+        if kept and monotonic() - kept[0] < 60:  # who asks twice in a minute compares lengths, not commits
+            return copy.deepcopy(kept[1])
+        options = {"repo_id": model, "revision": revision, "files_metadata": True, "timeout": 20}
+        info = self._ask(subject, 30, HfApi(endpoint=self._hub()).model_info, **options)
+        inside = (self._hub(), info.id, info.sha, get_token())
+        found = self._answers.get(inside)
+        facts = found[1] if found else self._contents(info)
+        about = {**facts, **self._standing(info), "warnings": list(facts["warnings"])}
+        if info.gated:
+            about["warnings"].append("The model is gated: its conditions bind you.")
+        if about["license"] is None:
+            about["warnings"].append("No licence is stated: ask its author before you publish anything made from it.")
+        elif "-nc" in about["license"] or about["license"] in ("other", "unknown"):
+            about["warnings"].append(f"The licence is {about['license']}: read its terms before you use it.")
+        while len(self._answers) > 100:
+            self._answers.pop(next(iter(self._answers)), None)
+        if not facts.get("refused"):  # access may be granted any minute
+            self._answers[inside] = (monotonic(), facts)
+            self._answers[known] = (monotonic(), about)
+        return copy.deepcopy(about)
+
+    def _standing(self, info: Any) -> dict:
+        """What changes without a commit, and what the card's metadata says."""
+        card = info.card_data.to_dict() if info.card_data else {}
+        tags = info.tags or []
+        stated = card.get("license")
+        licences = [stated] if isinstance(stated, str) else stated or [t[8:] for t in tags if t.startswith("license:")]
+        named = card.get("license_name")
+        licence = ", ".join(licences) or None
+        bases = card.get("base_model") or []
+        return {
+            "id": info.id,
+            "sha": info.sha,
+            "license": f"other ({named})" if licence == "other" and isinstance(named, str) else licence,
+            "gated": bool(info.gated),
+            "private": bool(info.private),
+            "pipeline_tag": info.pipeline_tag,
+            "library": info.library_name,
+            "downloads": info.downloads,
+            "likes": info.likes,
+            "last_modified": info.last_modified.isoformat() if info.last_modified else None,
+            "base_models": [bases] if isinstance(bases, str) else list(bases),
+        }
+
+    def _contents(self, info: Any) -> dict:
+        """What the files of a commit say."""
+        unknown, warnings = [], []
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+        files: dict[str, Any] = {"unknown": unknown, "refused": False}
+        for name in ("config.json", "README.md", "adapter_config.json", "tokenizer_config.json", "model_index.json"):
+            files[name] = self._file(info, name, files) if name in sizes else None
+        brief = info.config if isinstance(info.config, dict) else {}  # the Hub's own extract
+        whole = self._json(files["config.json"], "config.json", unknown)
+        config = whole or brief
+        gguf = info.gguf if isinstance(info.gguf, dict) else {}
+        quantized = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+        quantized = quantized if isinstance(quantized, dict) else {}
+        tokenizer = self._json(files["tokenizer_config.json"], "tokenizer_config.json", unknown)
+        told = [where.get("chat_template") for where in (tokenizer, brief.get("tokenizer_config") or {}, gguf)]
+        template = any(told) or bool({"chat_template.jinja", "chat_template.json"} & sizes.keys())
+        if not template and files["refused"]:
+            template = None
+        shape = self._shape(config)
+        if [name for name in ("vision_config", "audio_config") if isinstance(config.get(name), dict)]:
+            unknown.append("Memory of activations of its vision or audio part: only the language part's are counted.")
+        architectures = config.get("architectures") or brief.get("architectures") or []
+        weights = self._weights(info, sizes, config, quantized, shape, unknown)
+        adapter = self._json(files["adapter_config.json"], "adapter_config.json", unknown)
+        if adapter:
+            base = adapter.get("base_model_name_or_path") or "a model that it does not name"
+            warnings.append(
+                f"This is an adapter ({adapter.get('peft_type', 'PEFT')}) on {base}: inspect that as well."
+            )
+        if self._json(files["model_index.json"], "model_index.json", unknown):
+            warnings.append("This is a pipeline of several models in folders: its memory is theirs together.")
+        if config.get("auto_map"):
+            warnings.append("It needs trust_remote_code: code of its repository runs on your machine. Read it first.")
+        risky = [name for name in sizes if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
+        if risky and not [name for name in sizes if name.endswith((".safetensors", ".gguf", ".onnx"))]:
+            warnings.append(f"Its weights are pickles ({risky[0]}), which can run code as they are loaded.")
+        names = config.get("id2label")
+        labels = None
+        if isinstance(names, dict) and names:
+            numbered = not [key for key in names if not str(key).isdigit()]
+            labels = [str(names[key]) for key in (sorted(names, key=int) if numbered else names)][:200]
+        return {
+            "architecture": architectures[0] if architectures else gguf.get("architecture"),
+            "model_type": config.get("model_type") or gguf.get("architecture"),
+            **weights,
+            "quantization": self._quantization(quantized) or ("gguf" if gguf else None),
+            "context_length": self._context(config, tokenizer, gguf),
+            "chat_template": template,
+            "labels": labels,
+            "evaluation_results": self._results(info, sizes, unknown),
+            "card": self._card(info, files["README.md"]),
+            "shape": shape,
+            "causal": str(architectures[0] if architectures else "").endswith(
+                ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForVision2Seq", "ForImageTextToText")
+            ),
+            "adapter": bool(adapter),
+            "refused": files["refused"],
+            "unknown": unknown,
+            "warnings": warnings,
+        }
+
+    def _file(self, info: Any, path: str, state: dict) -> bytes | None:
+        """A small file at the commit; `None` where its gate is shut, which is said once."""
+        if state["refused"] and path != "README.md":
+            return None
+        try:
+            return self._ask(f"{path} of model {info.id}", 30, self._read, model=info.id, revision=info.sha, path=path)
+        except PermissionError as error:
+            if not state["refused"]:
+                state["unknown"].append(f"What only its files say: {error}")
+            state["refused"] = True
+        return None
+
+    def _read(self, model: str, revision: str, path: str, most: int = 4_000_000) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+        url = hf_hub_url(model, path, revision=revision, endpoint=self._hub())
+        content = bytearray()
+        # Redirects to other hosts lose the token: the client's HTTP library sees to that.
+        with http_stream_backoff(
+            "GET", url, headers=build_hf_headers(), timeout=20, max_retries=1, retry_on_status_codes=(502, 503, 504)
+        ) as response:
+            hf_raise_for_status(response)
+            if "html" in response.headers.get("Content-Type", ""):
+                raise TypeError("a web page")
+            for chunk in response.iter_bytes(100_000):
+                content += chunk
+                if len(content) > most:
+                    break
+        return bytes(content)
+
+    def _json(self, content: bytes | None, path: str, unknown: list) -> dict:
+        import json
+
+        if content is None:
+            return {}
+        try:
+            value = json.loads(content)
+        except ValueError as error:  # in the repository; the Hub's own answers are looked at as they come
+            unknown.append(f"What {path} says: it is no JSON ({error}).")
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def _weights(self, info: Any, sizes: dict, config: dict, quantized: dict, shape: dict, unknown: list) -> dict:
+        """Parameters, how they were counted, their type as stored, and bytes: by the Hub, else from headers, else from
+        the size of the files, else from the configuration."""
+        import re
+
+        stated = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
+        stated = stated if isinstance(stated, str) else None
+        each = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}.get(stated or "", 0)
+        answer: dict[str, Any] = {"files": self._formats(sizes), "dtype": stated}
+        counts, how = {}, "the Hub's count of the safetensors files"
+        if info.safetensors and info.safetensors.parameters:
+            counts = dict(info.safetensors.parameters)
+        else:
+            counts, how = self._headers(info, sizes, unknown)
+        if counts:
+            return {**answer, **self._counted(counts, how, quantized)}
+        gguf = info.gguf if isinstance(info.gguf, dict) else {}
+        if isinstance(gguf.get("total"), int):
+            least = min([size for name, size in sizes.items() if name.endswith(".gguf")] or [0])
+            unknown.append("Memory to fine-tune: GGUF is for running. Fine-tune the model that it was made from.")
+            how = "the Hub's reading of the GGUF, the smallest file of which is what loading takes"
+            return {**answer, "parameters": gguf["total"], "parameters_from": how, "bytes": least}
+        pickles = sum(
+            [size for name, size in sizes.items() if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)]
+        )
+        if pickles:
+            how = f"the size of the PyTorch files at {each or 4} bytes each" + ("" if each else " (dtype not stated)")
+            return {**answer, "parameters": pickles // (each or 4), "parameters_from": how, "bytes": pickles}
+        if "width" in shape and shape["vocab_size"] and "adapter_config.json" not in sizes:
+            total = self._linear(shape)[0] + shape["vocab_size"] * shape["hidden_size"] * (1 if shape["tied"] else 2)
+            how = "its configuration (estimated: no weights could be counted)"
+            return {**answer, "parameters": total, "parameters_from": how, "bytes": total * (each or 2)}
+        unknown.append("Parameters: no weights that can be counted without downloading them.")
+        return {**answer, "parameters": None, "parameters_from": None, "bytes": None}
+
+    def _formats(self, sizes: dict) -> dict:
+        """Files of weights and their bytes by format."""
+        import re
+
+        formats: dict[str, Any] = {}
+        kinds = {"bin": "pytorch", "pt": "pytorch", "pth": "pytorch", "h5": "tensorflow", "msgpack": "flax"}
+        kinds |= {"safetensors": "safetensors", "gguf": "gguf", "onnx": "onnx"}
+        for name, size in sizes.items():
+            kind = kinds.get(name.rpartition(".")[2])
+            if kind and not re.search(r"(training_args|optimizer|scheduler|rng_state)", name):
+                entry = formats.setdefault(kind, {"files": 0, "bytes": 0})
+                entry["files"], entry["bytes"] = entry["files"] + 1, entry["bytes"] + size
+        return formats
+
+    def _counted(self, counts: dict, how: str, quantized: dict) -> dict:
+        """What numbers of each type come to. Quantized weights lie packed in whole numbers, several in one."""
+        width = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+        width |= {"F4": 0.5}
+        named = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64", "I8": "int8", "U8": "uint8"}
+        named |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I32": "int32", "F4": "float4"}
+        heavy = {kind: count * width.get(kind, 1) for kind, count in counts.items()}
+        common = max(heavy, key=heavy.__getitem__)
+        bits = quantized.get("bits") or quantized.get("w_bit") or (4 if self._four(quantized) else None)
+        # Whole numbers that are not packed weights are buffers, such as positions.
+        total = sum([count for kind, count in counts.items() if kind.startswith(("F", "BF"))])
+        packed = [kind for kind in ("I32", "U32", "U8", "I8") if quantized and kind in counts]
+        for kind in packed:
+            room = int(8 * width.get(kind, 1))
+            total += counts[kind] * (room // bits if isinstance(bits, int) and 0 < bits < room else 1)
+        if packed:
+            how += ", unpacked by its quantization config (approximate)"
+        about = {"parameters": total or sum(counts.values()), "parameters_from": how, "bytes": sum(heavy.values())}
+        return {**about, "dtype": named.get(common, common)}
+
+    def _headers(self, info: Any, sizes: dict, unknown: list) -> tuple:
+        """Numbers by type out of the headers of up to 100 safetensors files, fetched by range."""
+        import re
+        from collections import Counter
+
+        from huggingface_hub import errors
+
+        whole = [name for name in sizes if name in ("model.safetensors", "adapter_model.safetensors")][:1]
+        paths = whole or sorted([n for n in sizes if re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", n)])
+        if not paths or len(paths) > 100:
+            unknown += [f"Parameters: {len(paths)} files of weights are more than are looked into."] if paths else []
+            return {}, None
+        counts = Counter()
+        try:
+            subject = f"the headers of the weights of model {info.id}"
+            found = self._ask(subject, 60, self._parsed, model=info.id, revision=info.sha, paths=paths)
+        except (PermissionError, errors.SafetensorsParsingError) as error:
+            unknown.append(f"Parameters: {str(error).splitlines()[0][:300]}")
+            return {}, None
+        for one in found:
+            counts.update(one.parameter_count)
+        return dict(counts), f"the headers of {len(paths)} safetensors file{'s' if len(paths) > 1 else ''}"
+
+    def _parsed(self, model: str, revision: str, paths: list) -> list:
+        from concurrent.futures import ThreadPoolExecutor
+        from functools import partial
+
+        from huggingface_hub import HfApi
+
+        read = partial(HfApi(endpoint=self._hub()).parse_safetensors_file_metadata, model, revision=revision)
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(read, paths))
+
+    def _four(self, quantized: dict) -> bool:
+        method = str(quantized.get("quant_method", ""))
+        groups = quantized.get("config_groups") or {}
+        bits = [((one or {}).get("weights") or {}).get("num_bits") for one in groups.values()]
+        return bool(quantized.get("load_in_4bit")) or method in ("mxfp4", "awq") or 4 in bits
+
+    def _quantization(self, quantized: dict) -> str | None:
+        if not quantized:
+            return None
+        method = str(quantized.get("quant_method") or "unnamed")
+        bits = quantized.get("bits") or quantized.get("w_bit")
+        bits = bits or (4 if self._four(quantized) else 8 if quantized.get("load_in_8bit") else None)
+        return f"{method}, {bits} bits" if bits else method
+
+    def _context(self, config: dict, tokenizer: dict, gguf: dict) -> int | None:
+        inner = self._inner(config)
+        names = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
+        found = [inner[name] for name in names if isinstance(inner.get(name), int) and inner[name] > 0]
+        if found:
+            # RoBERTa and its kin count from two: 514 positions are 512 tokens.
+            odd = inner.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
+            return found[0] - 2 if odd and found[0] % 64 == 2 else found[0]
+        if isinstance(gguf.get("context_length"), int):
+            return gguf["context_length"]
+        most = tokenizer.get("model_max_length")
+        return int(most) if isinstance(most, int | float) and 0 < most < 10**8 else None
+
+    def _inner(self, config: dict) -> dict:
+        """The part of a configuration that describes the language model, where there are several."""
+        for name in ("text_config", "llm_config", "language_config", "thinker_config"):
+            if isinstance(config.get(name), dict) and "model_type" in {**config[name], "model_type": 1}:
+                return {**config, **config[name]} if name != "thinker_config" else self._inner(config[name])
+        return config
+
+    def _number(self, config: dict, *names: str) -> int | None:
+        """The first of these that is a whole number from 1 up."""
+        found = [config[name] for name in names if isinstance(config.get(name), int)]
+        return found[0] if found and found[0] > 0 and not isinstance(found[0], bool) else None
+
+    def _shape(self, config: dict) -> dict:
+        """The dimensions that memory depends on, under one name each; empty where they are not stated as numbers."""
+        inner = self._inner(config)
+
+        hidden, vocab = (
+            self._number(inner, "hidden_size", "n_embd", "d_model", "dim", "model_dim"),
+            self._number(inner, "vocab_size"),
+        )
+        layers = self._number(inner, "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
+        heads = self._number(inner, "num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
+        cross = 0
+        if inner.get("is_encoder_decoder") and layers:
+            cross = self._number(inner, "num_decoder_layers", "decoder_layers") or layers
+            layers += cross
+        shape: dict = {"vocab_size": vocab, "hidden_size": hidden, "layers": layers, "heads": heads}
+        if not (hidden and layers and heads):
+            return shape
+        head = self._number(inner, "head_dim", "d_kv") or hidden // heads
+        kv = (
+            1
+            if inner.get("multi_query") is True
+            else self._number(inner, "num_key_value_heads", "n_head_kv", "num_kv_heads") or heads
+        )
+        wide = self._number(
+            inner,
+            "intermediate_size",
+            "n_inner",
+            "ffn_dim",
+            "d_ff",
+            "encoder_ffn_dim",
+            "hidden_dim",
+            "ffn_hidden_size",
+        )
+        act = str(inner.get("hidden_act") or inner.get("hidden_activation") or inner.get("feed_forward_proj") or "")
+        plain = inner.get("model_type") in (
+            "gpt2",
+            "starcoder2",
+            "falcon",
+            "phi",
+            "gpt_neox",
+            "opt",
+            "bloom",
+            "nemotron",
+        )
+        gated = not plain and (act in ("silu", "swish") or "gated" in act or "gemma" in str(inner.get("model_type")))
+        gated = gated or inner.get("model_type") == "modernbert"
+        experts = self._number(inner, "num_local_experts", "num_experts", "n_routed_experts")
+        if experts:
+            shape |= {
+                "experts": experts,
+                "active": self._number(inner, "num_experts_per_tok", "num_experts_per_token") or 2,
+            }
+            shape["expert_width"] = (
+                self._number(inner, "moe_intermediate_size", "expert_ffn_hidden_size") or wide or 4 * hidden
+            )
+        image, patch = self._number(inner, "image_size"), self._number(inner, "patch_size")
+        kinds = inner.get("layer_types") if isinstance(inner.get("layer_types"), list) else []
+        window = (
+            self._number(inner, "sliding_window")
+            if kinds or inner.get("model_type") in ("mistral", "mixtral")
+            else None
+        )
+        sliding = len([kind for kind in kinds if "sliding" in str(kind)]) if kinds else (layers if window else 0)
+        linear = len([kind for kind in kinds if "linear" in str(kind) or "mamba" in str(kind) or kind == "conv"])
+        if self._number(
+            inner, "kv_lora_rank"
+        ):  # DeepSeek's latent attention keeps one vector a token instead of keys and values
+            shape["latent"] = self._number(inner, "kv_lora_rank") + (self._number(inner, "qk_rope_head_dim") or 0)
+        return shape | {
+            "head_dim": head,
+            "kv_heads": kv,
+            "cross": cross,
+            "tied": inner.get("tie_word_embeddings") is not False,
+            "width": wide or 4 * hidden,
+            "gated": gated,
+            "composed": act in ("gelu_new", "gelu_fast") or inner.get("activation_function") == "gelu_new",
+            "window": window,
+            "sliding": sliding,
+            "linear": linear,
+            "patches": (image // patch) ** 2 + 1 if image and patch and not vocab else None,
+        }
+
+    def _memory(self, about: dict, length: int, batch: int, unknown: list) -> dict:
+        """GB to load and to fine-tune on one device. Activations are within a tenth of what PyTorch keeps for Llama,
+        GPT-2 and BERT; the rest is arithmetic. Packing, attention that is not fused, and fragmentation come on top.
+
+        Full: mixed precision with AdamW keeps 16 bytes a parameter (arXiv:1910.02054, 3.1): here 4 of weights, 4 of
+        gradients, 8 of the optimizer, and 2 of the copy that autocast makes. LoRA: the base frozen at 16 bits, and 16
+        bytes for each parameter of adapters of rank 16 on all linear layers of the blocks (arXiv:2106.09685, 4.1). QLoRA:
+        those layers at 4 bits and 0.127 bits of constants (arXiv:2305.14314, 3), embeddings and head at 16.
+        Activations: 14h + 4k + 4w bytes a token and layer (h hidden, k the keys' width, w the feed-forward's), which for
+        k = h and w = 4h is the 34h of arXiv:2205.05198, equation 2, without the attention matrix, which fused attention
+        does not keep; 8w where the feed-forward is gated, 10w for a GELU put together from parts; 8h where norms run in
+        32 bits, and twice that where they are RMS norms under autocast. With checkpointing: what goes from layer to
+        layer, and all of one. The loss of a language model keeps its logits and their gradients in 16 and 32 bits: 12
+        bytes a token and word. Cache: 4k bytes a token and layer.
+        """
+        shape, parameters = about["shape"], about["parameters"]
+        memory: dict[str, Any] = {"sequence_length": length, "batch_size": batch}
+        memory |= dict.fromkeys(("load_gb", "full_gb", "lora_gb", "qlora_gb"))
+        memory |= {
+            "with_checkpointing": {},
+            "parts": {},
+            "assumes": "one device, AdamW, mixed precision, fused attention",
+        }
+        if about["adapter"]:
+            unknown.append("Memory: an adapter's is that of its base model, so inspect that one.")
+            return memory
+        known = "width" in shape
+        h, layers = shape.get("hidden_size"), shape.get("layers")
+        tokens = batch * (shape.get("patches") or length)
+        cache = None
+        if known and about["causal"]:
+            each = shape.get("latent") or 2 * shape["kv_heads"] * shape["head_dim"]
+            far = layers - shape["sliding"] - shape["linear"]
+            near = shape["sliding"] * min(length, shape["window"] or length)
+            cache = 2 * each * batch * (far * length + near)
+        elif known:
+            cache = 0
+        else:
+            unknown.append("Memory of activations and cache: its configuration does not state its dimensions.")
+        if about["bytes"] is not None:
+            self._sum(memory, "load", {"weights": about["bytes"], "kv_cache": cache})
+        if parameters is None or "gguf" in str(about["quantization"]):
+            return memory
+        if about["quantization"]:
+            unknown.append(
+                "Memory of full and LoRA fine-tuning: its weights are quantized; inspect those it was made from."
+            )
+            if "4 bits" not in about["quantization"] or "bitsandbytes" not in about["quantization"]:
+                return memory
+        loss = 12 * tokens * shape["vocab_size"] if known and about["causal"] and shape["vocab_size"] else 0
+        whole = {bits: self._kept(shape, bits) * tokens if known else None for bits in (32, 16)}
+        least = {bits: (bits // 8) * h * tokens if known else None for bits in (32, 16)}
+        linear, adapters = self._linear(shape) if known else (None, None)
+        plans: dict = {}
+        if not about["quantization"]:
+            plans["full"] = (6 * parameters, 4 * parameters, 8 * parameters, 32)
+            plans["lora"] = (2 * parameters, adapters, 2 * (adapters or 0), 16)
+        if linear:
+            linear = min(linear, parameters)
+            small = linear * (4 + 0.127) / 8 + 2 * (parameters - linear)
+            plans["qlora"] = (small, adapters, 2 * (adapters or 0), 16)
+        for name, (weights, learnt, moments, bits) in plans.items():
+            if name != "full":
+                if adapters is None:
+                    continue
+                weights, learnt, moments = weights + 4 * adapters, 4 * adapters, 8 * adapters
+            parts = {"weights": weights, "gradients": learnt, "optimizer": moments}
+            acts = None if whole[bits] is None else layers * whole[bits] + loss
+            self._sum(memory, name, {**parts, "activations": acts})
+            if acts is not None:
+                fewer = layers * least[bits] + whole[bits] + loss
+                total = sum([*parts.values(), fewer]) / 1e9 + 1
+                memory["with_checkpointing"][name + "_gb"] = round(total, 2)
+        return memory
+
+    def _sum(self, memory: dict, name: str, parts: dict) -> None:
+        shown = {part + "_gb": None if size is None else round(size / 1e9, 3) for part, size in parts.items()}
+        # The context of the device, its libraries' work space: about a gigabyte, whatever the model.
+        memory["parts"][name] = {**shown, "overhead_gb": 1.0}
+        if None not in parts.values():
+            memory[name + "_gb"] = round(sum(parts.values()) / 1e9 + 1, 2)
+
+    def _kept(self, shape: dict, bits: int) -> int:
+        """Bytes that a layer keeps of each token for the backward pass, where weights have so many bits."""
+        h, k = shape["hidden_size"], shape["kv_heads"] * shape["head_dim"]
+        w = shape["active"] * shape["expert_width"] if shape.get("experts") else shape["width"]
+        norms = (16 if bits == 32 else 8) if shape["gated"] else (8 if bits == 32 else 0)
+        return (14 + norms) * h + 4 * k + (8 if shape["gated"] else 10 if shape["composed"] else 4) * w
+
+    def _linear(self, shape: dict) -> tuple:
+        """Parameters of the blocks' linear layers, and of adapters of rank 16 on them (on attention alone for experts)."""
+        h, q, k = shape["hidden_size"], shape["heads"] * shape["head_dim"], shape["kv_heads"] * shape["head_dim"]
+        matrices = [(h, q), (h, k), (h, k), (q, h)]
+        wide = shape["expert_width"] if shape.get("experts") else shape["width"]
+        forward = [(h, wide)] * (2 if shape["gated"] else 1) + [(wide, h)]
+        adapted = matrices if shape.get("experts") else matrices + forward
+        crossing = [(h, q), (h, k), (h, k), (q, h)] * shape["cross"]  # from a decoder to its encoder
+        size = sum([a * b for a, b in matrices]) + sum([a * b for a, b in forward]) * shape.get("experts", 1)
+        size = shape["layers"] * size + sum([a * b for a, b in crossing])
+        return size, 16 * (shape["layers"] * sum([a + b for a, b in adapted]) + sum([a + b for a, b in crossing]))
+
+    def _results(self, info: Any, sizes: dict, unknown: list) -> list:
+        """Evaluation results as the card's model-index and the files in .eval_results state them, 50 at most."""
+        found, index = [], info.model_index
+        for entry in index if isinstance(index, list) else []:
+            for result in entry.get("results") or []:
+                data, source = result.get("dataset") or {}, result.get("source") or {}
+                for metric in result.get("metrics") or []:
+                    found.append(
+                        {
+                            "task": (result.get("task") or {}).get("type"),
+                            "dataset": data.get("type") or data.get("name"),
+                            "config": data.get("config"),
+                            "split": data.get("split"),
+                            "metric": metric.get("type") or metric.get("name"),
+                            "value": metric.get("value"),
+                            "verified": bool(metric.get("verified")),
+                            "source": source.get("url"),
+                        }
+                    )
+        if not found and info.card_data and info.card_data.to_dict().get("eval_results"):
+            for one in info.card_data.eval_results or []:
+                row = {"task": one.task_type, "dataset": one.dataset_type, "config": one.dataset_config}
+                row |= {"split": one.dataset_split, "metric": one.metric_type, "value": one.metric_value}
+                found.append({**row, "verified": bool(one.verified), "source": one.source_url})
+        if [name for name in sizes if name.startswith(".eval_results/")]:
+            try:
+                subject = f"the evaluation results of model {info.id}"
+                found += self._ask(subject, 30, self._newer, model=info.id, revision=info.sha)
+            except (ConnectionError, ValueError) as error:
+                unknown.append(f"Evaluation results in .eval_results: {error}")
+        return found[:50]
+
+    def _newer(self, model: str, revision: str) -> list:
+        """What `expand=evalResults` gives: rows as in the files, those in error left out."""
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        url = f"{self._hub()}/api/models/{model}/revision/{revision}"
+        response = get_session().get(url, params={"expand": ["evalResults"]}, headers=build_hf_headers(), timeout=20)
+        hf_raise_for_status(response)
+        rows = []
+        for item in response.json().get("evalResults") or []:
+            entry = item.get("data", item)
+            data, source = entry.get("dataset") or {}, entry.get("source") or {}
+            if "error" not in item and "value" in entry:
+                row = {"task": data.get("task_id"), "dataset": data.get("id"), "config": None, "split": None}
+                row |= {"metric": entry.get("notes"), "value": entry["value"], "source": source.get("url")}
+                rows.append({**row, "verified": bool(entry.get("verifyToken"))})
+        return rows
+
+    def _card(self, info: Any, content: bytes | None) -> dict:
+        """What the card says first, its headings, and what its metadata names."""
+        import re
+
+        fields = info.card_data.to_dict() if info.card_data else {}
+        text = (content or b"").decode("utf-8-sig", errors="replace")
+        text = re.sub(r"\A---\s*\n.*?\n---\s*(\n|\Z)", "", text, count=1, flags=re.S)
+        text = re.sub(r"<!--.*?-->|```.*?(```|\Z)", "", text, flags=re.S)
+        sections = [" ".join(line.strip("# \t").split()) for line in text.split("\n") if re.match(r"#{1,4}\s", line)]
+        prose = re.sub(r"!\[[^\]]*\]\([^)]*\)|<[^>]*>|^\s*[|>#].*$", "", text, flags=re.M)
+        prose = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", prose).split())
+        listed = {key: fields.get(key) or [] for key in ("language", "datasets")}
+        listed = {key: [value] if isinstance(value, str) else list(value) for key, value in listed.items()}
+        papers = [tag[6:] for tag in info.tags or [] if tag.startswith("arxiv:")]
+        cut = prose if len(prose) <= 800 else prose[:800].rpartition(" ")[0] + "…"
+        about = {"summary": cut, "sections": sections[:30], "languages": listed["language"][:30]}
+        return {**about, "datasets": listed["datasets"][:30], "papers": papers[:10]}
+
+    def _hub(self) -> str:
+        import os
+
+        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    def _ask(self, subject: str, seconds: float, call: Any, **arguments: Any) -> Any:
+        """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
+
+        The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        """
+        import json
+        import queue
+        import re
+        import threading
+
+        from huggingface_hub import errors
+
+        answers = queue.SimpleQueue()
+        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+        try:
+            answer, error = answers.get(timeout=seconds)
+        except queue.Empty:
+            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+        if error is None:
+            return answer
+        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        if isinstance(error, errors.HfHubHTTPError):
+            status, headers = error.response.status_code, error.response.headers
+            said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
+        if isinstance(error, errors.GatedRepoError):
+            kind, text = (
+                PermissionError,
+                f"gates {subject}. Accept its conditions on its page as the owner of HF_TOKEN.",
+            )
+        elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
+            kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            kind, text = FileNotFoundError, f"knows no {subject}, or hides it from you ({status}). "
+            text += "Check its name and type; if it is private, set an HF_TOKEN that may read it."
+        elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
+            kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
+        elif status == 429:
+            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or "".join(waits[:1])
+            text = (
+                f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
+            )
+        elif status >= 500:
+            text = f"failed at {subject} ({said}). Try again in a minute."
+        elif status:
+            kind, text = ValueError, f"rejected {subject} ({said}). Change the arguments."
+        elif isinstance(error, TimeoutError):
+            kind, text = (
+                TimeoutError,
+                f"hangs, or holds back, {subject} ({said}). Check that it is up, then try again.",
+            )
+        elif isinstance(error, errors.HTTPError):  # httpx's in huggingface_hub 1.x, httpx2's in 2.x
+            text = f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). "
+            text += "Check the network and HF_ENDPOINT, then try again."
+        elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError | TypeError | AttributeError):
+            text = f"answered {subject} with something else than its API's JSON ({said}). "
+            text += "Is HF_ENDPOINT a Hub, with no proxy or login page before it?"
+        else:
+            raise error
+        raise kind(f"The Hub ({self._hub()}) {text}") from error
+
+    def _work(self, answers: Any, call: Any, arguments: dict) -> None:
+        try:
+            answers.put((call(**arguments), None))
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
+            answers.put((None, error))
