@@ -25,10 +25,20 @@ _WHERE = {
 }
 
 
+def _open_slack(intern: MLIntern) -> Any:
+    """What ties `MLIntern` to the floor above it, which it knows nothing of."""
+    from .gateways.slack import beside
+
+    return beside(intern)
+
+
 def __getattr__(name: str) -> Any:
     # smolagents takes a second to import: it is loaded when something of it is used.
     if name in _WHERE:
         from importlib import import_module
 
-        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+        found = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+        if name == "MLIntern":
+            found.open_slack = staticmethod(_open_slack)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any
 
 from smolagents import MultiStepAgent
@@ -147,5 +146,6 @@ class Asides(MultiStepAgent):
         return message
 
     def masked_thinking(self, message: ChatMessage | None) -> tuple[Thinking, ...]:
-        """What the model thought before it said this. Signatures are of what it thought as it was."""
-        return tuple(replace(one, text=self.masker.text(one.text)) for one in thinking_of(message))
+        """What the model thought before it said this. Signatures are of what it thought as it was: what was masked has none."""
+        masked = ((one, self.masker.text(one.text)) for one in thinking_of(message))
+        return tuple(one if one.text == text else Thinking(text) for one, text in masked)

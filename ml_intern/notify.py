@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from .events import Event, EventLog
 
 LONGEST = 2_900
 """Characters of one message; Slack takes 3,000 in a section."""
+AWAY = (0.5, 1, 2, 4, 8, 15, 30, 60, 60, 60, 60, 60)
+"""Seconds between tries to reach a Slack that is away; after them it is given up."""
 
 
 def notify_slack(events: EventLog, warn: Callable[[str], None]) -> None:
@@ -46,7 +49,7 @@ def message(event: Event) -> str:
         case told.SessionStarted():
             return f"Started: {_quiet(event.task)}"
         case told.ApprovalAsked():
-            return f"Waits for an answer: `{event.request.tool}` ({event.request.reason})"
+            return f"Waits for an answer: `{_quiet(event.request.tool)}` ({_quiet(event.request.reason)})"
         case told.Warned():
             return f"Note: {_quiet(event.text)}"
         case told.SessionEnded(outcome=outcome):
@@ -63,17 +66,31 @@ def _quiet(text: str) -> str:
 
 def _post_all(messages: queue.Queue[str | None], warn: Callable[[str], None]) -> None:
     from slack_sdk import WebClient
-    from slack_sdk.errors import SlackClientError
+    from slack_sdk.errors import SlackApiError, SlackClientError
     from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
 
     address: dict[str, Any] = {"base_url": os.environ["SLACK_API_URL"]} if os.environ.get("SLACK_API_URL") else {}
     client = WebClient(os.environ["SLACK_BOT_TOKEN"], timeout=10, **address)
     client.retry_handlers.append(RateLimitErrorRetryHandler(max_retry_count=2))
     thread = None
-    while (text := messages.get()) is not None:
+    channel, waits, told = os.environ["SLACK_CHANNEL_ID"], iter(AWAY), False
+    text = messages.get()
+    while text is not None:
         try:
-            posted = client.chat_postMessage(channel=os.environ["SLACK_CHANNEL_ID"], text=text, thread_ts=thread)
+            posted = client.chat_postMessage(
+                channel=channel, text=text, thread_ts=thread, parse="none", link_names=False
+            )
         except (SlackClientError, OSError) as error:
-            warn(f"Slack was not told: {' '.join(str(error).split())[:200]}")
-            return
-        thread = thread or posted["ts"]
+            seconds = (
+                None if isinstance(error, SlackApiError) and error.response.status_code == 200 else next(waits, None)
+            )
+            if seconds is None or not told:
+                more = "" if seconds is None else " It is told once Slack answers again."
+                warn(f"Slack was not told: {' '.join(str(error).split())[:200]}{more}")
+                told = True
+            if seconds is None:
+                return
+            time.sleep(seconds)
+            continue
+        thread, waits, told = thread or posted["ts"], iter(AWAY), False
+        text = messages.get()

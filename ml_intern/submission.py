@@ -76,6 +76,16 @@ class SetMode:
 
 
 @dataclass(frozen=True)
+class SetModel:
+    """Have a session's answers written by another model from its next step on. `make` gives it, each time the session wakes."""
+
+    session_id: str
+    name: str
+    make: Callable[[], Any]
+    by: str = ""
+
+
+@dataclass(frozen=True)
 class Undo:
     """Take a session's last turn out of the conversation."""
 
@@ -87,7 +97,7 @@ class Shutdown:
     """Stop taking operations."""
 
 
-Operation = UserInput | Approval | Interrupt | Compact | Steer | Extend | SetMode | Undo | Shutdown
+Operation = UserInput | Approval | Interrupt | Compact | Steer | Extend | SetMode | SetModel | Undo | Shutdown
 
 
 class SubmissionLoop:

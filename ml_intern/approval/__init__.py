@@ -1,6 +1,6 @@
 """Approvals: rules and policy (pure), the gate that waits for a person, and the file that keeps rules for good."""
 
-from .asking import NOBODY, Asker, ask_at_terminal, is_somebody_there, nobody
+from .asking import NOBODY, Asker, ask_at_terminal, ask_until, is_somebody_there, nobody
 from .book import RuleBook
 from .gate import ApprovalGate, binding
 from .policy import MODES, ApprovalPolicy, Verdict
@@ -18,6 +18,7 @@ __all__ = [
     "RuleBook",
     "Verdict",
     "ask_at_terminal",
+    "ask_until",
     "binding",
     "foreign",
     "is_somebody_there",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -36,6 +38,20 @@ def ask_at_terminal(request: ApprovalRequest) -> ApprovalAnswer:
     """The plainest asker, for scripts run in a terminal: one question on standard error, one line as the answer."""
     if not is_somebody_there():
         return nobody(request)
+    _put(request)
+    return _read(request)
+
+
+def ask_until(request: ApprovalRequest, withdrawn: Callable[[], bool]) -> ApprovalAnswer | None:
+    """The same, where others may answer as well: `None` once `withdrawn` says that somebody was quicker."""
+    _put(request)
+    if _ends_before_a_line(withdrawn):
+        print("(answered elsewhere)", file=sys.stderr)
+        return None
+    return _read(request)
+
+
+def _put(request: ApprovalRequest) -> None:
     question = request.tool == QUESTION
     lines = [
         f"\n{request.agent or 'The agent'} asks:" if question else f"\n{request.tool} wants to run: {request.reason}."
@@ -50,6 +66,10 @@ def ask_at_terminal(request: ApprovalRequest) -> ApprovalAnswer:
     choices = f", [a]lways in this session ({request.rule})" if request.rule else ""
     prompt = "Your answer: " if question else f"Allow it? [y]es{choices}, [n]o, [s]top, or a reason to say no: "
     print(prompt, end="", file=sys.stderr, flush=True)
+
+
+def _read(request: ApprovalRequest) -> ApprovalAnswer:
+    question = request.tool == QUESTION
     try:
         said = input().strip()
     except EOFError:
@@ -63,3 +83,13 @@ def ask_at_terminal(request: ApprovalRequest) -> ApprovalAnswer:
     if said.lower() in ("s", "stop"):
         return ApprovalAnswer("stop", "stopped at the terminal", "terminal")
     return ApprovalAnswer("reject", "" if said.lower() in ("n", "no", "") else said, "terminal")
+
+
+def _ends_before_a_line(withdrawn: Callable[[], bool]) -> bool:
+    """Waits until a line is there to be read. Whether the question was withdrawn first; a notebook's cannot be."""
+    if os.name == "nt" or not sys.stdin.isatty():
+        return False
+    while not withdrawn():
+        if select.select([sys.stdin], [], [], 0.2)[0]:
+            return False
+    return True

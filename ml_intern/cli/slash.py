@@ -130,9 +130,15 @@ async def _model(chat: Chat, rest: str) -> None:
         chat.row("model", model(chat.partner.order))
         chat.tell("/model ENDPOINT changes it; what LLM_ENDPOINT takes, it takes.")
         return
-    _idle(chat, "The model can be changed")
-    await asyncio.to_thread(chat.partner.open, replace(chat.partner.order, model=rest))
-    chat.row("model", model(chat.partner.order))
+    partner, order = chat.partner, replace(chat.partner.order, model=rest)
+    if partner.session is None:
+        await asyncio.to_thread(partner.open, order)
+    else:
+        await asyncio.to_thread(partner.intern.set_model, rest, partner.session.id, "terminal", and_later=True)
+        partner.order = order
+    chat.row("model", model(partner.order))
+    if partner.busy:
+        chat.tell("It writes from the next step on.")
 
 
 async def _approve(chat: Chat, rest: str) -> None:

@@ -17,6 +17,7 @@ from smolagents.memory import ActionStep, AgentMemory, MemoryStep
 from smolagents.models import ChatMessage, MessageRole
 
 from ..steps import CompactionStep, TrackedActionStep
+from ..thinking import with_thoughts
 from .decide import Limits, Weight
 from .shorten import fits, shorten
 from .tokens import weigh_all
@@ -65,6 +66,9 @@ class Renderer:
     Attributes:
         weight (`float`): Estimated tokens of what was rendered last.
         moves (`int`): How often what was rendered did not begin with what was rendered before it.
+
+    What a model thought stands beside its answer, for who wants it back, as long as nothing before it has changed: its
+    provider refuses it otherwise. So it goes with each move, and only what is thought after that stands there again.
     """
 
     def __init__(self, limits: Limits, keep: Callable[[str], str]) -> None:
@@ -73,6 +77,8 @@ class Renderer:
         self.weight = self.system_weight = 0.0
         self.moves = 0
         self._system: str | None = None
+        self._thinks_from = 0
+        """Index of the first step beside which what its model thought may stand."""
         self._steps: list[MemoryStep] = []
         self._rendered: list[Rendered] = []
         self._starts: list[int] = []
@@ -87,6 +93,7 @@ class Renderer:
         """
         system = memory.system_prompt.system_prompt
         if system != self._system:
+            self._thinks_from = _after_compaction(memory.steps) if self._system is None else len(memory.steps)
             self._system = system
             self._forget(memory)
         keep = self._unchanged(memory.steps)
@@ -120,6 +127,7 @@ class Renderer:
         came = keep == len(self._steps)  # and nothing went
         view = self.view.after(memory.steps[keep:]) if came else View().after(memory.steps)
         before, limits = self.view.boundary, self._limits()
+        self._thinks_from = max(self._thinks_from, _after_compaction(memory.steps) if came else len(memory.steps))
         self._forget(memory)
         self.view = view
         if view.boundary is not None and view.boundary.lead:
@@ -153,14 +161,24 @@ class Renderer:
         self._rendered.append(rendered)
         self._starts.append(len(self._messages))
         self._messages += rendered.messages
+        if index >= self._thinks_from and isinstance(step, TrackedActionStep) and step.thoughts:
+            self._think(step, len(rendered.messages))
         self.weight += rendered.weight
         if isinstance(step, TrackedActionStep):
             step.changed = False
             step.watched = self._changed
 
+    def _think(self, step: TrackedActionStep, count: int) -> None:
+        """What was thought before it stands beside the step's answer."""
+        for place in range(len(self._messages) - count, len(self._messages)):
+            if self._messages[place].role == MessageRole.ASSISTANT:
+                self._messages[place] = with_thoughts(self._messages[place], step.thoughts, step.author)
+                return
+
     def _drop(self, keep: int) -> None:
         if keep < len(self._steps):
             self.moves += 1
+            self._thinks_from = len(self._steps)
             self.weight -= sum(step.weight for step in self._rendered[keep:])
             del self._messages[self._starts[keep] :], self._steps[keep:], self._starts[keep:], self._rendered[keep:]
 
@@ -184,6 +202,11 @@ class Renderer:
 
     def _changed(self) -> None:
         self._dirty = True
+
+
+def _after_compaction(steps: Sequence[MemoryStep]) -> int:
+    """Index of the first step after the last that moved what was rendered before it."""
+    return max((index + 1 for index, step in enumerate(steps) if isinstance(step, CompactionStep)), default=0)
 
 
 def said(text: str) -> ChatMessage:

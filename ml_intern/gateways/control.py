@@ -147,6 +147,14 @@ class ControlServer:
                 self._intern.steer(str(request["text"]), session.id, by=str(request.get("by", "")))
             case "stop":
                 self._session(request["session"]).interrupt()
+            case "extend":
+                session, usd = self._session(request["session"]), float(request.get("usd", 0))
+                if usd and session.config.budget_usd is None:
+                    raise InternError("There is no budget that could be raised", "what it may spend is not limited")
+                session.extend(int(request.get("steps", 0)), usd, by=str(request.get("by", "")))
+            case "model":
+                session = self._session(request["session"])
+                self._intern.set_model(str(request["model"]), session.id, str(request.get("by", "")))
             case other:
                 raise ValueError(f"no operation {other!r}")
         return None

@@ -62,6 +62,18 @@ class Peer:
     def stop(self, session_id: str) -> None:
         self._ask("stop", session=session_id)
 
+    def extend(self, session_id: str, steps: int = 0, usd: float = 0.0, by: str = "") -> None:
+        """Lets its turn take this much more.
+
+        Raises:
+            InternError: what it may spend is not limited.
+        """
+        self._ask("extend", session=session_id, steps=steps, usd=usd, by=by)
+
+    def set_model(self, session_id: str, model: str, by: str = "") -> None:
+        """Has another model write from its next step on. Raises `InternError` where it cannot be had."""
+        self._ask("model", session=session_id, model=model, by=by)
+
     def events(self, session_id: str, since: int = 0) -> Iterator[dict[str, Any]]:
         """The events of a session as they are told, from number `since` on, until its turn is over."""
         with self._connect() as connection, connection.makefile("rb") as lines:

@@ -37,6 +37,17 @@ THREADS = 50
 """Threads that are looked through for what was said while nobody listened, the newest."""
 
 
+def beside(intern: MLIntern) -> SlackGateway | None:
+    """The gateway for an intern that is to notify Slack, started; `None` where nobody there can act, or nobody is named.
+
+    Raises:
+        InternError: Slack refuses the tokens.
+    """
+    if not all(os.environ.get(name) for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN")) or not Members.of().anybody:
+        return None
+    return SlackGateway(intern).start()
+
+
 class SlackGateway:
     """Tells a Slack workspace of an intern's sessions, and lets people there begin, steer and answer them.
 
@@ -198,12 +209,12 @@ class SlackGateway:
         elif isinstance(inbound, inbox.Submitted):
             self._acting.submit(self._submitted, inbound, acknowledge)
         else:
-            new = self._write_down(inbound)
+            new = self._take_in(inbound)
             acknowledge(None)
-            if new and isinstance(inbound, inbox.Clicked):
-                self._acting.submit(self._act, inbound)
-            elif new:
-                self._said.put(inbound)
+            if isinstance(new, inbox.Clicked):
+                self._acting.submit(self._act, new)
+            elif new is not None:
+                self._said.put(new)
 
     def _submitted(self, form: inbox.Submitted, acknowledge: Acknowledge) -> None:
         """A form is looked at before it is acknowledged: what is wrong with it is shown in it."""
@@ -227,6 +238,18 @@ class SlackGateway:
             self._warn(f"What came from Slack could not be written down ({error}).")
             raise
 
+    def _take_in(self, inbound: inbox.Inbound) -> inbox.Inbound | None:
+        """Puts it on disk. Returns what of it is new: of a message that is known its files may be."""
+        new = self._write_down(inbound)
+        files = inbox.files_of(inbound) if isinstance(inbound, inbox.Said) else None
+        if files is None:
+            return inbound if new else None
+        if new:  # they come with it
+            if self.book.take(files.id, {}):
+                self.book.done(files.id)
+            return inbound
+        return files if self._write_down(files) else None
+
     def _reached(self, first: bool) -> None:
         """There is a connection, after a time without one: what came then is acted on."""
         self.acts.me = self.wire.me
@@ -243,7 +266,7 @@ class SlackGateway:
         from slack_sdk.errors import SlackApiError, SlackClientError
 
         refused: set[str] = set()
-        for thread in self.book.threads()[-THREADS:]:
+        for thread in () if self._closed.is_set() else self.book.threads()[-THREADS:]:
             try:
                 if not self._closed.is_set():
                     self._look_through(thread)
@@ -264,8 +287,9 @@ class SlackGateway:
             payload = {"team_id": self.wire.team, "event": {**row, "type": "message", "channel": thread.channel}}
             said = inbox.read("events_api", payload, self.wire.team, self.wire.me)
             later = isinstance(said, inbox.Said) and said.ts > thread.ts
-            if said is not None and later and not self._closed.is_set() and self._write_down(said):
-                self._said.put(said)
+            new = self._take_in(said) if said is not None and later and not self._closed.is_set() else None
+            if new is not None:
+                self._said.put(new)
 
     def _obey(self) -> None:
         """Words, one after the other."""
@@ -316,9 +340,7 @@ class SlackGateway:
             if thread is None:
                 return self._join(session, Place(self._channel))
             place = Place(thread.channel, thread.ts, {"plan": thread.plan} if thread.plan else {})
-            talk = self._join(session, place)
-            talk.loud = thread.loud
-            return talk
+            return self._join(session, place)
 
     def _join(self, session: Session, place: Place) -> Talk:
         talk = self._talks[session.id] = Talk(session, place)

@@ -5,6 +5,7 @@ What must never happen here: an act of somebody who may not; a session that is b
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from ..execution import Workspace
 from ..session import Session
 from ..trace.sharing import share_now
 from . import slack_cards as cards
+from .peers import Peer, Running
 from .slack_answers import Answers, Refused
+from .slack_book import Thread
 from .slack_files import fetch
 from .slack_inbox import Clicked, Commanded, Inbound, Said, Submitted
 from .slack_outbox import Place
@@ -24,6 +27,8 @@ from .slack_teller import Talk
 from .slack_text import one_line, plain, span
 from .slack_words import HELP, Word, word
 
+_NAMED = re.compile(r"(.*\S)\s+`?([0-9a-fA-F]{4,8}|[0-9a-fA-F]{8}-[0-9a-fA-F-]+)`?")
+"""A word, and the session that it is for."""
 EARLY = 100
 """Replies that are kept while the message that they reply to has not come."""
 
@@ -88,14 +93,14 @@ class Acts:
         if there:
             wanted = word(text) if not said.files else None
             if wanted is not None:
-                self._word(wanted, there, said)
+                self._tell(self._word(wanted, there, said), Place(said.channel, said.thread_ts))
             else:
                 self._steer(there, said, text)
         elif said.mentions or said.direct:
             self._begin(said, text)
 
     def _text(self, said: Said) -> str:
-        return plain(said.text.replace(f"<@{self.me}>", " ")).strip()
+        return plain(re.sub(rf"<@{re.escape(self.me)}(?:\|[^<>]*)?>", " ", said.text)).strip()
 
     def _begin(self, said: Said, text: str) -> None:
         thread = said.thread_ts or said.ts
@@ -164,50 +169,62 @@ class Acts:
                 told.append(f"The file `{name}` is in the workspace now ({path.stat().st_size:,} bytes).")
         return told
 
-    def _word(self, wanted: Word, session_id: str, said: Said) -> None:
-        self.answers.may(wanted.act, said.person)
-        place, by = Place(said.channel, said.thread_ts), said.person.signed
-        session = self._intern.sessions.get(session_id)
+    def _word(self, wanted: Word, session_id: str, inbound: Said | Commanded) -> str:
+        """Carries out a word. Returns what is said of it, `""` where it is told as it happens."""
+        self.answers.may(wanted.act, inbound.person)
+        by, session = inbound.person.signed, self._intern.sessions.get(session_id)
+        found = None if session is not None else self.answers.elsewhere(session_id)
         match wanted.name:
             case "help":
-                self._say(place, HELP)
+                return HELP
             case "verbose" | "quiet":
                 loud = wanted.name == "verbose"
                 self._book.note(session_id, loud=loud)
-                if (talk := self._talk_of(session_id)) is not None:
-                    talk.loud = loud
-                self._say(
-                    place, "Each step is told from here on." if loud else "Only what matters is told from here on."
-                )
+                return "Each step is told from here on." if loud else "Only what matters is told from here on."
             case "model":
-                self._say(place, "The model of a session cannot be changed from Slack; begin another one with it.")
-            case "stop" if session is None and (found := self.answers.elsewhere(session_id)) is not None:
+                return self._model(wanted.text, session_id, found, by)
+            case "stop" if found is not None:
                 found[0].stop(session_id)
             case "stop" if session is None or session.state not in ("running", "waiting"):
-                self._say(place, "There is nothing to stop: no turn is open.")
+                return "There is nothing to stop: no turn is open."
             case "stop" if session is not None:
                 session.interrupt()
-                self._say(place, f"Stopping it ({span(by)}).")
+                return f"Stopping it ({span(by)})."
             case "status":
-                self._say(place, self._status(session_id))
+                return self._status(session_id)
             case "share":
                 trace = self._intern.settings.sessions() / f"{session_id}.jsonl"
                 shared = share_now(self._intern.settings.home, trace)
-                self._say(place, f"The trace is shared: <{one_line(shared.url, 500)}>")
+                return f"The trace is shared: <{one_line(shared.url, 500)}>"
             case "budget" | "steps":
-                self._extend(wanted, session_id, place, by)
+                return self._extend(wanted, session_id, found, by)
+        return ""
 
-    def _extend(self, wanted: Word, session_id: str, place: Place, by: str) -> None:
-        if session_id not in self._intern.sessions and self.answers.elsewhere(session_id) is not None:
-            raise InternError("That session runs in another process", "", "Give it more there, or in its terminal.")
-        session = self.answers.woken(session_id)
-        if wanted.name == "steps":
-            session.extend(steps=int(wanted.number), by=by)  # which is told as it happens
-        elif session.config.budget_usd is None:
-            self._say(place, "There is no budget that could be raised: what it may spend is not limited.")
+    def _model(self, name: str, session_id: str, found: tuple[Peer, Running] | None, by: str) -> str:
+        if not name:
+            now = self._book.thread(session_id)
+            return (
+                f"Session {span(session_id[:8])}"
+                + (f": {span(now.model)}" if now and now.model else "")
+                + (". `model NAME` has another one write; a name is what LLM_ENDPOINT takes.")
+            )
+        if found is not None:
+            found[0].set_model(session_id, name, by)
         else:
-            session.extend(usd=wanted.number, by=by)
-            self._say(place, f"It may spend ${wanted.number:.2f} more ({span(by)}).")
+            self.answers.woken(session_id)
+            self._intern.set_model(name, session_id, by)
+        return f"{span(name)} writes from its next step on ({span(by)})."
+
+    def _extend(self, wanted: Word, session_id: str, found: tuple[Peer, Running] | None, by: str) -> str:
+        usd, steps = (wanted.number, 0) if wanted.name == "budget" else (0.0, int(wanted.number))
+        if found is not None:
+            found[0].extend(session_id, steps, usd, by)
+        else:
+            session = self.answers.woken(session_id)
+            if usd and session.config.budget_usd is None:
+                raise InternError("There is no budget that could be raised", "what it may spend is not limited")
+            session.extend(steps, usd, by=by)
+        return f"It may spend ${usd:.2f} more ({span(by)})." if usd else ""  # steps are told as it happens
 
     def _status(self, session_id: str) -> str:
         session = self._intern.sessions.get(session_id)
@@ -233,11 +250,47 @@ class Acts:
 
     def _commanded(self, command: Commanded) -> None:
         text = plain(command.text).strip()
-        if not text or word(text) is not None:
+        wanted, named = word(text), ""
+        found = _NAMED.fullmatch(text) if wanted is None or wanted.text else None
+        if found is not None and any(one.session.startswith(found[2].lower()) for one in self._book.threads()):
+            wanted, named = word(found[1]), found[2]
+        if not text or (wanted is not None and wanted.name in ("help", "status") and not named):
             self.answers.may("look", command.person)
-            self.answers.whisper(command, self._all() if text and word(text) == Word("status") else HELP)
-            return
+            self.answers.whisper(command, self._all() if wanted is not None and wanted.name == "status" else HELP)
+        elif wanted is not None:
+            self.answers.may(wanted.act, command.person)
+            thread = self._meant(command, named)
+            said = self._word(wanted, thread.session, command)
+            self.answers.whisper(command, said or "Done.")
+            if wanted.name != "status":
+                self._tell(said, Place(thread.channel, thread.ts))
+        else:
+            self._begin_here(command, text)
+
+    def _begin_here(self, command: Commanded, text: str) -> None:
         self.answers.may("start", command.person, command.channel)
+        self.answers.reached(command.channel)
         with self._placing:
             session = self._intern.submit(text)
             self._join(session, Place(command.channel))
+
+    def _meant(self, command: Commanded, named: str) -> Thread:
+        """The session that a command is about: the one it names, else the only one at work in its channel, else the newest."""
+        every = [thread for thread in self._book.threads() if thread.ts]
+        if named:
+            found = [thread for thread in every if thread.session.startswith(named.lower())]
+        else:
+            here = [thread for thread in every if thread.channel == command.channel]
+            found = [thread for thread in here if thread.open] or here[-1:]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise InternError("There is no such session here", "", "Say it in its thread.")
+        ids = ", ".join(thread.session[:8] for thread in found[-8:])
+        raise InternError(
+            "Several sessions are at work here", ids, "Name one: /ml-intern stop 1a2b3c4d, or say it in its thread."
+        )
+
+    def _tell(self, text: str, place: Place) -> None:
+        if text:
+            self._say(place, text)

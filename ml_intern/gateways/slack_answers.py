@@ -19,8 +19,10 @@ from . import slack_cards as cards
 from . import slack_modals as modals
 from .peers import Peer, Running, find
 from .slack_book import Asked, Book
-from .slack_inbox import Clicked, Inbound, Said, Submitted
+from .slack_files import of_slack
+from .slack_inbox import Clicked, Commanded, Inbound, Said, Submitted
 from .slack_members import Members, Person
+from .slack_outbox import explain
 from .slack_teller import digest
 from .slack_text import one_line
 
@@ -72,6 +74,8 @@ class Answers:
         asked = self.book.asked(submitted.key)
         if asked is None or asked.closed:
             return {}
+        if asked.session not in self.intern.sessions and self.elsewhere(asked.session) is None:
+            return {}  # to wake it takes longer than Slack waits
         try:
             return modals.changes(self._request(asked), dict(submitted.values))[1]
         except InternError:
@@ -110,6 +114,8 @@ class Answers:
                     changed, wrong = modals.changes(request, values)
                     if wrong:
                         raise InternError("Those arguments cannot be used", next(iter(wrong.values())))
+                    if not changed:
+                        raise InternError("Nothing was changed", "", "Approve it instead.")
                     return ApprovalAnswer("edit", by=by, arguments=changed)
             raise Refused("That form does not belong to this question")
 
@@ -171,6 +177,8 @@ class Answers:
         """Tells one person something; where Slack does not take it, nobody is told."""
         from slack_sdk.errors import SlackClientError
 
+        if isinstance(inbound, Commanded) and inbound.reply_to and self._reply(inbound.reply_to, text):
+            return
         channel = "" if isinstance(inbound, Submitted) else inbound.channel
         thread = inbound.thread_ts or (inbound.ts if inbound.mentions else "") if isinstance(inbound, Said) else ""
         if isinstance(inbound, Submitted) and (asked := self.book.asked(inbound.key)) is not None:
@@ -182,6 +190,41 @@ class Answers:
                 )
         except (SlackClientError, OSError):
             return
+
+    def reached(self, channel: str) -> None:
+        """Looks whether the app may speak in a channel: a slash command works where it was never invited.
+
+        Raises:
+            InternError: it may not.
+        """
+        from slack_sdk.errors import SlackApiError, SlackClientError
+
+        if channel.startswith("D"):
+            return
+        try:
+            info = self.client.conversations_info(channel=channel)["channel"]
+        except SlackApiError as error:
+            if (code := str(error.response.get("error", ""))) == "channel_not_found":
+                raise Refused(explain(code)) from None
+            return  # it may lack the scope to look
+        except (SlackClientError, OSError):
+            return
+        if not info.get("is_member", True) and not info.get("is_im"):
+            raise Refused(explain("not_in_channel"))
+        if info.get("is_ext_shared"):
+            raise Refused("This channel is shared with another workspace: nothing begins here")
+
+    def _reply(self, address: str, text: str) -> bool:
+        """To who used a slash command, wherever that was. Whether Slack took it."""
+        from slack_sdk.errors import SlackClientError
+        from slack_sdk.webhook import WebhookClient
+
+        if not of_slack(address, self.client.base_url):
+            return False
+        try:
+            return WebhookClient(address, timeout=10).send(text=text, response_type="ephemeral").status_code == 200
+        except (SlackClientError, OSError):
+            return False
 
 
 def _waiting(pending: list[ApprovalRequest], asked: Asked) -> ApprovalRequest:

@@ -31,6 +31,8 @@ class Thread:
     ts: str = ""
     by: str = ""
     loud: bool = False
+    model: str = ""
+    """What wrote when its newest turn began."""
     plan: str = ""
     """The message that shows the plan."""
     open: bool = False
@@ -89,6 +91,7 @@ class Book:
     def close(self) -> None:
         with self._lock:
             os.close(self._handle)
+            self._handle = -1  # the number may be another file's soon
 
     # What comes in.
 
@@ -136,7 +139,7 @@ class Book:
             os.fsync(self._handle)
 
     def note(self, session: str, **fields: Any) -> None:
-        """What changed about a thread: `loud`, `plan`, `open`."""
+        """What changed about a thread: `loud`, `model`, `plan`, `open`."""
         with self._alone():
             if session in self.pages.threads:
                 self._put({"row": "note", "session": session, **fields})
@@ -209,7 +212,7 @@ class Book:
                 if row["ts"]:
                     self._by_place[row["channel"], row["ts"]] = row["session"]
             case "note":
-                for name in ("loud", "plan", "open"):
+                for name in ("loud", "model", "plan", "open"):
                     if name in row:
                         setattr(pages.threads[row["session"]], name, row[name])
             case "asked":

@@ -60,11 +60,15 @@ def safe_name(name: str) -> str:
     return last[-100:].lstrip(" .-") or "file"
 
 
+def of_slack(url: str, api: str) -> bool:
+    """Whether an address is Slack's own, or lies beside the Web API that is used."""
+    address, own = urlsplit(url), urlsplit(api)
+    slack = address.scheme == "https" and re.fullmatch(r"(?:[\w-]+\.)*slack(?:-gov)?\.com", address.hostname or "")
+    return bool(slack) or (address.scheme, address.netloc) == (own.scheme, own.netloc)
+
+
 def _load(file: Dropped, token: str, api: str) -> bytes:
-    address, own = urlsplit(file.url), urlsplit(api)
-    slack = address.scheme == "https" and re.fullmatch(r"(?:[\w-]+\.)*slack\.com", address.hostname or "")
-    here = (address.scheme, address.netloc) == (own.scheme, own.netloc)
-    if not (slack or here):
+    if not of_slack(file.url, api):
         raise InternError(f"{file.name} was not fetched", "it does not lie with Slack", "Upload it here itself.")
     if file.size > LARGEST:
         raise InternError(f"{file.name} was not fetched", f"it has more than {LARGEST:,} bytes", "Put it on the Hub.")
@@ -73,15 +77,20 @@ def _load(file: Dropped, token: str, api: str) -> bytes:
         with _open(request, timeout=SECONDS) as answer:
             data = answer.read(LARGEST + 1)
             kind = answer.headers.get("content-type", "")
+    except urllib.error.HTTPError as error:
+        if error.code in (301, 302, 303, 307, 401, 403):  # to the page where one signs in
+            raise _signed_out(file) from None
+        raise InternError(f"{file.name} was not fetched", str(error), "Drop it again.") from None
     except (urllib.error.URLError, HTTPException, OSError) as error:
         raise InternError(f"{file.name} was not fetched", str(error), "Drop it again.") from None
     if "html" in kind and len(data) != file.size:
-        raise InternError(
-            f"{file.name} was not fetched",
-            "Slack asks to sign in",
-            "The app needs the scope files:read; install it again.",
-        )
+        raise _signed_out(file)
     return data
+
+
+def _signed_out(file: Dropped) -> InternError:
+    remedy = "The app needs the scope files:read; install it again."
+    return InternError(f"{file.name} was not fetched", "Slack asks to sign in", remedy)
 
 
 def _free(folder: Path, name: str) -> Path:

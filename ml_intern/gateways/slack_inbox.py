@@ -2,12 +2,16 @@
 
 What must never happen here: words of a bot, of another workspace, of an edited message or of somebody who is not named count
 as a person's; the same act has two names.
+
+An envelope comes over a connection that the app's own token has opened: a field that it lacks is no sign of another workspace,
+one that names another is.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .slack_members import Person
@@ -69,6 +73,8 @@ class Commanded:
     person: Person
     channel: str
     text: str
+    reply_to: str = ""
+    """Where an answer that only they see goes, for half an hour."""
 
 
 Inbound = Said | Clicked | Submitted | Commanded
@@ -92,20 +98,33 @@ def read(kind: str, payload: dict[str, Any], team: str, me: str) -> Inbound | No
         person = Person(
             str(payload.get("user_id", "")), str(payload.get("team_id", "")), str(payload.get("user_name", ""))
         )
-        name = f"c:{payload.get('trigger_id', '')}"
-        if person.team != team or payload.get("is_ext_shared_channel"):
+        name = f"c:{payload.get('trigger_id') or payload.get('response_url') or ''}"
+        if _foreign({person.team}, team) or not person.id or payload.get("is_ext_shared_channel"):
             return None
-        return Commanded(name, person, str(payload.get("channel_id", "")), str(payload.get("text", "")))
+        fields = (str(payload.get(name) or "") for name in ("channel_id", "text", "response_url"))
+        return Commanded(name, person, *fields)
     if kind != "interactive":
         return None
     person = _person(payload)
-    if person.team != team or not person.id or person.id == me:
+    if _foreign({person.team}, team) or not person.id or person.id == me:
         return None
     if payload.get("type") == "block_actions":
         return _clicked(payload, person)
     if payload.get("type") == "view_submission":
         return _submitted(payload, person)
     return None
+
+
+def _foreign(teams: set[str], team: str) -> bool:
+    """Whether one of these workspaces is another one."""
+    return bool(team) and bool(teams - {team, ""})
+
+
+def files_of(said: Said) -> Said | None:
+    """What a message brings besides its words, as an act of its own: of a mention's two events only one may have the files."""
+    if not said.files:
+        return None
+    return replace(said, id=f"f{said.id[1:]}", text="", mentions=False, thread_ts=said.thread_ts or said.ts)
 
 
 def to_row(inbound: Inbound) -> dict[str, Any]:
@@ -131,16 +150,19 @@ def _said(payload: dict[str, Any], team: str, me: str) -> Said | None:
     event = payload.get("event") or {}
     user, channel, ts = (str(event.get(name) or "") for name in ("user", "channel", "ts"))
     teams = {str(event[name]) for name in ("user_team", "source_team", "team") if event.get(name)}
+    teams |= {str(payload["team_id"])} if payload.get("team_id") else set()
     if event.get("type") not in ("message", "app_mention") or event.get("subtype") not in PERSONAL:
         return None
     if not user or user == me or event.get("bot_id") or event.get("edited") or not channel or not ts:
         return None
-    if payload.get("is_ext_shared_channel") or payload.get("team_id") != team or teams - {team}:
+    if payload.get("is_ext_shared_channel") or _foreign(teams, team):
         return None
     text = str(event.get("text") or "")
     files = tuple(
         Dropped(
-            str(file.get("name") or "file"), int(file.get("size") or 0), str(file.get("url_private_download") or "")
+            str(file.get("name") or "file"),
+            int(file.get("size") or 0),
+            str(file.get("url_private_download") or file.get("url_private") or ""),
         )
         for file in event.get("files") or ()
         if isinstance(file, dict)
@@ -148,17 +170,20 @@ def _said(payload: dict[str, Any], team: str, me: str) -> Said | None:
     # A mention comes as two events: they are one message.
     return Said(
         f"m:{channel}:{ts}", Person(user, team), channel, ts, str(event.get("thread_ts") or ""), text,
-        f"<@{me}>" in text, channel.startswith("D"), files,
+        event["type"] == "app_mention" or re.search(rf"<@{re.escape(me)}(?:\|[^<>]*)?>", text) is not None,
+        channel.startswith("D") or event.get("channel_type") == "im", files,
     )  # fmt: skip
 
 
 def _clicked(payload: dict[str, Any], person: Person) -> Clicked | None:
     actions, container = payload.get("actions") or [], payload.get("container") or {}
-    if len(actions) != 1 or container.get("type") != "message":
+    if len(actions) != 1 or container.get("type", "message") != "message":
         return None
-    action = actions[0]
-    channel, ts = str(container.get("channel_id") or ""), str(container.get("message_ts") or "")
-    name, at, key = (str(action.get(field) or "") for field in ("action_id", "action_ts", "value"))
+    action, message, place = actions[0], payload.get("message") or {}, payload.get("channel") or {}
+    channel = str(container.get("channel_id") or place.get("id") or "")
+    ts = str(container.get("message_ts") or message.get("ts") or "")
+    name, key = (str(action.get(field) or "") for field in ("action_id", "value"))
+    at = str(action.get("action_ts") or payload.get("trigger_id") or "")
     if not key or len(key) > 100 or len(name) > 100:
         return None
     return Clicked(

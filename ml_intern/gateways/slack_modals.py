@@ -80,8 +80,9 @@ def changes(request: ApprovalRequest, values: dict[str, str]) -> tuple[dict[str,
         if new != old:
             changed[name] = new
     if not changed and not wrong:
-        first = next((block for block in values if block.startswith("arg:")), "")
-        wrong[first] = "Nothing is changed. Approve it instead."
+        first = next((block for block in values if block.startswith("arg:")), None)
+        if first is not None:  # Slack shows an error only under an input
+            wrong[first] = "Nothing is changed. Approve it instead."
     return changed, wrong
 
 

@@ -112,7 +112,7 @@ def check(client: WebClient, channel: str, both_ways: bool) -> tuple[dict[str, s
                 amiss.append(explain("not_in_channel"))
             if info.get("is_ext_shared"):
                 amiss.append("The channel is shared with another workspace: what is said there is not acted on.")
-    return {"user_id": str(who["user_id"]), "team_id": str(who["team_id"])}, amiss
+    return {name: str(who.get(name) or "") for name in ("user_id", "team_id")}, amiss
 
 
 def _granted(headers: Any) -> set[str]:

@@ -45,7 +45,6 @@ class Talk:
     Args:
         session (`Session`): The session.
         place (`Place`): Where it is told.
-        loud (`bool`): Whether each step is told.
         asked (`dict`): Questions that are open there: by call, their key and what is asked.
         approved (`set[str]`): Calls that somebody said yes to: their results are told.
         seen (`set[str]`): Digests of images that were shown.
@@ -54,7 +53,6 @@ class Talk:
 
     session: Session
     place: Place
-    loud: bool = False
     asked: dict[str, tuple[str, ApprovalRequest]] = field(default_factory=dict)
     approved: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
@@ -95,7 +93,7 @@ class Teller:
             case told.StepFinished(step=step, images=images, error=error):
                 if images:
                     self._plots(talk, step)
-                if talk.loud and error:
+                if error and self._loud(talk):
                     self._line(talk, f":warning: step {step}: {one_line(error, 300)}")
             case told.ToolReturned() if event.call_id in talk.approved:
                 talk.approved.discard(event.call_id)
@@ -103,8 +101,13 @@ class Teller:
             case told.SessionEnded(outcome=outcome):
                 self.report(talk, outcome)
             case _:
-                if text := _worth(event) or (_loud(event) if talk.loud else ""):
+                if text := _worth(event) or (_loud(event) if self._loud(talk) else ""):
                     self._line(talk, text)
+
+    def _loud(self, talk: Talk) -> bool:
+        """Whether each step is told: it may have been said to another process."""
+        thread = self._book.thread(talk.session.id)
+        return thread is not None and thread.loud
 
     def report(self, talk: Talk, outcome: Outcome) -> None:
         """The end of a turn; what was asked in it is not waited for any more."""
@@ -133,7 +136,7 @@ class Teller:
         if not talk.begun:
             self.begin(talk, event.task, event.model)
             return
-        self._book.note(talk.session.id, open=True)
+        self._book.note(talk.session.id, open=True, model=event.model)
         self._post(talk, cards.line(f"On it · session {span(talk.session.id[:8])} · {span(event.model)}"))
 
     def begin(self, talk: Talk, task: str, model: str = "") -> None:
@@ -142,7 +145,7 @@ class Teller:
 
         def posted(ts: str) -> None:
             self._book.note_thread(session_id, talk.place.channel, ts)
-            self._book.note(session_id, open=True)
+            self._book.note(session_id, open=True, model=model)
 
         talk.begun = True
         self._post(talk, cards.begun(task, session_id, model, self._may_act), done=posted)
@@ -174,7 +177,7 @@ class Teller:
             self._book.note_asked(asked)
 
         card = cards.question(request_shown, key)
-        if not self._may_act:
+        if not (self._may_act and talk.session.answerable):
             card = cards.Card(card.text, tuple(b for b in card.blocks if b["type"] != "actions"), card.files)
         self._post(talk, card, f"asked:{key}", posted, urgent=True)
 

@@ -6,27 +6,32 @@ import re
 from dataclasses import dataclass
 
 HELP = (
-    "`stop` · `status` · `budget 5` (dollars more) · `more steps 20` · `share` · `verbose` · `quiet`. "
-    "Anything else is told to the agent."
+    "`stop` · `status` · `budget 5` (dollars more) · `more steps 20` · `model ollama/qwen2.5-coder:32b` · `share` · `verbose` "
+    "· `quiet`. Anything else is told to the agent."
 )
 
 
 @dataclass(frozen=True)
 class Word:
-    """What is wanted (`stop`, `status`, `budget`, `steps`, `model`, `share`, `verbose`, `quiet`, `help`), and how much."""
+    """What is wanted (`stop`, `status`, `budget`, `steps`, `model`, `share`, `verbose`, `quiet`, `help`), how much, or which."""
 
     name: str
     number: float = 0.0
+    text: str = ""
 
     @property
     def act(self) -> str:
         """What somebody has to be allowed to: see `slack_members`."""
+        if self.name == "model" and not self.text:
+            return "look"
         kinds = {"budget": "extend", "steps": "extend", "model": "extend", "share": "share", "stop": "steer"}
         return kinds.get(self.name, "look")
 
 
 _BUDGET = re.compile(r"budget\s*\+?\s*\$?\s*(\d{1,6}(?:\.\d{1,2})?)\s*(?:\$|usd|dollars?)?(?:\s+more)?")
 _STEPS = re.compile(r"(?:(?:(\d{1,4})\s+)?more\s+steps|more\s+steps\s+(\d{1,4})|steps\s+(\d{1,4}))")
+_MODEL = re.compile(r"model(?:\s+`?(\S+?(?:\s*,\s*\S+?)*)`?)?", re.IGNORECASE)
+"""One, or a chain: names have no spaces, so that a sentence that begins so is a sentence."""
 _PLAIN = {
     "stop": "stop",
     "cancel": "stop",
@@ -49,6 +54,6 @@ def word(text: str) -> Word | None:
         return Word("budget", float(found[1]))
     if found := _STEPS.fullmatch(said):
         return Word("steps", float(next(filter(None, found.groups()), MORE)))
-    if re.fullmatch(r"model(\s+\S+)?", said):
-        return Word("model")
+    if found := _MODEL.fullmatch(" ".join(text.strip().lstrip("/").split())):
+        return Word("model", text=found[1] or "")
     return None

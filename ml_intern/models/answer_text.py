@@ -16,13 +16,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ..syntax import parse
+from ..thinking import TAGS
 
 Tags = tuple[str, str]
 
 PYTHON = ("python", "py", "python3", "py3", "ipython", "ipython3", "tool_code", "pycon", "code")
 SHELLS = ("bash", "sh", "shell", "zsh", "console", "cmd", "powershell")
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
-THINK = r"(?:think|thinking|thought|reasoning|seed:think)"
+THINK = rf"(?:{TAGS})"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ import re
 from typing import Any
 
 MARK = {"type": "ephemeral"}
+_READS_THINKING = re.compile(
+    r"^(?:anthropic/|claude-|(?:bedrock|vertex_ai)/(?:.*[/.])?(?:anthropic|claude)[.-])", re.IGNORECASE
+)
 _TAKES_MARKS = re.compile(r"(^|[/.])(anthropic|claude)[/.:-]", re.IGNORECASE)
+
+
+def reads_its_thinking(model_id: str) -> bool:
+    """Whether a model wants its signed thinking back: Anthropic's, where litellm hands it on as it is."""
+    return bool(_READS_THINKING.search(model_id))
 
 
 def takes_marks(model_id: str) -> bool:

@@ -209,6 +209,10 @@ class ChainModel(EndpointModel):
             raise failures[0]
         return "\n".join(notes)
 
+    def know(self) -> None:
+        for link in self._links:
+            link.model.know()
+
     def warm(self) -> None:
         with self._state:
             first = self._well()[0]

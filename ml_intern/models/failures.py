@@ -89,6 +89,12 @@ def refused_option(error: Any, options: Collection[str]) -> str | None:
     return next((option for option in sorted(names) if any(re.search(rf"\b{n}\b", said) for n in names[option])), None)
 
 
+def refused_thinking(error: Any) -> bool:
+    """Whether a service refused thinking that was sent back to it: something before it has changed, or another wrote it."""
+    said = str(_root(error)).lower()
+    return _status(error) == 400 and "thinking" in said and ("signature" in said or "block" in said)
+
+
 def _explained(error: Any, where: str, status: int, said: str) -> ModelFailed:
     if _unreachable(error):
         return ModelFailed(f"Nothing answers for {where}", said, "Start the server, or correct its address.")

@@ -22,11 +22,12 @@ from smolagents.tools import Tool
 
 from ..authors import Answer
 from ..errors import ModelFailed
-from .cache_marks import marked, takes_marks
+from ..thinking import wants_tags
+from .cache_marks import marked, reads_its_thinking, takes_marks
 from .endpoint import Endpoint, missing_key
-from .failures import explain, pause, refused_option
+from .failures import explain, pause, refused_option, refused_thinking
 from .loading import LazyLitellm
-from .messages import MessagePreparer
+from .messages import MessagePreparer, without_blocks
 from .parameters import ModelOptions, Price, fit
 from .servers import OLLAMA_WINDOW, LocalServer, look
 from .streaming import stream, was_cancelled
@@ -223,6 +224,22 @@ class EndpointModel(LiteLLMModel):
             self.kwargs.pop("reasoning_effort", None)
         return seen.note
 
+    def know(self) -> None:
+        """Looks whether litellm knows the provider, without a request; loads it.
+
+        Raises:
+            ModelFailed: it does not.
+        """
+        if LocalServer.of(str(self.model_id)):
+            return
+        try:
+            self.client.get_llm_provider(model=self.model_id, api_base=self.api_base, api_key=self.api_key)
+        except Exception:  # noqa: BLE001 - litellm raises several kinds for a provider it does not know
+            remedy = (
+                "Write it with its provider, e.g. claude-sonnet-4-5, hf/ORG/MODEL, ollama/MODEL, openrouter/ORG/MODEL."
+            )
+            raise ModelFailed(f"{self.name} is no model that is known", "", remedy).of_kind("unsent") from None
+
     def warm(self) -> None:
         """Begins with what takes its time before a first answer; nothing, for a server."""
 
@@ -268,7 +285,10 @@ class EndpointModel(LiteLLMModel):
             found = next((preparer for preparer in self._preparers if preparer.first is messages[0]), None)
             if found:
                 self._preparers.remove(found)
-            preparer = found or MessagePreparer(self.flatten_messages_as_text)
+            name = str(self.model_id)
+            preparer = found or MessagePreparer(
+                self.flatten_messages_as_text, name if reads_its_thinking(name) else "", wants_tags(name)
+            )
             self._preparers.append(preparer)  # the newest: the one unused for longest makes room
             return preparer.prepare(messages)
 
@@ -287,6 +307,12 @@ class EndpointModel(LiteLLMModel):
                 if option := refused_option(error, self._optional & request.keys()):
                     del request[option]
                     self._leave_out([option])
+                    continue
+                if any("thinking_blocks" in message for message in request["messages"]) and refused_thinking(error):
+                    request["messages"] = [without_blocks(message) for message in request["messages"]]
+                    with self._preparing:
+                        for preparer in self._preparers:
+                            preparer.forget_thoughts()
                     continue
                 failure = explain(error, self._where)
                 seconds = pause(error, attempt, waits, patience)

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from smolagents.models import ChatMessage, MessageRole, get_clean_message_list, tool_role_conversions
 
+from ..thinking import Said, block_of, without_tags
+
 Prepared = list[dict[str, Any]]
 
 
@@ -19,10 +21,13 @@ class MessagePreparer:
 
     Args:
         flatten_messages_as_text (`bool`, defaults to `False`): Content as one string instead of a list of parts.
+        author (`str`): The model whose thinking goes back to it; `""` where none does.
+        keep_tags (`bool`, defaults to `True`): Leave thinking in tags in the answers.
     """
 
-    def __init__(self, flatten_messages_as_text: bool = False) -> None:
-        self.flatten = flatten_messages_as_text
+    def __init__(self, flatten_messages_as_text: bool = False, author: str = "", keep_tags: bool = True) -> None:
+        self.flatten, self.author, self.keep_tags = flatten_messages_as_text, author, keep_tags
+        self._thinks_from = 0
         self._seen: list[ChatMessage] = []
         self._prepared: Prepared = []
         self._place: list[int] = []  # of each message seen: its index in `_prepared`
@@ -40,7 +45,8 @@ class MessagePreparer:
                 one that was replaced, dropped or put in is noticed.
 
         Returns:
-            `list[dict]`: A new list. Its dictionaries belong to the preparer, which never changes them.
+            `list[dict]`: A new list. Its dictionaries belong to the preparer, which never changes them. Answers of the `author`
+            have `thinking_blocks`.
         """
         keep = self._same(messages)
         cut = self._place[keep - 1] + 1 if keep else 0
@@ -52,16 +58,33 @@ class MessagePreparer:
         fresh: Prepared = []
         place: list[int] = []
         for group in _groups(messages[keep:]):
+            start = keep + len(place)
             place += [cut + len(fresh)] * len(group)
-            fresh += get_clean_message_list(
-                cast("list[ChatMessage | dict]", group),
+            prepared = get_clean_message_list(
+                cast("list[ChatMessage | dict]", group if self.keep_tags else self._bare(group)),
                 role_conversions=tool_role_conversions,
                 convert_images_to_image_urls=True,
                 flatten_messages_as_text=self.flatten,
             )
+            if len(group) == 1 and start >= self._thinks_from and (blocks := self._blocks(group[0])):
+                prepared[0]["thinking_blocks"] = blocks
+            fresh += prepared
         # Only now: a message that cannot be prepared leaves this as it was.
         self._prepared[cut:], self._seen[keep:], self._place[keep:] = fresh, messages[keep:], place
         return list(self._prepared)
+
+    def forget_thoughts(self) -> None:
+        """Leaves out, from here on, what was thought before the answers that there are."""
+        self._thinks_from = len(self._seen)
+        self._prepared = [without_blocks(message) for message in self._prepared]
+
+    def _blocks(self, message: ChatMessage) -> list[dict[str, str]]:
+        mine = isinstance(message, Said) and bool(self.author) and message.author == self.author
+        return [block_of(one) for one in message.thoughts] if isinstance(message, Said) and mine else []
+
+    @staticmethod
+    def _bare(group: Sequence[ChatMessage]) -> list[ChatMessage]:
+        return [without_tags(message) if message.role == MessageRole.ASSISTANT else message for message in group]
 
     def _same(self, messages: list[ChatMessage]) -> int:
         """How many messages from the first on are those of the last time."""
@@ -80,6 +103,11 @@ class MessagePreparer:
         """Whether the message kept last was merged with one now gone, or will be with the one that now follows."""
         merged = keep < len(self._seen) and self._place[keep] == self._place[keep - 1]
         return merged or (keep < len(messages) and _role(messages[keep]) == _role(messages[keep - 1]))
+
+
+def without_blocks(message: dict[str, Any]) -> dict[str, Any]:
+    """A prepared message without what was thought before it."""
+    return {name: value for name, value in message.items() if name != "thinking_blocks"}
 
 
 def _role(message: ChatMessage) -> MessageRole:

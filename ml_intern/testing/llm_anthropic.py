@@ -4,11 +4,13 @@
         model = LiteLLMModel(model_id="anthropic/claude-sonnet-4-5", api_base=claude.url, api_key="sk-ant-test")
 
 It refuses what the real one refuses (no `max_tokens`, empty texts, more than four cache marks, thinking without room for it,
-a prompt longer than the window), and counts what a marked prefix saved when it comes again.
+a prompt longer than the window, thinking that comes back changed, or after something before it was), and counts what a marked
+prefix saved when it comes again.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
@@ -37,6 +39,8 @@ KINDS = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
+BOUND = "Ym91bmQ"
+"""How signatures begin that hold for one conversation."""
 STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -45,7 +49,8 @@ class LocalAnthropic(ModelService):
 
     Args:
         answer (`Callable[[dict], str | Reply]` or `Path`): As for [`~ml_intern.testing.LocalLLM`], with this API's body.
-            `reasoning` becomes a thinking block, with `signature`; tokens as `Reply` gives them, where it gives any.
+            `reasoning` becomes a thinking block, with `signature`, else one that holds for what stood before it and nothing
+            else; tokens as `Reply` gives them, where it gives any.
         api_key (`str`, *optional*): When given, any other `x-api-key` is answered with 401.
         models (sequence of `str`, *optional*): When given, any other model is answered with 404.
         window (`int`, defaults to 200,000): Tokens that prompt and answer have together; a token is four characters.
@@ -158,7 +163,11 @@ class LocalAnthropic(ModelService):
         content: list[dict[str, Any]] = []
         if reply.reasoning:
             content.append(
-                {"type": "thinking", "thinking": reply.reasoning, "signature": reply.signature or "c2lnbmVk"}
+                {
+                    "type": "thinking",
+                    "thinking": reply.reasoning,
+                    "signature": reply.signature or _signature(body, body["messages"], [], reply.reasoning),
+                }
             )
         if text:
             content.append({"type": "text", "text": text})
@@ -206,6 +215,16 @@ def _check(body: dict[str, Any]) -> None:
             raise Fail(400, f"messages.{index}: {said}")
         if last and message["role"] == "assistant" and texts and str(texts[-1]) != str(texts[-1]).rstrip():
             raise Fail(400, "messages: final assistant content cannot end with trailing whitespace")
+        for place, block in enumerate(content if isinstance(content, list) else ()):
+            if block.get("type") == "thinking":
+                expected = _signature(body, messages[:index], content[:place], block.get("thinking", ""))
+                if str(block.get("signature", "")).startswith(BOUND) and block["signature"] != expected:
+                    raise Fail(
+                        400,
+                        f"messages.{index}.content.{place}: Invalid `signature` in `thinking` block. The block is bound to a "
+                        "different conversation. Remove the block, or set `thinking.block_binding.prefix_mismatch_behavior` to "
+                        '"drop_block".',
+                    )
     marks = sum(mark for _, _, mark in _blocks(body))
     if marks > MARKS:
         raise Fail(400, f"A maximum of {MARKS} blocks with cache_control may be provided. Found {marks}.")
@@ -222,6 +241,18 @@ def _check(body: dict[str, Any]) -> None:
             )
         if body.get("temperature", 1) != 1:
             raise Fail(400, "`temperature` may only be set to 1 when thinking is enabled.")
+
+
+def _signature(body: dict[str, Any], before: list[Any], within: list[Any], thought: str) -> str:
+    """Of a thinking block: it holds for these words after these messages, and these blocks of its own."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: bare(item) for key, item in value.items() if key != "cache_control"}
+        return [bare(item) for item in value] if isinstance(value, list) else value
+
+    about = [bare(body.get("system")), bare(body.get("tools")), bare(before), bare(within), thought]
+    return BOUND + base64.b64encode(hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()).decode()
 
 
 def _blocks(body: dict[str, Any]) -> Iterator[tuple[str, int, bool]]:

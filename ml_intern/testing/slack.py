@@ -110,7 +110,7 @@ class LocalSlack(Workspace):
                 "channel": {"id": message.channel, "name": "x"},
                 "container": {"type": "message", "message_ts": message.ts, "channel_id": message.channel},
                 "message": {"ts": message.ts, "text": message.text, "blocks": message.blocks}, "actions": [action],
-                "response_url": "",
+                "response_url": self._respond(user, message.channel),
             }  # fmt: skip
             envelope = self.socket.send("interactive", payload, accepts_response_payload=False)
         assert envelope is not None
@@ -135,7 +135,7 @@ class LocalSlack(Workspace):
     def command(self, user: str, text: str, channel: str = "C1") -> Envelope:
         """Somebody uses the slash command."""
         payload = {"command": "/ml-intern", "text": text, "user_id": user, "user_name": user.lower(), "team_id": TEAM,
-            "channel_id": channel, "trigger_id": self._trigger(), "response_url": ""}  # fmt: skip
+            "channel_id": channel, "trigger_id": self._trigger(), "response_url": self._respond(user, channel)}  # fmt: skip
         return self.socket.send("slash_commands", payload, accepts_response_payload=True)
 
     def limit(self, method: str, seconds: float) -> None:

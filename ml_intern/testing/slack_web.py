@@ -87,6 +87,7 @@ class Workspace:
                     Route("/api/{method}", self._api, methods=["GET", "POST"]),
                     Route("/upload/{id}", self._upload, methods=["POST"]),
                     Route("/files/{id}", self._download),
+                    Route("/respond/{id}", self._responded, methods=["POST"]),
                 ]
             ),
             port=port,
@@ -105,6 +106,7 @@ class Workspace:
         self._files: dict[str, bytes] = {}
         self._pending: dict[str, Upload] = {}
         self._triggers: set[str] = set()
+        self._responses: dict[str, tuple[str, str]] = {}
         self._limited: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
@@ -264,6 +266,24 @@ class Workspace:
             return Response("<!DOCTYPE html><html>Sign in to Slack</html>", media_type="text/html")
         data = self._files.get(request.path_params["id"])
         return Response("not found", 404) if data is None else Response(data, media_type="application/octet-stream")
+
+    async def _responded(self, request: Request) -> Response:
+        """To a `response_url`: it needs no token and no membership, and says something to one person."""
+        with self._changed:
+            to = self._responses.get(request.path_params["id"])
+            if to is None:
+                return JSONResponse({"ok": False, "error": "used_url"}, 404)
+            said = json.loads(await request.body())
+            own = to[0] if said.get("response_type", "ephemeral") == "ephemeral" else ""
+            blocks = said.get("blocks") or []
+            self.messages.append(Message(to[1], self._ts(), BOT, said.get("text") or "", "", blocks, to=own))
+            self._changed.notify_all()
+        return Response("ok")
+
+    def _respond(self, user: str, channel: str) -> str:
+        number = f"R{next(self._numbers)}"
+        self._responses[number] = (user, channel)
+        return f"{self.service.url}/respond/{number}"
 
     def _trigger(self) -> str:
         trigger = f"{next(self._numbers)}.{secrets.token_hex(8)}"

@@ -108,6 +108,8 @@ class Books:
             self._said["jail"] = text(note.get("jail"))
         elif kind == "mode":
             self._said["mode"] = text(note.get("mode"))
+        elif kind == "model-chosen":
+            self._said["chosen"] = text(note.get("model"))
         elif kind == "rule" and text(note.get("rule")):
             rule = (text(note.get("rule")), text(note.get("scope")) or "session")
             self._rules = [*(known for known in self._rules if known[0] != rule[0]), rule]

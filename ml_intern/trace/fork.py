@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 CONVERSATION = ("masked", "steered", "no-answer", "end", "decision")
 """Notes that say what the conversation was."""
-POWERS = ("mode", "rule", "budget", "experiment", "evaluation")
+POWERS = ("mode", "rule", "budget", "model-chosen", "experiment", "evaluation")
 """Notes that say what a session may do: a push goes by an evaluation that was made."""
 ARTIFACT = re.compile(r"[0-9a-f]{64}\.txt")
 SECRET = re.compile(rb"\[secret:([^\]\\\"]{1,80})\]")

@@ -15,6 +15,7 @@ from smolagents.models import ChatMessage, MessageRole
 
 from ..plain import as_text
 from ..steps import GUARD, NOTICED, USER, CompactionStep, SteerStep, TrackedActionStep
+from ..thinking import of_block, signed
 from .parts import checked, error_of, image_of, inner_blocks, joined, observed, timing_of, tokens_of
 from .read import note_of
 from .recorder import compaction_of
@@ -172,6 +173,9 @@ class Memory:
         if use is not None and isinstance(given, dict):
             step.code_action = text(given.get("code"))
             step.tool_calls = [ToolCall("python_interpreter", step.code_action, f"call_{len(self.steps)}")]
+        if "forkedFrom" not in row:  # what stands before it there is another session's
+            step.thoughts = signed(tuple(one for one in map(of_block, blocks_of(row)) if one is not None))
+            step.author = text((row.get("message") or {}).get("model"))
         self.begun = Begun(step, text(use.get("id")) if use is not None else None, text(row.get("uuid")))
 
     def _compacted(self, row: Row) -> None:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from gateways.conftest import slack  # noqa: F401 - a fixture
+from gateways.slack_team import gateway_of
+from sessions.conftest import ByTask
 from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
 
+from ml_intern import MLIntern
 from ml_intern.agent import InternAgent
 from ml_intern.approval import MODES, ApprovalPolicy, nobody
 from ml_intern.events import ApprovalAnswer, ApprovalRequest
 from ml_intern.steps import Observer
 from ml_intern.testing import ScriptedModel
+from ml_intern.testing.slack import LocalSlack
 
 EFFECTS = ("read", "write", "spend", "execute", "unknown", "server")
 """The last is a tool of a server (MCP): it may say of itself what it likes."""
@@ -185,6 +191,45 @@ def test_no_side_effect_without_its_rule_or_answer(caller: str, start: Callable[
                 wrong.append((effects, mode, variant, len(tool.done)))
             allowed = variant == "a rule" or effects == "read"
             assert len(tool.done) <= 1 and (allowed or len(tool.done) <= record.approved.count(tool.name))
+    assert wrong == []
+
+
+def answered_in_slack(slack: LocalSlack, thread: str, says: str) -> None:  # noqa: F811
+    """Presses on every question of a thread until its turn is over: first somebody who may not, and then who may."""
+    for count in itertools.count():
+        slack.wait(lambda: any(m.text.startswith("Ended") or m.buttons() for m in slack.said(thread)), 30)
+        card = next((m for m in slack.said(thread) if m.buttons()), None)
+        if card is None:
+            return
+        refused = sum(m.to == "UBEA" for m in slack.messages)
+        slack.click(card, "approve", user="UBEA")
+        slack.wait(lambda refused=refused: sum(m.to == "UBEA" for m in slack.messages) > refused)
+        views = len(slack.views)
+        slack.click(card, says)
+        if says == "reject":
+            slack.wait(lambda views=views: len(slack.views) > views)
+            slack.submit(slack.views[-1], {"reason": "no"})
+        slack.wait(lambda card=card: not card.buttons())
+        assert count < len(EFFECTS)
+
+
+def test_who_answers_in_slack(slack: LocalSlack, home: Path) -> None:  # noqa: F811
+    """The same where the questions are answered with buttons: each mode, a yes and a no, and always one who may not."""
+    wrong = []
+    for mode in MODES:
+        tools: list[Any] = [Read(), Write(), Spend(), Execute(), Unknown(), Served()]
+        model = ByTask(lambda task, said: code(f"{TRIES}\nfinal_answer(1)"))
+        with MLIntern(model, home=home / mode, tools=tools, mode=mode) as intern, gateway_of(intern):
+            slack.socket.wait_connected()
+            for says in ("approve", "reject"):
+                for tool in tools:
+                    tool.done.clear()
+                root = slack.say("UANN", f"<@UBOT> {says}")
+                answered_in_slack(slack, root.ts, says)
+                variant = {"approve": "approved", "reject": "rejected"}[says]
+                for effects, tool in zip(EFFECTS, tools, strict=True):
+                    if len(tool.done) != expected(effects, mode, variant):
+                        wrong.append((effects, mode, says, len(tool.done)))
     assert wrong == []
 
 

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 
 def bytes_of(message: ChatMessage) -> bytes:
-    """A message as it is compared: role and content, without cache marks; images by their pixels."""
+    """A message as it is compared: role, content, thinking; without cache marks; images by their pixels."""
+    from ml_intern.thinking import Said
+
     digest = hashlib.sha256(str(message.role).encode())
     content = message.content or ""
+    if isinstance(message, Said):
+        digest.update(repr((message.thoughts, message.author)).encode("utf-8", "surrogatepass"))
     for part in content if isinstance(content, list) else [{"type": "text", "text": content}]:
         for key in sorted(part.keys() - {"cache_control"}):
             value = part[key]

@@ -190,10 +190,10 @@ def test_words_in_the_thread(slack: LocalSlack, team: Team, monkeypatch: pytest.
     root = slack.say("UANN", "<@UBOT> take your time")
     slack.wait(lambda: slack.said(root.ts))
     (session,) = intern.sessions.values()
-    for user, text in (("UBEA", "status"), ("UBEA", "budget 5"), ("UANN", "Budget $5"), ("UANN", "more steps 7"), ("UANN", "model x"), ("UBEA", "share")):  # fmt: skip
+    for user, text in (("UBEA", "status"), ("UBEA", "budget 5"), ("UANN", "Budget $5"), ("UANN", "more steps 7"), ("UANN", "model claude-sonnet-4-5"), ("UBEA", "share"), ("UBEA", "model gpt-5")):  # fmt: skip
         slack.say(user, text, thread_ts=root.ts)
-    slack.wait(lambda: whispered(slack, "UBEA").count("SLACK_APPROVERS") == 2)
-    slack.wait(lambda: any("cannot be changed" in m.shown for m in slack.said(root.ts)))
+    slack.wait(lambda: whispered(slack, "UBEA").count("SLACK_APPROVERS") == 3)
+    slack.wait(lambda: "ANTHROPIC_API_KEY is not set" in whispered(slack, "UANN"))
     for words in ("*running*", "$5.00 more", "It may take"):  # in whatever order they come
         slack.wait(lambda words=words: any(words in m.shown for m in slack.said(root.ts)))
     assert session.agent.ledger.budget_usd == 6.0
@@ -223,6 +223,49 @@ def test_files_dropped_land_in_the_workspace(slack: LocalSlack, team: Team) -> N
     assert any("`notes-2.txt` is in the workspace" in text for text in heard)
 
 
+def test_of_a_mentions_two_events_only_one_may_have_the_files(slack: LocalSlack, team: Team) -> None:
+    look = action(
+        "import time, os\nwhile not os.path.exists('notes.txt'): time.sleep(0.05)\nfinal_answer(os.listdir())"
+    )
+    intern, _, _ = team([look])
+    root = slack.say("UANN", "<@UBOT> look at this", subtype="file_share")
+    files = [slack._file("notes.txt", b"one")]
+    slack.wait(lambda: slack.said(root.ts))
+    for _ in range(2):
+        slack.tell({"type": "message", "subtype": "file_share", "user": "UANN", "text": "<@UBOT> look at this", "ts": root.ts,
+            "channel": "C1", "files": files})  # fmt: skip
+    ended(slack, root.ts)
+    (session,) = intern.sessions.values()
+    assert session.outcome.answer == ["notes.txt"]
+
+
+def test_an_envelope_that_says_no_more_than_it_has_to(slack: LocalSlack, team: Team) -> None:
+    """Fields that say nothing of the person are not needed: no workspace, no container, no times."""
+    intern, _, published = team([PUBLISH, DONE])
+    base = slack.say("UANN", "look")
+    event = {
+        "type": "app_mention",
+        "user": "UANN",
+        "text": "<@UBOT|ml-intern> publish it",
+        "ts": base.ts,
+        "channel": "C1",
+    }
+    slack.socket.send("events_api", {"type": "event_callback", "event_id": "Ev1", "event": event})
+    card = card_in(slack)
+    pressed = {"action_id": "approve", "value": card.buttons()["approve"]["value"]}
+    click = {"type": "block_actions", "channel": {"id": "C1"}, "message": {"ts": card.ts}, "actions": [pressed]}
+    slack.socket.send("interactive", {**click, "user": {"id": "UBEA"}, "trigger_id": "1"})
+    slack.wait(lambda: "SLACK_APPROVERS" in whispered(slack, "UBEA"))
+    slack.socket.send("interactive", {**click, "user": {"id": "UANN"}, "trigger_id": "2"})
+    ended(slack, base.ts)
+    assert published == ["me/model"]
+    (session,) = intern.sessions.values()
+    assert session.title == "publish it"
+    for text in ("status", ""):
+        slack.socket.send("slash_commands", {"command": "/ml-intern", "text": text, "user_id": "UANN", "channel_id": "C1", "trigger_id": text})  # fmt: skip
+    slack.wait(lambda: "publish it: success" in whispered(slack, "UANN") and "`stop`" in whispered(slack, "UANN"))
+
+
 def test_the_token_goes_to_slack_alone(slack: LocalSlack, team: Team) -> None:
     intern, _, _ = team([DONE])
     file = {"id": "F1", "name": "x", "size": 3, "url_private_download": "http://127.0.0.1:9/steal"}
@@ -250,6 +293,62 @@ def test_the_slash_command(slack: LocalSlack, team: Team) -> None:
     ended(slack, root.ts)
     slack.command("UANN", "status")
     slack.wait(lambda: "work for me: success" in whispered(slack, "UANN"))
+    slack.channels["C2"]["is_member"] = False
+    slack.command("UANN", "work there", channel="C2")
+    slack.wait(lambda: "not in the channel: /invite" in whispered(slack, "UANN"))
+    slack.channels["C2"] |= {"is_member": True, "is_ext_shared": True}
+    slack.command("UANN", "work there", channel="C2")
+    slack.wait(lambda: "shared with another workspace" in whispered(slack, "UANN"))
+
+
+def test_words_as_a_slash_command(slack: LocalSlack, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slack has no slash commands in threads: they mean the one session at work in the channel, or the one that they name."""
+    monkeypatch.setenv("SLACK_MEMBERS", "UBEA")
+    slow = action("import time\nprint('at work')\ntime.sleep(60)")
+    intern, _, _ = team([slow, slow], budget_usd=1.0)
+    slack.command("UANN", "stop")
+    slack.wait(lambda: "no such session here" in whispered(slack, "UANN"))
+    first = slack.say("UANN", "<@UBOT> one")
+    slack.wait(lambda: slack.said(first.ts))
+    slack.command("UANN", "budget 5")
+    slack.wait(lambda: any("$5.00 more" in m.shown for m in slack.said(first.ts)))
+    assert "$5.00 more" in whispered(slack, "UANN")
+    second = slack.say("UANN", "<@UBOT> two")
+    slack.wait(lambda: slack.said(second.ts))
+    one, two = intern.sessions.values()
+    slack.command("UBEA", "stop")
+    slack.wait(lambda: f"{one.id[:8]}, {two.id[:8]}" in whispered(slack, "UBEA"))
+    slack.command("UBEA", f"budget 5 {two.id[:8]}")
+    slack.wait(lambda: "SLACK_APPROVERS" in whispered(slack, "UBEA"))
+    slack.command("UBEA", f"model {two.id[:6]}")
+    slack.wait(lambda: "`scripted`" in whispered(slack, "UBEA"))
+    slack.command("UBEA", f"stop {two.id[:8]}")
+    assert two.wait(20).state is State.INTERRUPTED and one.state == "running"
+    slack.command("UBEA", "stop")
+    assert one.wait(20).state is State.INTERRUPTED
+
+
+def test_words_reach_a_session_in_another_process(
+    slack: LocalSlack, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:9")
+    waits = action("import time, os\nwhile not os.path.exists('go'): time.sleep(0.05)")
+    worker, _, _ = team([waits, action("print(1)"), DONE], budget_usd=1.0)
+    with ControlServer(worker):
+        session = worker.submit("take your time")
+        root = slack.wait(lambda: next((m for m in slack.said() if "Started" in m.text), None))
+        other, _, _ = team([DONE])
+        until(lambda: slack.socket.connected == 2)
+        for text in ("verbose", "budget 5", "more steps 7", "model ollama/none", "status"):
+            slack.say("UANN", text, thread_ts=root.ts)
+        for words in ("Each step is told", "$5.00 more", "It may take", "take your time"):
+            slack.wait(lambda words=words: any(words in m.shown for m in slack.said(root.ts)))
+        slack.wait(lambda: "Nothing answers for" in whispered(slack, "UANN"))
+        assert session.agent.ledger.budget_usd == 6.0
+        assert [(n["usd"], n["by"]) for n in notes(session, "budget")] == [(6.0, "slack:UANN")]
+        (session.workspace / "go").touch()
+        ended(slack, root.ts)
+        assert any("I go on" in m.shown for m in slack.said(root.ts)) and other.sessions == {}
 
 
 def test_an_answer_reaches_a_session_in_another_process(slack: LocalSlack, team: Team) -> None:

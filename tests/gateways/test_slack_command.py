@@ -10,13 +10,15 @@ import threading
 from pathlib import Path
 
 import pytest
-from gateways.slack_team import action, card_in, ended
+from gateways.slack_team import DONE, PUBLISH, Publish, Team, action, card_in, ended
 
+from ml_intern import MLIntern
 from ml_intern.cli.app import dispatch
 from ml_intern.cli.doctor import slack as finding
 from ml_intern.cli.run import Order, run
+from ml_intern.events import Warned
 from ml_intern.gateways.slack_setup import MANIFEST
-from ml_intern.testing import ScriptedModel
+from ml_intern.testing import LocalHub, ScriptedModel
 from ml_intern.testing.slack import LocalSlack
 
 
@@ -36,18 +38,55 @@ def test_the_manifest_is_printed_and_what_is_missing_is_said(capsys, monkeypatch
     )
 
 
-def test_it_works_for_a_workspace_until_it_is_stopped(slack: LocalSlack, home: Path) -> None:
-    process = start("--home", str(home))
-    try:
-        slack.socket.wait_connected(30)
-        assert "At work in Slack" in process.stderr.readline()
-        slack.say("UANN", "<@UBOT> status")
-        slack.wait(lambda: any("Nothing is at work" in m.text for m in slack.messages if m.to == "UANN"))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.communicate()
+def test_it_works_for_a_workspace_until_it_is_stopped(
+    slack: LocalSlack, team: Team, home: Path, tmp_path: Path
+) -> None:
+    intern, gateway, _ = team([action("final_answer('done')")])
+    root = slack.say("UANN", "<@UBOT> work")
+    ended(slack, root.ts)
+    intern.close()
+    gateway.close()
+    with LocalHub(tmp_path / "hub", {"hf_alice": "alice"}) as hub:
+        process = start("--home", str(home), **hub.environment("hf_alice"))
+        try:
+            slack.socket.wait_connected(30)
+            assert "At work in Slack" in process.stderr.readline()
+            slack.say("UANN", "<@UBOT> status")
+            slack.wait(lambda: any("Nothing is at work" in m.text for m in slack.messages if m.to == "UANN"))
+            slack.say("UANN", "share", thread_ts=root.ts)
+            shared = slack.wait(lambda: next((m for m in slack.said(root.ts) if "is shared" in m.shown), None), 30)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.communicate()
+        (session_id,) = intern.sessions
+        repo = hub.store.repos["dataset", "alice/ml-intern-traces"]
+        (path,) = [path for path in repo.resolve("main").files if path.endswith(f"{session_id}.jsonl")]
+        assert repo.visibility == "private" and f"{path}>" in shared.shown
+
+
+def test_from_python_it_goes_both_ways_with_the_same_settings(slack: LocalSlack, home: Path) -> None:
+    published: list[str] = []
+    script = [PUBLISH, DONE]
+    with MLIntern(
+        ScriptedModel(script), home=home, tools=[Publish(published)], enable_slack_notifications=True
+    ) as intern:
+        presses = threading.Thread(target=lambda: slack.click(card_in(slack), "approve"))
+        presses.start()
+        assert intern.run("publish it") == "all done"  # nobody is at a terminal here
+        presses.join()
+    root = next(m for m in slack.said() if not m.thread_ts)
+    assert published == ["me/model"] and ended(slack, root.ts)
+    assert slack.socket.connections == 1
+
+
+def test_from_python_tokens_that_are_refused_stop_nothing(slack: LocalSlack, home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-" + "wrong")
+    with MLIntern(ScriptedModel([DONE]), home=home, tools=[], enable_slack_notifications=True) as intern:
+        assert intern.run("work") == "all done"
+        warned = [event.text for event in intern.session().events.history if isinstance(event, Warned)]
+    assert any("refuses the tokens" in text for text in warned)
 
 
 def test_a_task_of_the_terminal_is_answered_in_slack(slack: LocalSlack, home: Path, capsys) -> None:

@@ -51,7 +51,9 @@ def test_a_name_is_only_shown() -> None:
         ("budget 5", Word("budget", 5.0)), ("budget $2.50", Word("budget", 2.5)), ("Budget 5 usd more", Word("budget", 5.0)),
         ("budget", None), ("budget -5", None), ("budget 5e9", None), ("what is the budget 5", None), ("more steps", Word("steps", 20.0)),
         ("more steps 7", Word("steps", 7.0)), ("50 more steps", Word("steps", 50.0)), ("take more steps", None),
-        ("model gpt-5", Word("model")), ("model the noise as gaussian", None), ("share", Word("share")), ("share it with ann", None),
+        ("model gpt-5", Word("model", text="gpt-5")), ("model the noise as gaussian", None), ("model", Word("model")),
+        ("Model hf/Qwen/Q-7B:x, `ollama/a:7b`", Word("model", text="hf/Qwen/Q-7B:x, `ollama/a:7b")), ("models", None),
+        ("model `ollama/a:7b`", Word("model", text="ollama/a:7b")), ("share", Word("share")), ("share it with ann", None),
         ("verbose", Word("verbose")), ("quiet", Word("quiet")), ("/stop", Word("stop")), ("", None),
     ],
 )  # fmt: skip

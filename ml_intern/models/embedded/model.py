@@ -65,6 +65,9 @@ class EmbeddedModel(EndpointModel):
         """
         return self._store.look()
 
+    def know(self) -> None:
+        """They are our own."""
+
     def warm(self) -> None:
         """Begins to download and to load, in the background; failures are told when it is called."""
         self._store.tell = _telling(self)
