@@ -98,13 +98,16 @@ class Masker:
 
     Args:
         secrets (`Mapping[str, str]`, *optional*): value to name; defaults to what [`find_secrets`] finds.
+        more (`Mapping[str, str]`, *optional*): Further ones.
 
     Attributes:
         warnings (`tuple[str, ...]`): What a person should be told once: which named secrets are too short to be masked.
     """
 
-    def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
+    def __init__(self, secrets: Mapping[str, str] | None = None, more: Mapping[str, str] | None = None) -> None:
         known = find_secrets() if secrets is None else Known(dict(secrets))
+        if further := {value: name for value, name in (more or {}).items() if len(value) >= SHORTEST}:
+            known = Known({**further, **known.values}, known.warnings)
         self.warnings = known.warnings
         self._table = _table(tuple(known.values.items()))
         self._guesses = True

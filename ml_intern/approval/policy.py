@@ -26,8 +26,9 @@ class ApprovalPolicy:
     1. A rule that denies wins over everything.
     2. In the mode `plan` whatever is not reading is refused.
     3. A rule that asks wins over every rule that allows. Without one, reading is free.
-    4. A destination in a namespace that is not the user's, text from an untrusted source, and an estimate that the budget
-       does not cover are asked about: no rule allows them.
+    4. A tool of somebody else's whose definition nobody has read or that changed, a destination in a namespace that is not
+       the user's, text from an untrusted source, and an estimate that the budget does not cover are asked about: no rule
+       allows them.
     5. A rule that allows. Else the word of the caller who passed the tool in, for a tool that does not say what it does
        or runs code. Else it is asked about, or refused in the mode `deny`.
 
@@ -104,6 +105,8 @@ class ApprovalPolicy:
         return Verdict("ask", reason, rule)
 
     def _always_asked(self, call: Call) -> str:
+        if call.news:
+            return f"{_DOES[call.effects]}, and {call.news}"
         if foreign(call.destination, self.own):
             assert call.destination is not None
             return f"{_DOES[call.effects]}, at {call.destination.name}, which is not in a namespace of yours"

@@ -59,6 +59,7 @@ class Call:
         cost_usd (`float`, *optional*): What it is estimated to cost; `None` where nobody knows.
         left_usd (`float`, *optional*): What is left of the budget; `None` where there is none.
         sources (`tuple[str, ...]`): The untrusted texts that it repeats.
+        news (`str`): Why a person has to read what the tool is first.
     """
 
     tool: str
@@ -69,6 +70,7 @@ class Call:
     cost_usd: float | None = None
     left_usd: float | None = None
     sources: tuple[str, ...] = ()
+    news: str = ""
 
     @classmethod
     def of(cls, step: ToolCallStep, left_usd: float | None = None) -> Call:
@@ -81,6 +83,7 @@ class Call:
             step.cost_usd,
             left_usd,
             step.sources,
+            step.news,
         )
 
 

@@ -18,7 +18,9 @@ from .options import (
     Executor,
     Home,
     Hours,
+    HubTool,
     Json,
+    Mcp,
     Mode,
     Model,
     Network,
@@ -149,6 +151,8 @@ def task(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    mcp: Mcp = [],  # noqa: B006 - typer copies it
+    hub_tool: HubTool = [],  # noqa: B006 - typer copies it
     offline: Offline = False,
     effort: Effort = None,
     json: Json = False,
@@ -190,6 +194,8 @@ def task(
             executor=executor,
             network=network,
             hosts=tuple(allow_host) or None,
+            mcp=tuple(mcp),
+            hub_tools=tuple(hub_tool),
             offline=offline,
             effort=effort,
             json=json,

@@ -17,7 +17,9 @@ from .options import (
     Executor,
     Home,
     Hours,
+    HubTool,
     Json,
+    Mcp,
     Mode,
     ModeAgain,
     Model,
@@ -118,6 +120,8 @@ def slack(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    mcp: Mcp = [],  # noqa: B006 - typer copies it
+    hub_tool: HubTool = [],  # noqa: B006 - typer copies it
     verbose: Verbose = False,
 ) -> int:
     """\b
@@ -134,11 +138,12 @@ def slack(
      9. export SLACK_OWNER=U...           you; SLACK_APPROVERS=U...,U... for more people
     10. python -m ml_intern slack, and in the channel: @ML Intern fine-tune ...
     """
-    options = {name: value for name, value in locals().items() if name not in ("manifest", "allow_host")}
+    options = {name: value for name, value in locals().items() if name not in ("manifest", "allow_host", "hub_tool")}
     from .run import Order
     from .slack import run
 
     options |= {"allow": tuple(allow), "deny": tuple(deny), "hosts": tuple(allow_host) or None}
+    options |= {"mcp": tuple(mcp), "hub_tools": tuple(hub_tool)}
     return run(Order(task="", **options), manifest=manifest)
 
 
@@ -203,6 +208,8 @@ def resume(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    mcp: Mcp = [],  # noqa: B006 - typer copies it
+    hub_tool: HubTool = [],  # noqa: B006 - typer copies it
     offline: Offline = False,
     effort: Effort = None,
     json: Json = False,
@@ -232,6 +239,8 @@ def fork(
     executor: Executor = "local",
     network: Network = None,
     allow_host: AllowHost = [],  # noqa: B006 - typer copies it
+    mcp: Mcp = [],  # noqa: B006 - typer copies it
+    hub_tool: HubTool = [],  # noqa: B006 - typer copies it
     offline: Offline = False,
     effort: Effort = None,
     json: Json = False,
@@ -266,6 +275,7 @@ def _again(options: dict[str, Any], fork: bool, at: int | str | None) -> int:
     from .run import Again, Order
 
     mode, hosts = options.pop("mode"), tuple(options.pop("allow_host")) or None
+    options |= {"mcp": tuple(options["mcp"]), "hub_tools": tuple(options.pop("hub_tool"))}
     options.pop("at", None)
     again = Again(which, fork, at, mode)
     return go(Order(task=text, again=again, mode=mode or "ask", allow=allow, deny=deny, hosts=hosts, **options), talk)

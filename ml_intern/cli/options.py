@@ -116,3 +116,10 @@ Network = Annotated[
     typer.Option(metavar="none|hub|full", callback=known, help="What code reaches; hub: the public Hub, to read."),
 ]
 AllowHost = Annotated[list[str], typer.Option(metavar="HOST", help="A further host that code reaches. Repeatable.")]
+Mcp = Annotated[
+    list[str],
+    typer.Option(metavar="SERVER", help='An MCP server: NAME="COMMAND", an address or a file. Repeatable.'),
+]
+HubTool = Annotated[
+    list[str], typer.Option(metavar="SPACE@COMMIT", help="A tool from the Hub, in a jail of its own. Repeatable.")
+]

@@ -75,6 +75,8 @@ class Order:
     executor: str = "local"
     network: str | None = None
     hosts: tuple[str, ...] | None = None
+    mcp: tuple[str, ...] = ()
+    hub_tools: tuple[str, ...] = ()
     offline: bool = False
     effort: str | None = None
     json: bool = False
@@ -288,6 +290,8 @@ def make(
         executor_type=order.executor,
         network=order.network,
         hosts=order.hosts,
+        mcp=order.mcp,
+        hub_tools=order.hub_tools,
         offline=order.offline or None,
         model_options={"effort": order.effort} if order.effort else None,
         mode=order.mode,
