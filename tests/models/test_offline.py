@@ -17,8 +17,8 @@ from ml_intern.errors import InternError
 from ml_intern.off_tools import without_network
 from ml_intern.offline import needs_network
 
-LOCAL_TOOLS = {"python_sandbox"}
-"""Those of `tools/` that reach nothing but this machine."""
+LOCAL_TOOLS = {"evaluate_model", "python_sandbox"}
+"""Those of `tools/` that reach nothing but this machine, or work without (data and models of the workspace)."""
 
 
 @pytest.fixture(scope="module")

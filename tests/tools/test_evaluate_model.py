@@ -1,0 +1,614 @@
+"""Judging a model: labels that stay on the host, figures that hold, faults that are found before anything is published."""
+
+import csv
+import io
+import json
+import random
+import re
+import struct
+
+import pytest
+from ml_intern.tools import EvaluateModelTool
+from saving import assert_survives_saving
+
+CARD = """---
+license: mit
+dataset_info:
+  features:
+  - {name: text, dtype: string}
+  - name: label
+    dtype: {class_label: {names: {'0': bad, '1': good}}}
+---
+# Reviews
+"""
+WORDS = """river stone market winter garden letter bridge window morning silver engine paper orchard captain candle harbour
+mirror forest pencil ladder island thunder blanket copper meadow journal pepper velvet anchor lantern marble canyon"""
+WORDS = re.split(r"\s", WORDS)
+
+
+def review(number: int, generator: random.Random) -> dict:
+    label = generator.randrange(2)
+    said = " ".join(generator.choices(WORDS, k=18))
+    return {"text": f"{said}, {('dreadful', 'splendid')[label]} {number}", "label": label}
+
+
+def reviews(count: int, seed: int = 0) -> list[dict]:
+    generator = random.Random(seed)
+    return [review(number, generator) for number in range(count)]
+
+
+def table(rows: list[dict]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.fixture
+def tool(workspace, tmp_path):
+    return EvaluateModelTool(workspace, labels=str(tmp_path / "host"), plots=False)
+
+
+@pytest.fixture
+def seeded(hub):
+    test, train = reviews(120), reviews(300, seed=1)
+    files = {"README.md": CARD.encode(), "train.csv": table(train), "test.csv": table(test)}
+    hub.seed("acme/reviews", "dataset", files)
+    return test
+
+
+def here(tool, data, **options):
+    """Holds rows of a file of the workspace out."""
+    tool.workspace.write_bytes("test.jsonl", lines(data))
+    return tool(operation="prepare", dataset="test.jsonl", **options)
+
+
+def inputs(tool, held):
+    return [json.loads(line) for line in tool.workspace.read_bytes(held["inputs"]).splitlines()]
+
+
+def labels(tool, held):
+    return json.loads((tool._place() / held["held_out"] / "labels.json").read_text())
+
+
+def answer(tool, held, name, make):
+    """Predictions of the rows, as `make` makes them of the true label and the row."""
+    known = labels(tool, held)
+    rows = [{"id": row["id"], "prediction": make(known[row["id"]], row)} for row in inputs(tool, held)]
+    tool.workspace.write_bytes(name, lines(rows))
+    return {"predictions": name}
+
+
+def right(share, seed):
+    """Answers of which so many are right."""
+    made = random.Random(seed)
+    return lambda truth, row: truth if made.random() < share else str(1 - int(truth))
+
+
+def score(tool, held, candidate, baseline=None, **options):
+    baseline = baseline or {"simple": "majority"}
+    return tool(operation="score", held_out=held["held_out"], candidate=candidate, baseline=baseline, **options)
+
+
+class TestHoldingOut:
+    def test_what_comes_into_the_workspace_says_nothing_of_the_labels(self, tool, seeded):
+        held = tool(operation="prepare", dataset="acme/reviews")
+        shown = inputs(tool, held)
+        assert (held["n"], held["of"], held["columns"], held["labels"]) == (120, 120, ["text"], ["bad", "good"])
+        assert all(set(row) == {"id", "text"} for row in shown)
+        truth = {row["text"]: ("bad", "good")[row["label"]] for row in seeded}
+        known = labels(tool, held)
+        assert {row["id"]: truth[row["text"]] for row in shown} == known
+        # Neither the order of the rows nor their ids tell where they stand in the data.
+        assert [row["text"] for row in shown] != [row["text"] for row in seeded]
+        assert [row["id"] for row in shown] == sorted(row["id"] for row in shown)
+        names = tool.workspace.walk()
+        assert names == [held["inputs"]]
+        assert "public" in held["secrecy"] and "fetch it again" in held["secrecy"]
+        assert len(held["revision"]) == 40
+
+    def test_the_same_rows_are_held_out_again_under_the_same_ids(self, tool, seeded):
+        first = tool(operation="prepare", dataset="acme/reviews")
+        shown = inputs(tool, first)
+        assert tool(operation="prepare", dataset="acme/reviews") == first
+        assert inputs(tool, first) == shown
+        other = tool(operation="prepare", dataset="acme/reviews", rows=50)
+        assert other["n"] == 50 and other["held_out"] != first["held_out"]
+        assert not {row["id"] for row in inputs(tool, other)} & {row["id"] for row in shown}
+
+    def test_who_can_know_the_labels_is_said(self, tool, seeded, hub):
+        held = here(tool, reviews(20))
+        assert "code there has seen them" in held["secrecy"]
+        tool.workspace.write_bytes("data/reviews/test.csv", table(seeded))
+        assert "data/reviews/test.csv" in tool(operation="prepare", dataset="acme/reviews")["secrecy"]
+        hub.seed("tester/mine", "dataset", {"test.csv": table(seeded)}, private=True)
+        tool.workspace.write_bytes("data/reviews/test.csv", b"")
+        assert "private" in tool(operation="prepare", dataset="tester/mine")["secrecy"]
+
+    def test_a_column_that_gives_the_label_away_is_left_out(self, tool):
+        rows = [
+            {**row, "label_text": ("bad", "good")[row["label"]], "stars": row["label"] * 4 + 1} for row in reviews(60)
+        ]
+        held = here(tool, rows)
+        assert held["columns"] == ["text"] and sorted(held["left_out"]) == ["label_text", "stars"]
+        assert here(tool, rows, columns=["text", "stars"])["columns"] == ["text", "stars"]  # asked for by name
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"label": "sentiment"}, "has no column 'sentiment'. Columns: text, label"),
+            ({"task": "parsing"}, "`task` is one of classification"),
+            ({"rows": -1}, "`rows` is 1 to 20,000"),
+            ({"task": "generation"}, "Which column is to be predicted"),
+        ],
+    )
+    def test_what_cannot_be_held_out(self, tool, options, said):
+        with pytest.raises(ValueError, match=said):
+            here(tool, reviews(20), **options)
+
+    def test_hidden_labels_are_none(self, tool):
+        with pytest.raises(ValueError, match="hidden or missing"):
+            here(tool, [{**row, "label": -1} for row in reviews(20)])
+
+    def test_a_split_that_is_not_there_or_empty(self, tool, seeded, hub):
+        with pytest.raises((ValueError, OSError), match="validation"):
+            tool(operation="prepare", dataset="acme/reviews", split="validation")
+        hub.seed("acme/empty", "dataset", {"test.csv": b"text,label\n"})
+        with pytest.raises(ValueError, match="holds no rows"):
+            tool(operation="prepare", dataset="acme/empty")
+
+    def test_rows_of_the_viewer(self, tool, seeded):
+        found = tool._viewed("acme/reviews", None, "test", 1000)
+        assert len(found["rows"]) == 120 and {row["text"] for row in found["rows"]} == {row["text"] for row in seeded}
+        with pytest.raises(ValueError, match="no config 'default' with a split 'dev'"):
+            tool._viewed("acme/reviews", None, "dev", 10)
+
+    def test_without_a_place_for_labels(self, workspace):
+        with pytest.raises(RuntimeError, match="no place for labels"):
+            EvaluateModelTool(workspace)(operation="prepare", dataset="a/b")
+        with pytest.raises(ValueError, match="Nothing is held out as"):
+            EvaluateModelTool(workspace, labels="/nowhere")(
+                operation="score", held_out="held_../../etc", candidate={}, baseline={}
+            )
+
+
+class TestScoring:
+    def test_a_candidate_beside_a_baseline(self, tool):
+        held = here(tool, reviews(200))
+        good = answer(tool, held, "good.jsonl", right(0.9, 3))
+        found = score(tool, held, good)
+        assert found["metric"] == "accuracy" and found["better"] and found["difference"]["p_value"] < 1e-6
+        low, high = found["candidate"]["interval"]
+        assert low < found["candidate"]["value"] < high and "Clopper-Pearson" in found["candidate"]["method"]
+        assert found["baseline"]["name"] == "majority" and 0.5 <= found["baseline"]["value"] < 0.65
+        assert (
+            set(found["per_class"]) == {"0", "1"}
+            and found["per_class"]["0"]["n"] + found["per_class"]["1"]["n"] == 200
+        )
+        assert found["by"] == "predictions" and "nobody saw which weights" in " ".join(found["warnings"])
+        again = score(tool, held, good)
+        assert again == found  # the same figures, to the last digit, and no second look
+        assert set(found["metrics"]) == {"accuracy", "macro_f1", "mcc"} and found["problems"] == []
+
+    def test_equal_models_are_not_better(self, tool):
+        held = here(tool, reviews(100))
+        one, other = (answer(tool, held, f"{seed}.jsonl", right(0.8, seed)) for seed in (1, 2))
+        found = score(tool, held, one, other)
+        assert not found["better"] and found["difference"]["p_value"] > 0.05
+        low, high = found["difference"]["interval"]
+        assert low <= 0 <= high
+        if found["difference"]["value"]:
+            assert "too few to tell" in " ".join(found["warnings"])
+
+    def test_seeds_are_told_beside_the_first(self, tool):
+        held = here(tool, reviews(100))
+        names = []
+        for seed in range(3):
+            answer(tool, held, f"{seed}.jsonl", right(0.8, seed))
+            names.append(f"{seed}.jsonl")
+        side = score(tool, held, {"predictions": names})["candidate"]
+        assert side["seeds"]["n"] == 3 and side["seeds"]["values"][0] == side["value"]
+        assert min(side["seeds"]["values"]) <= side["seeds"]["mean"] <= max(side["seeds"]["values"])
+
+    def test_looks_are_counted(self, tool):
+        held = here(tool, reviews(60))
+        for number in range(5):
+            found = score(tool, held, answer(tool, held, "p.jsonl", right(0.5 + number / 10, number)))
+        assert found["looks"] == 5 and "candidate number 5 on these rows" in " ".join(found["warnings"])
+
+    def test_never_more_than_twenty_labels_are_shown(self, tool):
+        held = here(tool, reviews(200))
+        seen = {}
+        for number in range(12):
+            bad = answer(tool, held, "p.jsonl", right(0.5, number))
+            found = score(tool, held, bad)
+            seen.update({error["id"]: error["truth"] for error in found["errors"]})
+            assert len(found["errors"]) <= 5 and found["labels_shown"] == len(seen) <= 20
+        known = labels(tool, held)
+        assert {key: known[key] for key in seen} == seen
+
+    @pytest.mark.parametrize(
+        ("spoil", "said"),
+        [
+            (lambda rows: rows[1:], "1 of 30 rows are missing, 0 ids are none"),
+            (lambda rows: [*rows, {"id": "x", "prediction": "0"}], "0 of 30 rows are missing, 1 ids are none"),
+            (lambda rows: [*rows, rows[0]], "has 1 ids more than once"),
+            (lambda rows: [{"id": row["id"]} for row in rows], "have no `prediction` \\(30 in all\\)"),
+            (lambda rows: [{"prediction": "0"}], "p.jsonl, line 1: not like"),
+            (
+                lambda rows: [{**row, "prediction": "positive"} for row in rows],
+                "predicts other labels than the data has",
+            ),
+        ],
+    )
+    def test_predictions_of_other_rows_or_labels_are_refused(self, tool, spoil, said):
+        held = here(tool, reviews(30))
+        rows = [{"id": row["id"], "prediction": "0"} for row in inputs(tool, held)]
+        tool.workspace.write_bytes("p.jsonl", lines(spoil(rows)))
+        with pytest.raises(ValueError, match=said):
+            score(tool, held, {"predictions": "p.jsonl"})
+
+    def test_plots_are_pictures_on_both_sides(self, tool):
+        pytest.importorskip("matplotlib")
+        tool.plots = True
+        held = here(tool, reviews(60))
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth))
+        assert [name.split("/")[-1] for name in found["plots"]] == ["comparison.png", "confusion.png"]
+        for name in found["plots"]:
+            inside = tool.workspace.read_bytes(name)
+            assert (
+                inside.startswith(b"\x89PNG")
+                and (tool._place() / name.removeprefix("held_out/")).read_bytes() == inside
+            )
+
+    def test_scores_give_log_loss_and_calibration(self, tool):
+        held = here(tool, reviews(80))
+        known = labels(tool, held)
+        rows = [
+            {"id": key, "prediction": truth, "scores": {truth: 0.8, str(1 - int(truth)): 0.2}}
+            for key, truth in known.items()
+        ]
+        tool.workspace.write_bytes("p.jsonl", lines(rows))
+        found = score(tool, held, {"predictions": "p.jsonl"}, {"predictions": "p.jsonl"})["metrics"]
+        assert found["log_loss"]["candidate"] == pytest.approx(0.2231, abs=1e-4)
+        assert found["calibration_error"]["candidate"] == pytest.approx(0.2)
+
+
+class TestOtherTasks:
+    def test_regression(self, tool):
+        made = random.Random(0)
+        rows = [
+            {"a": x, "b": made.random(), "y": 3 * x + made.gauss(0, 0.1)} for x in (made.random() for _ in range(100))
+        ]
+        held = here(tool, rows, task="regression")
+        good = answer(tool, held, "p.jsonl", lambda truth, row: 3 * row["a"])
+        found = score(tool, held, good, {"simple": "mean"})
+        assert found["metric"] == "mae" and not found["higher_is_better"] and found["better"]
+        assert found["metrics"]["r2"]["candidate"] > 0.95 and found["metrics"]["r2"]["baseline"] == pytest.approx(0)
+        assert "bootstrap" in found["candidate"]["method"]
+        worse = score(tool, held, answer(tool, held, "q.jsonl", lambda truth, row: 9.0), {"simple": "median"})
+        assert not worse["better"] and "predicts the same for every row" in " ".join(worse["problems"])
+
+    def test_tags_of_tokens(self, tool):
+        tags = [["O", "B-PER", "I-PER", "O"], ["B-LOC", "O", "O", "O"]] * 20
+        rows = [{"tokens": ["w"] * 4, "ner_tags": one} for one in tags]
+        held = here(tool, rows, task="token-classification")
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth))
+        assert (found["metric"], found["candidate"]["value"], found["baseline"]["value"]) == ("f1", 1.0, 0.0)
+        assert found["better"] and set(found["per_class"]) == {"PER", "LOC"}
+
+    def test_texts_with_several_references(self, tool):
+        rows = [{"question": f"q{n}", "answers": {"text": [f"the answer {n}", f"number {n}"]}} for n in range(40)]
+        held = here(tool, rows, task="generation", label="answers")
+        right = answer(tool, held, "p.jsonl", lambda truth, row: f"Answer {row['question'][1:]}.")
+        found = score(tool, held, right, {"simple": "copy"}, metric="exact_match")
+        assert found["candidate"]["value"] == 1.0 and found["baseline"]["value"] == 0.0 and found["better"]
+        assert {"token_f1", "rouge_l", "chrf", "bleu"} <= set(found["metrics"])
+
+    def test_rankings(self, tool):
+        rows = [{"query": f"where is {n}?", "positive": f"{n} is here"} for n in range(40)]
+        held = here(tool, rows, task="retrieval")
+        documents = [json.loads(one) for one in tool.workspace.read_bytes(held["documents"]).splitlines()]
+        assert {one["text"] for one in documents} == {row["positive"] for row in rows}
+        by_text = {one["text"]: one["id"] for one in documents}
+        everything = [one["id"] for one in documents]
+
+        def second(truth, row):
+            mine = by_text[row["query"].removeprefix("where is ").removesuffix("?") + " is here"]
+            return [next(one for one in everything if one != mine), mine, *everything]
+
+        found = score(
+            tool, held, answer(tool, held, "p.jsonl", second), answer(tool, held, "q.jsonl", lambda t, r: everything)
+        )
+        values = {name: one["candidate"] for name, one in found["metrics"].items()}
+        assert values["mrr"] == 0.5 and values["recall@1"] == 0 and values["recall@5"] == 1
+        assert values["ndcg@10"] == pytest.approx(0.63093, abs=1e-5) and found["better"]
+
+    def test_likelihoods(self, tool):
+        rows = [{"text": "abcdefgh" * 4} for _ in range(30)]
+        held = here(tool, rows, task="language-modeling")
+        for name, nll in (("p", 16.0), ("q", 24.0)):
+            made = [
+                {"id": row["id"], "prediction": "", "nll": nll, "tokens": 8, "characters": 32}
+                for row in inputs(tool, held)
+            ]
+            tool.workspace.write_bytes(f"{name}.jsonl", lines(made))
+        found = score(tool, held, {"predictions": "p.jsonl"}, {"predictions": "q.jsonl"})
+        assert found["metrics"]["perplexity"]["candidate"] == pytest.approx(7.389056)
+        assert found["candidate"]["value"] == pytest.approx(0.7213475) and found["better"]
+        made[0]["characters"] = 9_999
+        tool.workspace.write_bytes("q.jsonl", lines(made))
+        with pytest.raises(ValueError, match="more `characters` than the rows have"):
+            score(tool, held, {"predictions": "q.jsonl"}, {"predictions": "p.jsonl"})
+
+
+PAIRS = [
+    ("the cat sat on the mat.", "the cat is on the mat."),
+    ("A quick brown fox jumps over the lazy dog", "A fast brown fox leaps over lazy dogs"),
+    ("There is nothing in common here at all", "Completely other words"),
+]
+
+
+class TestMetricsAgainstTheirReferences:
+    """Values of sacreBLEU 2.6, rouge-score 0.1.2 and seqeval 1.2.2 for the same input."""
+
+    def test_texts(self):
+        tool = EvaluateModelTool()
+        assert [round(tool._rouge_l(*pair), 6) for pair in PAIRS] == [0.833333, 0.588235, 0.0]
+        assert [round(tool._chrf(*pair), 6) for pair in PAIRS] == [0.645817, 0.458578, 0.129222]
+        counts = [tool._bleu_counts(*pair) for pair in PAIRS]
+        assert [round(tool._bleu(one, 1), 6) for one in counts] == [0.488923, 0.122562, 0.0]
+        assert round(tool._bleu([sum(column) for column in zip(*counts, strict=True)], 3), 6) == 0.177577
+
+    def test_entities(self):
+        tool = EvaluateModelTool()
+        truth = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-ORG", "I-ORG", "I-ORG", "O"], ["B-PER", "B-PER", "O"]]
+        said = [["B-PER", "I-PER", "O", "B-ORG"], ["O", "B-ORG", "I-ORG", "O", "O"], ["B-PER", "B-PER", "O"]]
+        assert tool._value(tool._of_tags(truth, said, [])["f1"]) == pytest.approx(0.6)
+
+    def test_classes(self):
+        sklearn = pytest.importorskip("sklearn.metrics")
+        made, tool = random.Random(5), EvaluateModelTool()
+        for classes in (2, 3, 7):
+            truth = [str(made.randrange(classes)) for _ in range(200)]
+            said = [one if made.random() < 0.6 else str(made.randrange(classes)) for one in truth]
+            found = tool._of_classes(truth, said, [{}] * 200)
+            assert tool._value(found["macro_f1"]) == pytest.approx(sklearn.f1_score(truth, said, average="macro"))
+            assert tool._value(found["mcc"]) == pytest.approx(sklearn.matthews_corrcoef(truth, said))
+        numbers = [made.gauss(0, 1) for _ in range(50)]
+        guesses = [one + made.gauss(0, 0.5) for one in numbers]
+        found = tool._of_numbers(numbers, guesses, [])
+        assert tool._value(found["r2"]) == pytest.approx(sklearn.r2_score(numbers, guesses))
+        assert tool._value(found["rmse"]) == pytest.approx(sklearn.mean_squared_error(numbers, guesses) ** 0.5)
+
+    def test_intervals_and_tests(self):
+        stats = pytest.importorskip("scipy.stats")
+        tool = EvaluateModelTool()
+        for right, n in ((0, 10), (10, 10), (7, 30), (349, 360), (5000, 9000)):
+            wanted = stats.binomtest(right, n).proportion_ci(method="exact")
+            assert tool._exact(right, n) == pytest.approx([wanted.low, wanted.high], abs=1e-6)
+        for first, second in ((0, 0), (3, 3), (1, 9), (40, 70)):
+            wanted = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+            assert tool._mcnemar(first, second) == pytest.approx(wanted)
+
+    def test_an_interval_holds_the_truth_nineteen_times_out_of_twenty(self):
+        """The bootstrap of a macro F1, on 30 draws of which the truth is known to be 0.75."""
+        tool, held = EvaluateModelTool(), 0
+        for seed in range(30):
+            made = random.Random(seed)
+            truth = [str(made.randrange(2)) for _ in range(150)]
+            said = [one if made.random() < 0.75 else str(1 - int(one)) for one in truth]
+            metric = tool._metrics("classification", truth, said, [{}] * 150)["macro_f1"]
+            low, high = tool._compared(metric, metric, 150)["new"]["interval"]
+            held += low <= 0.75 <= high
+        assert held >= 25
+
+
+class TestPlantedFaults:
+    """Each is found before anything is published: `problems` forbid a push."""
+
+    def judge(self, tool, rows, train, **options):
+        held = here(tool, rows)
+        tool.workspace.write_bytes("train.jsonl", lines(train))
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        return score(tool, held, right, train=["train.jsonl"], **options)
+
+    def test_no_fault_no_problem(self, tool):
+        found = self.judge(tool, reviews(100), reviews(400, seed=9))
+        assert found["problems"] == [] and found["contamination"]["rows"] == 0 and found["contamination"]["checked"]
+
+    @pytest.mark.parametrize(
+        ("name", "change"),
+        [
+            ("exact", lambda text: text),
+            ("normalised", lambda text: text.upper().replace(",", " --  ")),
+            ("near", lambda text: " ".join(["moreover", *text.split()[:8], *text.split()[9:]])),
+            (
+                "in_pieces",
+                lambda text: " ".join([*WORDS, *WORDS[::-1], *text.split(), *WORDS, *WORDS[::-1], *WORDS[::2]]),
+            ),
+        ],
+    )
+    def test_test_rows_in_the_training_rows(self, tool, name, change):
+        rows = reviews(100)
+        leaked = [{**row, "text": change(row["text"])} for row in rows[:10]]
+        found = self.judge(tool, rows, [*reviews(300, seed=9), *leaked])
+        assert found["contamination"][name] == 10 and found["contamination"]["rows"] == 10
+        assert "10 of 100 held-out rows are in the training rows (10 " + name in found["problems"][0]
+        assert "candidate_without_them" in found["contamination"]
+
+    def test_it_is_known_before_anything_was_trained(self, tool):
+        rows = reviews(50)
+        tool.workspace.write_bytes("train.jsonl", lines([*reviews(100, seed=9), *rows[:5]]))
+        held = here(tool, rows, train=["train.jsonl"])
+        assert held["contamination"]["exact"] == 5 and "5 of 50 held-out rows" in held["problems"][0]
+
+    def test_rows_of_numbers_too(self, tool):
+        made = random.Random(0)
+        rows = [{**{f"x{n}": made.randrange(17) for n in range(16)}, "label": made.randrange(2)} for _ in range(60)]
+        found = self.judge(tool, rows, rows[:6])
+        assert found["contamination"]["exact"] == 6
+
+    def test_the_run_says_what_it_was_trained_on(self, tool, seeded, hub):
+        held = tool(operation="prepare", dataset="acme/reviews")
+        config = {"dataset": "acme/reviews", "splits": {"train": "test"}, "hyperparameters": {}}
+        tool.workspace.write_bytes("runs/a/config.json", json.dumps(config).encode())
+        tool.workspace.write_bytes("runs/a/model/model.safetensors", tensors({"w.weight": [1.0] * 4}))
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        found = score(tool, held, {**right, "folder": "runs/a"})
+        assert found["candidate"]["folder"] == "runs/a/model" and len(found["candidate"]["weights_sha256"]) == 64
+        assert "120 of 120 held-out rows are in the training rows" in found["problems"][0]
+
+    def test_what_could_not_be_checked_does_not_count_as_checked(self, tool):
+        held = here(tool, reviews(60))
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        found = score(tool, held, right)
+        assert found["contamination"]["checked"] is False and "was not checked" in " ".join(found["warnings"])
+        assert score(tool, held, right, train=["not/there"])["contamination"]["checked"] is False
+
+    def test_a_benchmark_in_the_training_rows(self, tool, seeded):
+        train = [*reviews(50, seed=9), *[{"text": row["text"], "label": 0} for row in seeded[:7]]]
+        found = self.judge(tool, reviews(60, seed=4), train, benchmarks=["acme/reviews:test", "acme/none:test"])
+        there = found["contamination"]["benchmarks"]
+        assert there["acme/reviews:test"]["rows"] == 7 and there["acme/none:test"]["checked"] is False
+
+    def test_a_wrong_label_map(self, tool):
+        held = here(tool, reviews(100))
+        turned = answer(tool, held, "p.jsonl", lambda truth, row: str(1 - int(truth)))
+        found = score(tool, held, turned)
+        assert "0.0% are right as they stand, 100.0% would be with 0 for 1, 1 for 0" in found["problems"][0]
+        assert not found["better"]
+
+    def test_a_bad_model_is_no_wrong_label_map(self, tool):
+        held = here(tool, [{**row, "label": row["label"] + 2 * (n % 2)} for n, row in enumerate(reviews(200))])
+        made = random.Random(1)
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: str(made.randrange(4))))
+        assert found["problems"] == []
+
+    def test_the_same_for_every_row(self, tool):
+        found = score(tool, held := here(tool, reviews(60)), answer(tool, held, "p.jsonl", lambda truth, row: "1"))
+        assert "predicts the same for every row (1)" in found["problems"][0]
+
+
+def tensors(named: dict, shapes: dict | None = None) -> bytes:
+    """A safetensors file of F32 tensors."""
+    header, data = {}, b""
+    for name, values in named.items():
+        packed = struct.pack(f"<{len(values)}f", *values)
+        shape = (shapes or {}).get(name, [len(values)])
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(packed)]}
+        data += packed
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + data
+
+
+def weights(seed: int, prefix: str = "", base: bytes | None = None, moved: float = 0.0) -> bytes:
+    """Two matrices of 32 by 32; those of the seed `seed`, moved by so much."""
+    made, other = random.Random(seed), random.Random(seed + 1000)
+    named = {
+        f"{prefix}layers.{n}.weight": [made.gauss(0, 1) + moved * other.gauss(0, 1) for _ in range(1024)]
+        for n in range(2)
+    }
+    return tensors(named, {name: [32, 32] for name in named})
+
+
+class TestWhoseWeightsTheseAre:
+    @pytest.fixture
+    def judged(self, tool, hub):
+        config = {"model_type": "bert", "hidden_size": 32}
+        base = {"config.json": json.dumps(config).encode(), "model.safetensors": weights(1)}
+        hub.seed("acme/base", "model", base)
+        held = here(tool, reviews(60))
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+
+        def judge(content: bytes, changes: dict | None = None, **options):
+            tool.workspace.write_bytes("m/model.safetensors", content)
+            tool.workspace.write_bytes("m/config.json", json.dumps({**config, **(changes or {})}).encode())
+            return score(tool, held, {**right, "folder": "m"}, base="acme/base", **options)
+
+        return judge
+
+    def test_trained_on_from_the_base(self, judged):
+        found = judged(weights(1, "bert.", moved=0.2))
+        assert found["provenance"]["verdict"] == "derived" and found["provenance"]["likeness"] > 0.9
+        assert found["problems"] == []
+
+    def test_swapped_weights(self, judged):
+        found = judged(weights(2))
+        assert found["provenance"]["verdict"] == "other weights"
+        assert "do not derive from acme/base" in found["problems"][0]
+
+    def test_another_architecture(self, judged):
+        found = judged(weights(1), {"hidden_size": 64})
+        assert "other architecture: hidden_size 64 for 32" in found["problems"][0]
+
+    def test_nothing_was_trained(self, judged):
+        assert "nothing in them was trained" in " ".join(judged(weights(1))["warnings"])
+
+    def test_a_base_in_the_workspace_and_one_that_is_away(self, tool, judged, hub):
+        tool.workspace.write_bytes("base/model.safetensors", weights(1))
+        tool.workspace.write_bytes("m/model.safetensors", weights(1, moved=0.1))
+        side = {"folder": "m"}
+        assert tool._provenance(side, "base", [], [])["verdict"] == "derived"
+        said = []
+        assert tool._provenance(side, "acme/gone", [], said)["checked"] is False and "was not checked" in said[0]
+
+    def test_an_adapter_of_another_base(self, tool, hub):
+        hub.seed("acme/base", "model", {"model.safetensors": weights(1)})
+        a, b = "base_model.model.layers.0.lora_A.weight", "base_model.model.layers.0.lora_B.weight"
+        tool.workspace.write_bytes(
+            "m/adapter_model.safetensors", tensors({a: [0.1] * 64, b: [0.1] * 64}, {a: [2, 32], b: [32, 2]})
+        )
+        for named, wrong in (("acme/base", 0), ("acme/other", 1)):
+            tool.workspace.write_bytes(
+                "m/adapter_config.json", json.dumps({"base_model_name_or_path": named}).encode()
+            )
+            problems = []
+            assert tool._provenance({"folder": "m"}, "acme/base", problems, [])["verdict"] == "adapter of the base"
+            assert len(problems) == wrong
+
+    def test_more_tokens_than_embeddings(self, judged, tool):
+        tokenizer = {"model": {"vocab": {str(n): n for n in range(50)}}}
+        tool.workspace.write_bytes("m/tokenizer.json", json.dumps(tokenizer).encode())
+        content = tensors(
+            {"bert.embeddings.word_embeddings.weight": [0.1] * 320},
+            {"bert.embeddings.word_embeddings.weight": [10, 32]},
+        )
+        assert "50 tokens, 10 embeddings" in " ".join(judged(content)["problems"])
+
+    @pytest.mark.parametrize("content", [b"", b"\xff" * 64, (30).to_bytes(8, "little") + b"{" * 30, weights(1)[:3000]])
+    def test_what_is_no_safetensors_is_said_and_harms_nothing(self, judged, content):
+        found = judged(content)
+        assert found["provenance"]["checked"] is False or found["problems"]
+
+
+def test_the_digest_of_weights_knows_them_by_what_they_are(tool):
+    digest = tool._weights_sha256
+    model = {"model.safetensors": "a", "config.json": "b", "README.md": "c", "plot.png": "d"}
+    assert digest(model) == digest({**model, "README.md": "x", "eval/plot.png": "y", "training_args.bin": "z"})
+    assert (
+        len({digest(model), digest({**model, "model.safetensors": "x"}), digest({**model, "config.json": "x"})}) == 3
+    )
+    assert digest({**model, "extra.safetensors": "e"}) != digest(model)
+    assert digest({"README.md": "c", "config.json": "b"}) is None
+
+
+def test_it_is_put_on_record(workspace, tmp_path):
+    from ml_intern.records import Records
+
+    noted = []
+    records = Records(tmp_path / "session", lambda kind, data: noted.append((kind, data)))
+    tool = EvaluateModelTool(workspace, records=records, plots=False)
+    held = here(tool, reviews(60))
+    found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth))
+    assert noted == [("evaluation", found)] and records.find("evaluation", found["id"])["better"] is True
+    assert (tmp_path / "session/held_out" / held["held_out"] / "labels.json").exists()
+
+
+def test_it_survives_saving():
+    assert_survives_saving(EvaluateModelTool, "huggingface_hub")

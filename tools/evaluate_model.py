@@ -1,0 +1,2109 @@
+"""How good is a model, beside a baseline, on rows whose labels its authors have not seen?"""
+
+from typing import Any
+
+from smolagents import Tool
+
+
+class EvaluateModelTool(Tool):
+    """Holds out rows, and measures a candidate beside a baseline on them: the same rows, the same code, paired.
+
+    Labels stay on this host, outside the workspace: what code there gets is inputs under ids that say nothing. No weights
+    are loaded here. Predictions come from the workspace, or from a job in a jail on it; weights are read as bytes only.
+
+    What must never happen: a label of a held-out row gets into the workspace (but for at most 20 rows shown as examples
+    of errors, which are counted); predictions for other rows, or some of the rows, pass for all; a figure belongs to other
+    weights than it says; what could not be checked counts as checked.
+
+    Args:
+        workspace (*optional*): Where inputs go and predictions come from.
+        jobs (*optional*): Runs a prediction script in a jail, with `start(job_id, command, cwd=, seconds=)`,
+            `wait(job_id, seconds)` and `logs(job_id)`.
+        records (*optional*): Keeps what was measured, with `add(kind, data)`; `held_out` is a folder of this host.
+        labels (`str`, *optional*): That folder, where there are no records.
+        plots (`bool`, *optional*): `False` draws none.
+    """
+
+    name = "evaluate_model"
+    description = (
+        "Measures a model beside a baseline on held-out rows whose labels your code never sees. `prepare` writes inputs to "
+        "the workspace and keeps the labels; `score` takes predictions, or makes them in the sandbox. Gives metrics with "
+        "95 % intervals, a paired test, errors, plots, overlap with training rows, what the weights derive from; its `id` "
+        "is what hub_push wants. Choose between models on validation data: looks at held-out rows are counted."
+    )
+    inputs = {
+        "operation": {"type": "string", "description": "'prepare' or 'score'."},
+        "dataset": {
+            "type": "string",
+            "description": "prepare: 'owner/name', or a file here (default none).",
+            "nullable": True,
+        },
+        "config": {"type": "string", "description": "prepare: configuration (default the first).", "nullable": True},
+        "split": {"type": "string", "description": "prepare: which split (default test).", "nullable": True},
+        "revision": {"type": "string", "description": "prepare: a commit (default main).", "nullable": True},
+        "task": {
+            "type": "string",
+            "description": "prepare: classification (default), regression, token-classification, generation, "
+            "language-modeling or retrieval.",
+            "nullable": True,
+        },
+        "label": {"type": "string", "description": "prepare: column to predict (default by name).", "nullable": True},
+        "columns": {"type": "array", "description": "prepare: columns shown (default all others).", "nullable": True},
+        "rows": {"type": "integer", "description": "prepare: at most (default 2000).", "nullable": True},
+        "held_out": {
+            "type": "string",
+            "description": "score: as prepare returned it (default none).",
+            "nullable": True,
+        },
+        "candidate": {
+            "type": "object",
+            "description": "score (default none): {'folder': 'runs/a/model'}, run by this tool, or by your 'script', which "
+            "gets --inputs, --output and --model; or {'predictions': 'p.jsonl', 'folder': ...}, a line {'id', "
+            "'prediction', 'scores': {label: probability}?} for each row. Lists of either: one a seed.",
+            "nullable": True,
+        },
+        "baseline": {
+            "type": "object",
+            "description": "score (default none): the same, or {'model': 'owner/name'}, or {'simple': 'majority', 'mean', "
+            "'median' or 'copy'}.",
+            "nullable": True,
+        },
+        "metric": {"type": "string", "description": "score: which one decides (default by task).", "nullable": True},
+        "train": {
+            "type": "array",
+            "description": "Training rows to compare with: files here, 'owner/name:split' (default: as the run says).",
+            "nullable": True,
+        },
+        "base": {
+            "type": "string",
+            "description": "score: stated base model (default: as the run says).",
+            "nullable": True,
+        },
+        "benchmarks": {
+            "type": "array",
+            "description": "score: test sets to look for in the training rows, 'owner/name:split' (default none).",
+            "nullable": True,
+        },
+    }
+    output_type = "object"
+    # Annotated because smolagents' check of a tool's class takes a plain assignment with a list in it for no literal.
+    output_schema: dict = {
+        "type": "object",
+        "properties": {
+            "held_out": {"type": "string"},
+            "inputs": {
+                "type": "string",
+                "description": "prepare: a file of JSON lines; of retrieval, `documents` too.",
+            },
+            "n": {"type": "integer"},
+            "id": {"type": "string", "description": "score: eval_..."},
+            "metric": {"type": "string"},
+            "baseline": {"type": "object", "description": "{value, interval, seeds}; `candidate` the same."},
+            "candidate": {"type": "object"},
+            "difference": {"type": "object", "description": "{value, interval, p_value, test}"},
+            "better": {"type": "boolean", "description": "By more than chance."},
+            "metrics": {"type": "object"},
+            "per_class": {"type": "object"},
+            "errors": {"type": "array"},
+            "contamination": {"type": "object"},
+            "provenance": {"type": "object"},
+            "plots": {"type": "array"},
+            "problems": {"type": "array", "description": "What forbids a push."},
+            "warnings": {"type": "array"},
+        },
+    }
+    # Code runs in the jail that holds the agent's own code, with no more than that has; files go to the workspace.
+    effects = "read"
+
+    def __init__(self, workspace=None, jobs=None, records=None, labels=None, plots=None):
+        super().__init__()
+        self.workspace = workspace
+        self.jobs = jobs
+        self.records = records
+        self.labels = labels
+        self.plots = plots
+        self.call_id = None
+
+    def forward(
+        self,
+        operation: str,
+        dataset: str | None = None,
+        config: str | None = None,
+        split: str | None = "test",
+        revision: str | None = None,
+        task: str | None = "classification",
+        label: str | None = None,
+        columns: list | None = None,
+        rows: int | None = 2000,
+        held_out: str | None = None,
+        candidate: dict | None = None,
+        baseline: dict | None = None,
+        metric: str | None = None,
+        train: list | None = None,
+        base: str | None = None,
+        benchmarks: list | None = None,
+    ) -> dict:
+        if self.workspace is None or (self.records is None and self.labels is None):
+            raise RuntimeError(
+                "evaluate_model has no workspace, or no place for labels outside it. "
+                "Make it with EvaluateModelTool(workspace=..., labels='a folder')."
+            )
+        if operation == "prepare":
+            if not dataset:
+                raise ValueError("`prepare` needs `dataset`: 'owner/name' on the Hub, or a file of the workspace.")
+            return self._prepare(
+                dataset,
+                config,
+                split or "test",
+                revision,
+                task or "classification",
+                label,
+                columns,
+                rows or 2000,
+                train,
+            )
+        if operation != "score":
+            raise ValueError(f"`operation` is prepare or score, not {operation!r}.")
+        if not (held_out and isinstance(candidate, dict) and isinstance(baseline, dict)):
+            raise ValueError("`score` needs `held_out` (what prepare returned), `candidate` and `baseline`.")
+        return self._score(held_out, candidate, baseline, metric, train, base, benchmarks or [])
+
+    # Holding out.
+
+    def _prepare(
+        self,
+        dataset: str,
+        config: Any,
+        split: str,
+        revision: Any,
+        task: str,
+        label: Any,
+        columns: Any,
+        most: int,
+        train: Any,
+    ) -> dict:
+        import hashlib
+        import json
+        import random
+        import secrets
+
+        tasks = (
+            "classification",
+            "regression",
+            "token-classification",
+            "generation",
+            "language-modeling",
+            "retrieval",
+        )
+        if task not in tasks:
+            raise ValueError(f"`task` is one of {', '.join(tasks)}, not {task!r}.")
+        if not 1 <= most <= 20_000:
+            raise ValueError(f"`rows` is 1 to 20,000, not {most}.")
+        source = self._rows(dataset, config, split, revision, 200_000)
+        found, names = source["rows"], source["names"]
+        if not found:
+            raise ValueError(f"Split {split!r} of {dataset} holds no rows. Check `split` and `config`.")
+        known = list(dict.fromkeys([name for row in found[:100] for name in row]))
+        label = label or self._guess_label(task, known)
+        wrong = [name for name in [label, *(columns or [])] if name not in known]
+        if wrong:
+            raise ValueError(f"{dataset} has no column {wrong[0]!r}. Columns: {', '.join(known[:40])}.")
+        whole = [row for row in found if row.get(label) is not None and row.get(label) != ""]
+        hidden = {"-1", "-1.0"}
+        if not whole or (task == "classification" and {str(row[label]) for row in whole} <= hidden):
+            raise ValueError(f"The labels `{label}` of split {split!r} are hidden or missing. Hold out another split.")
+        order = sorted(random.Random(0).sample(range(len(whole)), min(most, len(whole))))
+        picked = [whole[number] for number in order]
+        shown = [name for name in columns or known if name != label or task == "language-modeling"]
+        telling = [] if columns or task == "language-modeling" else self._telling(whole, label, shown, task)
+        shown = [name for name in shown if name not in telling]
+        if not shown:
+            raise ValueError(f"No column is left beside `{label}` to predict from. Name some in `columns`.")
+        kinds = names.get(label)
+        truths = [self._truth(row[label], task, kinds) for row in picked]
+        about = {"dataset": source["id"], "config": source["config"], "split": split, "revision": source["revision"]}
+        about.update({"task": task, "label": label, "columns": shown, "rows": most})
+        held = "held_" + hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+        folder = self._place() / held
+        kept = json.loads((folder / "meta.json").read_text("utf-8")) if (folder / "meta.json").exists() else {}
+        salt = kept.get("salt") or secrets.token_hex(16)
+        keys = [hashlib.sha256(f"{salt}{number}".encode()).hexdigest()[:12] for number in order]
+        labels = sorted(set(truths)) if task == "classification" else None
+        meta = {**about, "salt": salt, "ids": keys, "labels": labels, "names": kinds, "shown": [], "looks": []}
+        meta.update({name: kept[name] for name in ("shown", "looks") if name in kept})
+        meta.update({"public": source["public"], "seen": source["seen"], "total": len(whole), "held_out": held})
+        lines = [{"id": key, **{name: row.get(name) for name in shown}} for key, row in zip(keys, picked, strict=True)]
+        files = {"inputs": f"held_out/{held}/inputs.jsonl"}
+        documents = None
+        if task == "retrieval":
+            texts = list(dict.fromkeys([text for one in truths for text in one]))
+            keyed = {text: hashlib.sha256(f"{salt}doc{text}".encode()).hexdigest()[:12] for text in texts}
+            truths = [[keyed[text] for text in one] for one in truths]
+            documents = [{"id": key, "text": text} for key, text in sorted([(keyed[text], text) for text in texts])]
+            files["documents"] = f"held_out/{held}/documents.jsonl"
+            meta["documents"] = [one["id"] for one in documents]
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._keep(folder / "labels.json", dict(zip(keys, truths, strict=True)))
+        self._keep(folder / "inputs.json", lines)
+        self._keep(folder / "meta.json", meta)
+        by_id = {line["id"]: line for line in lines}
+        # In the order of their ids, which says nothing of the order in the data.
+        self._lay(files["inputs"], [by_id[key] for key in sorted(by_id)])
+        if documents is not None:
+            self._lay(files["documents"], documents)
+        told = {"held_out": held, **files, "n": len(picked), "of": len(whole), "columns": shown, "labels": labels}
+        told.update({"left_out": dict.fromkeys(telling, "it gives the label away"), "revision": source["revision"]})
+        told.update({"secrecy": self._secrecy(meta), "problems": [], "warnings": []})
+        if train:
+            nothing = {"folder": None}
+            told["contamination"], _ = self._contamination(
+                meta, lines, nothing, train, [], told["problems"], told["warnings"]
+            )
+        return told
+
+    def _guess_label(self, task: str, known: list) -> str:
+        usual = {
+            "generation": ["answer", "answers", "output", "completion", "response", "target", "summary", "highlights"],
+            "token-classification": ["ner_tags", "tags", "pos_tags", "labels"],
+            "retrieval": ["positive", "answer", "document", "passage", "context"],
+            "language-modeling": ["text", "content"],
+            "regression": ["label", "score", "target", "labels", "y"],
+        }.get(task, ["label", "labels", "target", "class", "category", "y"])
+        found = [name for name in usual if name in known]
+        if not found:
+            raise ValueError(f"Which column is to be predicted? Pass `label`, one of: {', '.join(known[:40])}.")
+        return found[0]
+
+    def _telling(self, rows: list, label: str, shown: list, task: str) -> list:
+        """Columns that are the label in other words: each of their few values goes with one label, and the other way."""
+        import json
+
+        if task == "regression":  # as good as the label itself, in other units
+            columns = {name: [row.get(name) for row in rows] for name in [label, *shown]}
+            fit = {n: one for n, one in columns.items() if not [x for x in one if not isinstance(x, int | float)]}
+            found = [self._of_numbers(fit[label], one, [])["pearson"] for name, one in fit.items() if name != label]
+            alike = [abs(self._pearson([sum(column) for column in one["columns"]], len(rows))) for one in found]
+            return [name for name, like in zip([n for n in fit if n != label], alike, strict=True) if like > 0.99999]
+        if task != "classification":
+            return []
+        found = []
+        for name in shown:
+            pairs = {json.dumps([row.get(name), row[label]], default=str) for row in rows}
+            values = {json.dumps(row.get(name), default=str) for row in rows}
+            labels = {json.dumps(row[label], default=str) for row in rows}
+            if len(pairs) == len(values) == len(labels) > 1 and len(values) * 2 <= len(rows):
+                found.append(name)
+        return found
+
+    def _truth(self, value: Any, task: str, names: Any) -> Any:
+        if task == "classification":
+            return self._label(value, names)
+        if task == "regression":
+            try:
+                return float(value)
+            except (TypeError, ValueError):
+                raise ValueError(f"The label {value!r} is no number: is this a regression?") from None
+        if task == "token-classification":
+            if not isinstance(value, list):
+                raise ValueError(f"A label of token-classification is a list of tags, not {value!r}.")
+            return [self._label(one, names) for one in value]
+        if isinstance(value, dict) and isinstance(value.get("text"), list):  # as SQuAD has answers
+            value = value["text"]
+        return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+    def _label(self, value: Any, names: Any) -> str:
+        """A label as it is compared: its name where the data has names, else as text."""
+        import re
+
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        number = value if isinstance(value, int) and not isinstance(value, bool) else None
+        found = re.fullmatch(r"(?:LABEL_)?(\d+)", value) if isinstance(value, str) else None
+        if found:
+            number = value = int(found[1])
+        if number is not None and names and 0 <= number < len(names):
+            return str(names[number])
+        return str(value)
+
+    def _secrecy(self, meta: dict) -> str:
+        """Who can know the labels, in a sentence."""
+        here = self._in_workspace(meta)
+        if meta["seen"] == "workspace":
+            return "The labels came from a file of the workspace: code there has seen them."
+        if here:
+            return f"The labels lie in the workspace as well ({', '.join(here[:3])}): code there can read them."
+        if meta["public"]:
+            return (
+                "The labels stay on the host; the data is public, so code that reaches the Hub could fetch it again."
+            )
+        return "The labels stay on the host; the data is private, so code has no way to them."
+
+    def _in_workspace(self, meta: dict) -> list:
+        """Files of the data that were downloaded: found by name and size."""
+        seen = meta["seen"] if isinstance(meta["seen"], dict) else {}
+        found = []
+        for name in self.workspace.walk():
+            if name.split("/")[-1] in seen:
+                with self.workspace.open_read(name) as file:
+                    if file.seek(0, 2) == seen[name.split("/")[-1]]:
+                        found.append(name)
+        return found
+
+    def _place(self) -> Any:
+        from pathlib import Path
+
+        return Path(self.labels) if self.records is None else Path(self.records.held_out)
+
+    def _keep(self, path: Any, data: Any) -> None:
+        import json
+
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(data, default=str), "utf-8")
+        draft.chmod(0o600)
+        draft.replace(path)
+
+    def _lay(self, name: str, rows: list) -> None:
+        import json
+
+        text = "".join([json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows])
+        self.workspace.write_bytes(name, text.encode("utf-8", "replace"))
+
+    # Rows: of a file of the workspace, of files on the Hub, or as the dataset viewer gives them.
+
+    def _rows(self, dataset: str, config: Any, split: str, revision: Any, most: int) -> dict:
+        if self.workspace.exists(dataset):
+            return self._rows_here(dataset, config, split, most)
+        from huggingface_hub import HfApi
+
+        subject = f"dataset {dataset}" + (f" at {revision}" if revision else "")
+        options = {"repo_id": dataset, "revision": revision, "files_metadata": True, "timeout": 20}
+        info = self._ask(subject, 30, HfApi(endpoint=self._hub()).dataset_info, **options)
+        card = info.card_data.to_dict() if info.card_data else {}
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+        layout = self._layout(sizes, card.get("configs"))
+        configs = list(dict.fromkeys([key[0] for key in layout]))
+        chosen = config or ("default" if "default" in configs else (configs or [None])[0])
+        paths = layout.get((chosen, split), [])
+        about = {"id": info.id, "split": split, "revision": info.sha}
+        about["public"] = not info.private and not info.gated
+        about["seen"] = {path.split("/")[-1]: sizes[path] for path in paths}
+        small = paths and len(paths) <= 50 and sum([sizes[path] for path in paths]) <= 200_000_000
+        if small and not [path for path in paths if path.endswith(".parquet")]:
+            rows = []
+            for path in paths:
+                where = {"dataset": info.id, "revision": info.sha, "path": path}
+                content = self._ask(f"{path} of {subject}", 300, self._content, **where)
+                rows += self._parse(path, content, most - len(rows))
+            return {**about, "config": chosen, "rows": rows, "names": self._names_of_card(card, chosen)}
+        try:
+            return {**about, **self._viewed(info.id, config, split, most)}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConnectionError(
+                f"The dataset viewer's answer on {dataset} has another shape than its API says ({error!r}). "
+                "Download its files with hub_download, and pass the file of the split as `dataset`."
+            ) from error
+
+    def _rows_here(self, path: str, config: Any, split: str, most: int) -> dict:
+        names = [path]
+        if self.workspace.is_dir(path):
+            below = self.workspace.walk(path)
+            layout = self._layout(dict.fromkeys(below, 0), None)
+            names = layout.get((config or "default", split), [])
+            if not names:
+                raise ValueError(
+                    f"{path} has no data file of split {split!r} ({', '.join(below[:8])}). Name the file."
+                )
+        rows = []
+        for name in names:
+            rows += self._parse(name, self.workspace.read_bytes(name, 500_000_000), most - len(rows))
+        about = {"id": path, "config": config, "split": split, "revision": None, "public": False}
+        return {**about, "seen": "workspace", "rows": rows, "names": {}}
+
+    def _layout(self, sizes: dict, configs: Any) -> dict:
+        """(config, split) to files: as the card's `configs` say, else by the words train, test, ... in the path."""
+        import fnmatch
+        import re
+
+        kinds = r"\.(csv|tsv|jsonl|ndjson|json|parquet)$"
+        skipped = ("dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json", "config.json")
+        data = [path for path in sizes if re.search(kinds, path) and path.split("/")[-1] not in skipped]
+        layout = {}
+        for entry in configs or []:
+            files = entry.get("data_files")
+            for part in [files] if isinstance(files, str | dict) else files or []:
+                part = {"path": part} if isinstance(part, str) else part
+                patterns = part.get("path") or []
+                key = (entry.get("config_name", "default"), part.get("split", "train"))
+                for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                    found = fnmatch.filter(data, pattern.replace("**/", "*"))
+                    layout[key] = list(dict.fromkeys(layout.get(key, []) + found))
+        layout = {key: paths for key, paths in layout.items() if paths}
+        if layout:
+            return layout
+        words = {"train": "train", "test": "test", "eval": "test", "val": "validation", "dev": "validation"}
+        for path in sorted(data):
+            found = re.findall(r"(?<![a-z])(train|test|eval|val|dev)(?:ing|id|idation)?(?![a-z])", path.lower())
+            layout.setdefault(("default", words[found[-1]] if found else "train"), []).append(path)
+        return layout
+
+    def _content(self, dataset: str, revision: str, path: str) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+        url = hf_hub_url(dataset, path, repo_type="dataset", revision=revision, endpoint=self._hub())
+        content = bytearray()
+        with http_stream_backoff(
+            "GET", url, headers=build_hf_headers(), timeout=20, max_retries=1, retry_on_status_codes=(502, 503, 504)
+        ) as response:
+            hf_raise_for_status(response)
+            if "html" in response.headers.get("Content-Type", ""):
+                raise TypeError("a web page")
+            for chunk in response.iter_bytes(1_000_000):
+                content += chunk
+        return bytes(content)
+
+    def _viewed(self, dataset: str, config: Any, split: str, most: int) -> dict:
+        """Rows of the dataset viewer, page by page; of more than 20,000, pages that are spread evenly."""
+        listed = [(item["config"], item["split"]) for item in self._view("splits", {"dataset": dataset})["splits"]]
+        configs = list(dict.fromkeys([item[0] for item in listed]))
+        config = config or ("default" if "default" in configs else (configs or [None])[0])
+        if (config, split) not in listed:
+            raise ValueError(f"{dataset} has no config {config!r} with a split {split!r}. It has: {listed[:20]}.")
+        where = {"dataset": dataset, "config": config, "split": split, "length": 100}
+        page = self._view("rows", {**where, "offset": 0})
+        total = page["num_rows_total"]
+        offsets = list(range(100, total, 100))
+        if len(offsets) > 200:
+            offsets = [round(number * (total - 100) / 200) for number in range(1, 201)]
+        found = {item["row_idx"]: item for item in page["rows"]}
+        for offset in offsets:
+            if len(found) >= most:
+                break
+            found.update({item["row_idx"]: item for item in self._view("rows", {**where, "offset": offset})["rows"]})
+        names = {}
+        for feature in page["features"]:
+            kind = feature["type"]
+            kind = kind.get("feature", kind) if isinstance(kind, dict) else kind
+            if isinstance(kind, dict) and isinstance(kind.get("names"), list):
+                names[feature["name"]] = kind["names"]
+        whole = [found[number]["row"] for number in sorted(found) if not found[number].get("truncated_cells")]
+        return {"config": config, "rows": whole[:most], "names": names}
+
+    def _view(self, path: str, query: dict) -> dict:
+        """One answer of the dataset viewer. It has no client of its own and is another host than the Hub."""
+        import os
+        import time
+
+        from huggingface_hub.errors import HTTPError
+        from huggingface_hub.utils import build_hf_headers, get_session
+
+        server = os.environ.get("HF_DATASETS_SERVER")
+        if not server and self._hub() != "https://huggingface.co":
+            # Its namesake on huggingface.co is another dataset, and this Hub's token is none of that host's business.
+            raise ConnectionError(
+                "The files of the split cannot be read here, and HF_DATASETS_SERVER names no viewer for this Hub. "
+                "Download the files with hub_download, and pass the file of the split as `dataset`."
+            )
+        server = (server or "https://datasets-server.huggingface.co").rstrip("/")
+        viewer = f"The dataset viewer ({server})"
+        for again in (True, True, False):
+            try:
+                # Redirects to other hosts lose the token: the client's HTTP library sees to that.
+                answer = get_session().get(f"{server}/{path}", params=query, headers=build_hf_headers(), timeout=30)
+                if answer.status_code == 200:
+                    return answer.json()
+            except HTTPError as error:
+                raise ConnectionError(f"{viewer} cannot be reached ({type(error).__name__}: {error}).") from error
+            except ValueError as error:
+                raise ConnectionError(f"{viewer} answered with something else than JSON. Try again later.") from error
+            wait = answer.headers.get("Retry-After", "")
+            if answer.status_code != 429 or not again or not wait.isdigit() or int(wait) > 20:
+                break
+            time.sleep(int(wait))
+        code = answer.headers.get("X-Error-Code", "")
+        raise ConnectionError(
+            f"{viewer} did not give the rows ({answer.status_code} {code}). Try again in a minute, or download the files "
+            "with hub_download and pass the file of the split as `dataset`."
+        )
+
+    def _names_of_card(self, card: dict, config: Any) -> dict:
+        """Column to names of its classes, as the card's `dataset_info` says."""
+        about = card.get("dataset_info") or []
+        names = {}
+        for part in about if isinstance(about, list) else [about]:
+            if not isinstance(part, dict) or part.get("config_name") not in (None, config):
+                continue
+            for feature in part.get("features") or []:
+                kind = feature.get("dtype") or feature.get("sequence") if isinstance(feature, dict) else None
+                found = kind.get("class_label", {}).get("names") if isinstance(kind, dict) else None
+                if isinstance(found, dict):
+                    names[feature["name"]] = [found[key] for key in sorted(found, key=int)]
+        return names
+
+    def _parse(self, path: str, content: bytes, most: int) -> list:
+        """Rows of a data file. Columns of a table become numbers where all their values are."""
+        import csv
+        import importlib
+        import io
+        import json
+        from itertools import islice
+
+        if path.endswith(".parquet"):
+            try:
+                pyarrow = importlib.import_module("pyarrow.parquet")
+            except ImportError:
+                raise ValueError(f"{path} is Parquet, which this host cannot read. Write it as JSON lines.") from None
+            return pyarrow.read_table(io.BytesIO(content)).slice(0, most).to_pylist()
+        text = content.decode("utf-8-sig", errors="replace")
+        try:
+            if path.endswith((".csv", ".tsv")):
+                header = text.split("\n", 1)[0]
+                comma = "\t" if path.endswith(".tsv") else max(",;\t", key=header.count)
+                csv.field_size_limit(20_000_000)
+                return self._typed(list(islice(csv.DictReader(io.StringIO(text, newline=""), delimiter=comma), most)))
+            if path.endswith(".json") and text.lstrip().startswith("["):
+                rows = json.loads(text)
+            else:
+                rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as what its name says: {error}. Check the file.") from error
+        return [row if isinstance(row, dict) else {"value": row} for row in rows[:most]]
+
+    def _typed(self, rows: list) -> list:
+        import re
+
+        for kind, form in ((int, r"-?(0|[1-9]\d{0,17})"), (float, r"-?\d+(\.\d+)?([eE][+-]?\d+)?")):
+            for name in list(rows[0]) if rows else []:
+                values = [row[name] for row in rows]
+                given = [value for value in values if value not in (None, "")]
+                texts = [value for value in given if isinstance(value, str)]
+                if given and len([value for value in texts if re.fullmatch(form, value)]) == len(given):
+                    for row in rows:
+                        row[name] = kind(row[name]) if row[name] not in (None, "") else None
+        return rows
+
+    # Predictions: given, or made by a job in a jail.
+
+    def _side(self, role: str, spec: dict, meta: dict, truths: list, metric: str) -> dict:
+        """What one side predicts, one set a seed: {name, folder, model, revision, weights_sha256, by, sets}."""
+        side = {"name": str(spec.get("name") or ""), "folder": None, "model": None, "revision": None}
+        side.update({"weights_sha256": None, "by": "harness", "script": spec.get("script")})
+        simple, model = spec.get("simple"), spec.get("model")
+        if simple is not None:
+            if role != "baseline":
+                raise ValueError("`simple` is for the baseline: a candidate is a model.")
+            values = self._simple(simple, meta, truths)
+            sets = [{key: {"prediction": value} for key, value in zip(meta["ids"], values, strict=True)}]
+            return {**side, "name": side["name"] or simple, "sets": sets}
+        folders = spec.get("folder")
+        folders = [folders] if isinstance(folders, str) else folders or []
+        given = spec.get("predictions")
+        given = [given] if isinstance(given, str) else given or []
+        folders = [self._weights_folder(folder) for folder in folders]
+        if folders:
+            side.update({"folder": folders[0], "weights_sha256": self._hash(folders[0])})
+            if side["weights_sha256"] is None:
+                raise ValueError(f"{role}: {folders[0]} holds no weights. Name the folder that would be pushed.")
+        side.update({"model": model, "revision": spec.get("revision")})
+        if given:
+            side.update({"by": "predictions", "sets": [self._read_predictions(path) for path in given]})
+        elif folders or model:
+            if model and not folders:
+                side["revision"] = self._sha(model, spec.get("revision"))
+            targets = folders or [model]
+            sets = [self._run(meta, target, side["revision"], spec.get("script")) for target in targets]
+            side["sets"] = sets
+        else:
+            raise ValueError(f"`{role}` needs 'predictions', 'folder', 'model'{' or simple' * (role != 'candidate')}.")
+        side["name"] = side["name"] or folders[0] if folders else side["name"] or model or given[0]
+        return side
+
+    def _simple(self, simple: str, meta: dict, truths: list) -> list:
+        """A baseline that has learned nothing: the constant that does best on these very rows, or the input itself."""
+        import json
+        import statistics
+        from collections import Counter
+
+        task = meta["task"]
+        if simple == "majority" and task == "classification":
+            return [Counter(truths).most_common(1)[0][0]] * len(truths)
+        if simple == "majority" and task == "token-classification":
+            common = Counter([tag for tags in truths for tag in tags]).most_common(1)[0][0]
+            return [[common] * len(tags) for tags in truths]
+        if simple in ("mean", "median") and task == "regression":
+            return [getattr(statistics, simple)(truths)] * len(truths)
+        if simple == "copy" and task == "generation":
+            rows = json.loads((self._place() / meta["held_out"] / "inputs.json").read_text("utf-8"))
+            return [self._text(row, meta["columns"]) for row in rows]
+        raise ValueError(
+            f"There is no simple baseline {simple!r} for {task}: classification and token-classification have majority, "
+            "regression mean and median, generation copy. Else evaluate the base model."
+        )
+
+    def _weights_folder(self, folder: str) -> str:
+        """A run's folder stands for the weights in it."""
+        plain = self.workspace.relative(folder)
+        if not self.workspace.is_dir(plain):
+            raise ValueError(f"There is no folder {folder} in the workspace. Name the folder of the model.")
+        inside = f"{plain}/model"
+        return inside if self.workspace.is_dir(inside) and self._hash(inside) else plain
+
+    def _hash(self, folder: str) -> str | None:
+        import hashlib
+
+        digests = {}
+        for name in self.workspace.walk(folder):
+            with self.workspace.open_read(name) as file:
+                inside = name if folder == "." else name[len(folder) + 1 :]
+                digests[inside] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._weights_sha256(digests)
+
+    def _weights_sha256(self, digests: dict) -> str | None:
+        """The digest of a model: of its weights, and of what says how they are used. `None` where there are no weights.
+
+        `digests`: path relative to the model's folder to the file's SHA-256. The same in every tool that needs it.
+        """
+        import hashlib
+
+        kinds = ("safetensors", "skops", "npz", "npy", "onnx", "gguf", "bin", "pt", "pth", "ckpt", "h5", "keras")
+        kinds += ("msgpack", "tflite", "joblib", "pkl", "pickle", "model")
+        uses = ("config.json", "adapter_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+        uses += ("preprocessor_config.json", "label_map.json", "labels.json", "modules.json", "chat_template.jinja")
+        skipped = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin", "scheduler.bin")
+        lines, weights = [], False
+        for name in sorted(digests):
+            last = name.split("/")[-1]
+            if last in skipped or last.startswith("rng_state"):
+                continue
+            heavy = last.rsplit(".", 1)[-1].lower() in kinds and "." in last
+            weights = weights or heavy
+            if heavy or last in uses:
+                lines.append(f"{name}\0{digests[name]}\n")
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest() if weights else None
+
+    def _sha(self, model: str, revision: Any) -> str:
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=self._hub())
+        return self._ask(f"model {model}", 30, api.model_info, repo_id=model, revision=revision, timeout=20).sha
+
+    def _read_predictions(self, path: str) -> dict:
+        import json
+
+        found, doubled = {}, 0
+        content = self.workspace.read_bytes(path, 500_000_000).decode("utf-8", "replace")
+        for number, line in enumerate([line for line in content.split("\n") if line.strip()], 1):
+            try:
+                row = json.loads(line)
+                key = row["id"]
+            except (ValueError, TypeError, KeyError):
+                raise ValueError(f"{path}, line {number}: not like {{'id': ..., 'prediction': ...}}.") from None
+            doubled += key in found
+            found[str(key)] = row
+        if doubled:
+            raise ValueError(f"{path} has {doubled} ids more than once: one prediction a row.")
+        return found
+
+    def _run(self, meta: dict, target: str, revision: Any, script: Any) -> dict:
+        """Predictions of a model, made by a script in a job; what came of it once is kept on the host."""
+        import hashlib
+        import json
+
+        if self.jobs is None:
+            raise RuntimeError(
+                "evaluate_model can run nothing here: it was made without `jobs`. Make the predictions in your code, and "
+                "pass {'predictions': 'p.jsonl', 'folder': ...}."
+            )
+        held = meta["held_out"]
+        here = self.workspace.is_dir(target)
+        before = self._hash(target) if here else revision
+        program = self.workspace.read_bytes(script, 5_000_000) if script else self._program().encode()
+        key = hashlib.sha256(b"\0".join([held.encode(), str(before).encode(), target.encode(), program])).hexdigest()[
+            :16
+        ]
+        kept = self._place() / held / f"predictions-{key}.json"
+        if kept.exists():
+            return json.loads(kept.read_text("utf-8"))
+        path = script or f"held_out/{held}/predict.py"
+        if not script:
+            self.workspace.write_bytes(path, program)
+        out = f"held_out/{held}/predictions-{key}.jsonl"
+        command = ["python", path, "--inputs", f"held_out/{held}/inputs.jsonl", "--output", out, "--model", target]
+        if not script:
+            command += ["--task", meta["task"], *(["--revision", str(revision)] if revision and not here else [])]
+            command += ["--documents", f"held_out/{held}/documents.jsonl"] if meta["task"] == "retrieval" else []
+        attempt = len(list((self._place() / held).glob(f"attempt-{key}-*")))
+        job = f"predict-{key}-{attempt}"
+        self.jobs.start(job, command, seconds=6 * 3600)
+        state = self.jobs.wait(job, 1800)
+        if state["state"] == "running":
+            raise TimeoutError(
+                f"The predictions of {target} take more than 30 minutes (job {job}). Score again later."
+            )
+        if state["state"] != "done":
+            (self._place() / held / f"attempt-{key}-{attempt}").touch()  # the next try is a job of its own
+            text, _ = self.jobs.logs(job, -3_000)
+            raise RuntimeError(
+                f"{path} failed on {target} ({state['state']}, {state['exit_code']}). It said:\n{text[-2_000:]}"
+            )
+        if here and self._hash(target) != before:
+            raise ValueError(
+                f"The weights in {target} changed while they were evaluated. Score again when they are done."
+            )
+        found = self._read_predictions(out)
+        self._keep(kept, found)
+        return found
+
+    def _program(self) -> str:
+        """The script that runs in the jail: the plain way to use a model of each kind."""
+        return '''"""Predictions of a model, a JSON line for each row of the inputs."""
+import argparse
+import importlib.util
+import json
+import pathlib
+
+need = importlib.import_module
+
+parser = argparse.ArgumentParser()
+for name in ("inputs", "output", "model", "task", "revision", "documents"):
+    parser.add_argument("--" + name)
+args = parser.parse_args()
+rows = [json.loads(line) for line in open(args.inputs, encoding="utf-8")]
+columns = [name for name in rows[0] if name != "id"]
+folder = pathlib.Path(args.model)
+from_hub = {"revision": args.revision} if args.revision else {}
+named = ("text", "sentence", "premise", "question", "prompt", "query", "anchor", "input", "instruction", "content")
+
+
+def cells(row, most=2):
+    words = [name for name in columns if isinstance(row[name], str)]
+    first = [name for name in words if name in named]
+    chosen = (first + [name for name in words if name not in first])[:most]
+    return [row[name] for name in sorted(chosen, key=columns.index)] or [" ".join(str(row[name]) for name in columns)]
+
+
+def batches(items, size):
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def skops():
+    sio = need("skops.io")
+    (file,) = sorted(folder.glob("*.skops"))
+    model = sio.load(file, trusted=sio.get_untrusted_types(file=file))
+    if all(isinstance(row[columns[0]], str) for row in rows) and not hasattr(model, "feature_names_in_"):
+        table = [cells(row, 1)[0] for row in rows]
+    else:
+        wanted = list(getattr(model, "feature_names_in_", columns))
+        table = [[row[name] for name in wanted] for row in rows]
+        named = hasattr(model, "feature_names_in_") and importlib.util.find_spec("pandas")
+        table = need("pandas").DataFrame(table, columns=wanted) if named else need("numpy").asarray(table)
+    found = [value.item() if hasattr(value, "item") else value for value in model.predict(table)]
+    scores = [None] * len(found)
+    if hasattr(model, "predict_proba"):
+        classes = [value.item() if hasattr(value, "item") else value for value in model.classes_]
+        scores = [dict(zip(map(str, classes), map(float, one))) for one in model.predict_proba(table)]
+    for row, value, score in zip(rows, found, scores):
+        yield {"id": row["id"], "prediction": value, **({"scores": score} if score else {})}
+
+
+def loaded(kind, **options):
+    torch, transformers = need("torch"), need("transformers")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = getattr(transformers, kind).from_pretrained(args.model, **from_hub, **options).to(device).eval()
+    return torch, transformers, model, device
+
+
+def tokenizer_of(transformers, model):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model, **from_hub)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    most = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512) or 512, 4096)
+    return tokenizer, int(most)
+
+
+def classification():
+    images = [name for name in columns if isinstance(rows[0][name], str) and rows[0][name].endswith((".png", ".jpg"))]
+    kind = "AutoModelForImageClassification" if images else "AutoModelForSequenceClassification"
+    torch, transformers, model, device = loaded(kind)
+    names = {int(key): value for key, value in model.config.id2label.items()}
+    if images:
+        Image = need("PIL.Image")
+        processor = transformers.AutoImageProcessor.from_pretrained(args.model, **from_hub)
+    else:
+        tokenizer, most = tokenizer_of(transformers, model)
+    for some in batches(rows, 32):
+        if images:
+            given = processor([Image.open(row[images[0]]).convert("RGB") for row in some], return_tensors="pt")
+        else:
+            pair = list(zip(*[cells(row) for row in some]))
+            options = {"padding": True, "truncation": True, "max_length": most, "return_tensors": "pt"}
+            given = tokenizer(*map(list, pair), **options)
+        with torch.no_grad():
+            logits = model(**given.to(device)).logits.float().cpu()
+        if args.task == "regression":
+            for row, value in zip(some, logits[:, 0].tolist()):
+                yield {"id": row["id"], "prediction": value}
+            continue
+        for row, one in zip(some, logits.softmax(-1).tolist()):
+            scores = {names[number]: value for number, value in enumerate(one)}
+            yield {"id": row["id"], "prediction": max(scores, key=scores.get), "scores": scores}
+
+
+def tagging():
+    torch, transformers, model, device = loaded("AutoModelForTokenClassification")
+    tokenizer, most = tokenizer_of(transformers, model)
+    if not tokenizer.is_fast:
+        raise SystemExit("A fast tokenizer is needed to tell which tag belongs to which word.")
+    column = next(name for name in columns if isinstance(rows[0][name], list))
+    for row in rows:
+        given = tokenizer(row[column], is_split_into_words=True, truncation=True, max_length=most, return_tensors="pt")
+        with torch.no_grad():
+            best = model(**given.to(device)).logits[0].argmax(-1).tolist()
+        tags = {}
+        for place, word in enumerate(given.word_ids(0)):
+            if word is not None:
+                tags.setdefault(word, model.config.id2label[best[place]])
+        yield {"id": row["id"], "prediction": [tags.get(word, "O") for word in range(len(row[column]))]}
+
+
+def generation():
+    transformers = need("transformers")
+    adapter = (folder / "adapter_config.json").exists()
+    both = not adapter and transformers.AutoConfig.from_pretrained(args.model, **from_hub).is_encoder_decoder
+    torch, transformers, model, device = loaded("AutoModelForSeq2SeqLM" if both else "AutoModelForCausalLM")
+    tokenizer, most = tokenizer_of(transformers, model)
+    for row in rows:
+        chat = next((row[name] for name in columns if isinstance(row[name], list)), None)
+        text = "\\n".join(cells(row))
+        options = {"return_tensors": "pt", "truncation": True, "max_length": max(most - 256, 16)}
+        if tokenizer.chat_template and not both:
+            chat = chat or [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            options["add_special_tokens"] = False
+        given = tokenizer(text, **options).to(device)
+        given.pop("token_type_ids", None)
+        with torch.no_grad():
+            made = model.generate(**given, max_new_tokens=256, do_sample=False, pad_token_id=tokenizer.pad_token_id)[0]
+        made = made if both else made[given["input_ids"].shape[1] :]
+        yield {"id": row["id"], "prediction": tokenizer.decode(made, skip_special_tokens=True).strip()}
+
+
+def language_modeling():
+    torch, transformers, model, device = loaded("AutoModelForCausalLM")
+    tokenizer, most = tokenizer_of(transformers, model)
+    for row in rows:
+        ids = tokenizer(cells(row, 1)[0], truncation=True, max_length=most, return_tensors="pt")["input_ids"].to(device)
+        tokens = ids.shape[1] - 1
+        nll = 0.0
+        if tokens > 0:
+            with torch.no_grad():
+                nll = float(model(input_ids=ids, labels=ids).loss) * tokens
+        read = tokenizer.decode(ids[0], skip_special_tokens=True)
+        yield {"id": row["id"], "prediction": "", "nll": nll, "tokens": max(tokens, 0), "characters": len(read)}
+
+
+def retrieval():
+    model = need("sentence_transformers").SentenceTransformer(args.model, **from_hub)
+    documents = [json.loads(line) for line in open(args.documents, encoding="utf-8")]
+    options = {"normalize_embeddings": True, "convert_to_numpy": True}
+    found = model.encode([document["text"] for document in documents], **options)
+    for row, query in zip(rows, model.encode([cells(row, 1)[0] for row in rows], **options)):
+        ranked = (found @ query).argsort()[::-1][:100]
+        yield {"id": row["id"], "prediction": [documents[number]["id"] for number in ranked]}
+
+
+kinds = {"regression": classification, "token-classification": tagging, "generation": generation}
+kinds |= {"language-modeling": language_modeling, "retrieval": retrieval}
+make = skops if list(folder.glob("*.skops")) else kinds.get(args.task, classification)
+with open(args.output, "w", encoding="utf-8") as file:
+    for made in make():
+        file.write(json.dumps(made) + "\\n")
+print("done")
+'''
+
+    # Scoring.
+
+    def _score(
+        self, held: str, candidate: dict, baseline: dict, metric: Any, train: Any, base: Any, benchmarks: list
+    ) -> dict:
+        import hashlib
+        import json
+        import re
+
+        folder = self._place() / held
+        if not re.fullmatch(r"held_[0-9a-f]{12}", held) or not (folder / "meta.json").exists():
+            raise ValueError(f"Nothing is held out as {held!r}. Call `prepare` first, and pass its `held_out`.")
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        kept = json.loads((folder / "labels.json").read_text("utf-8"))
+        shown = json.loads((folder / "inputs.json").read_text("utf-8"))
+        ids, task = meta["ids"], meta["task"]
+        truths = [kept[key] for key in ids]
+        metric = metric or {
+            "classification": "accuracy", "regression": "mae", "token-classification": "f1", "generation": "token_f1",
+            "language-modeling": "bits_per_character", "retrieval": "ndcg@10",
+        }[task]  # fmt: skip
+        problems, warnings = [], []
+        sides, values = {}, {}
+        for role, spec in (("baseline", baseline), ("candidate", candidate)):
+            side = self._side(role, spec, meta, truths, metric)
+            made = []
+            for found in side["sets"]:
+                checked = self._checked(found, meta, role)
+                answers = self._answers(checked, meta, role, warnings)
+                made.append((answers, checked))
+            sides[role], values[role] = side, [self._metrics(task, truths, *one) for one in made]
+            side["made"] = made
+        known = [name for name in values["candidate"][0] if name in values["baseline"][0]]
+        if metric not in known:
+            raise ValueError(f"`metric` is one of {', '.join(known)} for these predictions, not {metric!r}.")
+        old, new = values["baseline"][0][metric], values["candidate"][0][metric]
+        outcome = self._compared(old, new, len(ids))
+        self._suspicious(task, truths, sides, meta, problems, warnings)
+        self._tell_size(outcome, len(ids), warnings)
+        contaminated, clean = self._contamination(
+            meta, shown, sides["candidate"], train, benchmarks, problems, warnings
+        )
+        if clean is not None and 0 < len(clean) < len(ids):
+            contaminated["candidate_without_them"] = self._value(new, clean)
+            contaminated["baseline_without_them"] = self._value(old, clean)
+        derived = self._provenance(sides["candidate"], base, problems, warnings)
+        pushed = sides["candidate"]
+        mark = [[one[0] for one in sides[role]["made"]] for role in ("baseline", "candidate")]
+        mark = json.dumps([held, mark, pushed["weights_sha256"], metric], sort_keys=True, default=str)
+        found = "eval_" + hashlib.sha256(mark.encode()).hexdigest()[:12]
+        looks = list(dict.fromkeys([*meta["looks"], found]))
+        if len(looks) > 3:
+            warnings.append(
+                f"This is candidate number {len(looks)} on these rows: the best of many looks better than it is. "
+                "Choose on validation data."
+            )
+        examples, meta["shown"] = self._errors(task, truths, sides, meta, shown)
+        meta["looks"] = looks
+        self._keep(folder / "meta.json", meta)
+        if pushed["by"] == "predictions":
+            warnings.append(
+                "The candidate's predictions are files that its code wrote: nobody saw which weights made them."
+            )
+        result = {
+            "id": found,
+            "held_out": held,
+            "task": task,
+            "dataset": {
+                "id": meta["dataset"], "config": meta["config"], "split": meta["split"], "revision": meta["revision"],
+                "label": meta["label"], "rows": meta["total"],
+            },
+            "n": len(ids),
+            "metric": metric,
+            "higher_is_better": new["higher"],
+            "baseline": self._told(sides["baseline"], values["baseline"], metric, outcome["old"]),
+            "candidate": self._told(sides["candidate"], values["candidate"], metric, outcome["new"]),
+            "difference": outcome["difference"],
+            "better": outcome["better"],
+            "metrics": {
+                name: {role: self._value(values[role][0][name]) for role in ("baseline", "candidate")} for name in known
+            },
+            "per_class": self._per_class(task, truths, sides["candidate"]["made"][0][0]),
+            "errors": examples,
+            "contamination": contaminated,
+            "provenance": derived,
+            "problems": problems,
+            "warnings": warnings,
+            "looks": looks.index(found) + 1,
+            "labels_shown": len(meta["shown"]),
+            "secrecy": self._secrecy(meta),
+            "by": pushed["by"],
+        }  # fmt: skip
+        result["plots"] = self._plots(result, truths, sides) if self.plots is not False else []
+        if self.records is not None:
+            self.records.add("evaluation", result)
+        return result
+
+    def _told(self, side: dict, values: list, metric: str, interval: dict) -> dict:
+        import statistics
+
+        all_of_them = [self._value(one[metric]) for one in values]
+        said = {key: side[key] for key in ("name", "folder", "model", "revision", "weights_sha256", "script", "by")}
+        said = {**said, "value": all_of_them[0], "interval": interval["interval"], "method": interval["method"]}
+        if len(all_of_them) > 1:
+            spread = {"mean": statistics.fmean(all_of_them), "std": statistics.stdev(all_of_them)}
+            said["seeds"] = {"n": len(all_of_them), **spread, "values": all_of_them}
+        return said
+
+    def _checked(self, found: dict, meta: dict, role: str) -> list:
+        """The rows in the order of the held-out ones; all of them, and no others."""
+        missing = [key for key in meta["ids"] if key not in found]
+        extra = len(found) - (len(meta["ids"]) - len(missing))
+        if missing or extra:
+            raise ValueError(
+                f"The {role}'s predictions are not those of {meta['held_out']}: {len(missing)} of {len(meta['ids'])} rows "
+                f"are missing, {extra} ids are none of them. Predict every row of its inputs, with its id."
+            )
+        rows = [found[key] for key in meta["ids"]]
+        empty = [row["id"] for row in rows if row.get("prediction") is None]
+        if empty:
+            raise ValueError(f"The {role}'s rows {empty[:5]} have no `prediction` ({len(empty)} in all).")
+        return rows
+
+    def _answers(self, rows: list, meta: dict, role: str, warnings: list) -> list:
+        import math
+
+        task, given = meta["task"], [row["prediction"] for row in rows]
+        if task == "classification":
+            answers = [self._label(value, meta["names"]) for value in given]
+            strange = sorted(set(answers) - set(meta["labels"]))
+            if len(strange) == len(set(answers)):
+                raise ValueError(
+                    f"The {role} predicts other labels than the data has: {', '.join(strange[:6])} instead of "
+                    f"{', '.join(meta['labels'][:6])}. Map them (id2label in config.json, or in your script)."
+                )
+            if strange:
+                warnings.append(f"The {role} predicts labels that the data does not have: {', '.join(strange[:6])}.")
+            return answers
+        if task == "regression":
+            numbers = [value for value in given if isinstance(value, int | float) and math.isfinite(value)]
+            if len(numbers) < len(given):
+                raise ValueError(f"The {role} predicts {len(given) - len(numbers)} values that are no finite numbers.")
+            return [float(value) for value in given]
+        if task == "token-classification":
+            if [value for value in given if not isinstance(value, list)]:
+                raise ValueError(f"The {role}'s predictions of token-classification are lists of tags, one a token.")
+            return [[self._label(tag, meta["names"]) for tag in value] for value in given]
+        if task == "retrieval":
+            if [value for value in given if not isinstance(value, list)]:
+                raise ValueError(
+                    f"The {role}'s predictions of retrieval are lists of ids of documents, the best first."
+                )
+            return [list(dict.fromkeys([str(one) for one in value])) for value in given]
+        return [str(value) for value in given]
+
+    # Metrics. Each is what every row adds to it (`columns` of numbers, or `codes` to count) and what becomes of the sums.
+
+    def _metrics(self, task: str, truths: list, answers: list, rows: list) -> dict:
+        from functools import partial
+
+        make = {
+            "classification": self._of_classes, "regression": self._of_numbers, "token-classification": self._of_tags,
+            "generation": self._of_texts, "language-modeling": self._of_likelihoods, "retrieval": self._of_rankings,
+        }[task]  # fmt: skip
+        found = make(truths, answers, rows)
+        for one in found.values():
+            one.setdefault("higher", True)
+            one.setdefault("final", partial(self._mean))
+        return found
+
+    def _mean(self, sums: list, n: int) -> float:
+        return sums[0] / n
+
+    def _of_classes(self, truths: list, answers: list, rows: list) -> dict:
+        import math
+
+        pairs = list(zip(truths, answers, strict=True))
+        found = {"accuracy": {"columns": [[float(truth == answer) for truth, answer in pairs]], "binary": True}}
+        found["macro_f1"] = {"codes": pairs, "final": self._macro_f1}
+        found["mcc"] = {"codes": pairs, "final": self._mcc}
+        scores = [row.get("scores") for row in rows]
+        if not [one for one in scores if not isinstance(one, dict) or not one]:
+            chances = [
+                max(min(float(one.get(truth, 0.0)), 1.0), 1e-12) for one, truth in zip(scores, truths, strict=True)
+            ]
+            if max(chances) > 1e-12:  # else they go by other names than the labels
+                found["log_loss"] = {"columns": [[-math.log(chance) for chance in chances]], "higher": False}
+                sure = [max([float(value) for value in one.values()]) for one in scores]
+                bins = [min(int(value * 10), 9) for value in sure]
+                flags = [float(truth == answer) for truth, answer in pairs]
+                codes = list(zip(bins, sure, flags, strict=True))
+                found["calibration_error"] = {"codes": codes, "final": self._calibration, "higher": False}
+        return found
+
+    def _counts(self, counts: Any) -> tuple:
+        """Labels, and how often each was meant, was said, and was rightly said."""
+        labels = sorted({label for pair in counts for label in pair})
+        meant, said, right = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+        for pair, count in counts.items():
+            truth, answer = pair
+            meant[truth] += count
+            said[answer] += count
+            if truth == answer:
+                right[truth] += count
+        return labels, meant, said, right
+
+    def _macro_f1(self, counts: Any, n: int) -> float:
+        labels, meant, said, right = self._counts(counts)
+        return sum([2 * right[one] / (meant[one] + said[one]) for one in labels]) / len(labels)
+
+    def _mcc(self, counts: Any, n: int) -> float:
+        """Gorodkin's R_K, which is Matthews' coefficient for two classes."""
+        labels, meant, said, right = self._counts(counts)
+        both = sum([meant[one] * said[one] for one in labels])
+        spread = (n * n - sum([value * value for value in said.values()])) * (
+            n * n - sum([value * value for value in meant.values()])
+        )
+        return (sum(right.values()) * n - both) / spread**0.5 if spread > 0 else 0.0
+
+    def _calibration(self, counts: Any, n: int) -> float:
+        """Expected calibration error over ten bins of confidence."""
+        sums = {}
+        for one, count in counts.items():
+            place, sure, flag = one
+            total = sums.setdefault(place, [0.0, 0.0])
+            total[0] += sure * count
+            total[1] += flag * count
+        return sum([abs(sure - right) for sure, right in sums.values()]) / n
+
+    def _of_numbers(self, truths: list, answers: list, rows: list) -> dict:
+        both = list(zip(truths, answers, strict=True))
+        wrong = [(answer - truth) for truth, answer in both]
+        squares = [value * value for value in wrong]
+        products = [truths, answers, [t * t for t in truths], [a * a for a in answers], [t * a for t, a in both]]
+        return {
+            "mae": {"columns": [[abs(value) for value in wrong]], "higher": False},
+            "rmse": {"columns": [squares], "higher": False, "final": self._root},
+            "r2": {"columns": [squares, truths, [t * t for t in truths]], "final": self._r2},
+            "pearson": {"columns": products, "final": self._pearson},
+        }
+
+    def _root(self, sums: list, n: int) -> float:
+        return (sums[0] / n) ** 0.5
+
+    def _r2(self, sums: list, n: int) -> float:
+        spread = sums[2] - sums[1] * sums[1] / n
+        return 1 - sums[0] / spread if spread > 0 else 0.0
+
+    def _pearson(self, sums: list, n: int) -> float:
+        x, y, xx, yy, xy = sums
+        spread = (xx - x * x / n) * (yy - y * y / n)
+        return (xy - x * y / n) / spread**0.5 if spread > 0 else 0.0
+
+    def _of_tags(self, truths: list, answers: list, rows: list) -> dict:
+        """Whole entities by their BIO tags, as CoNLL counts them, and single tags."""
+        columns = [[], [], [], [], []]
+        for truth, answer in zip(truths, answers, strict=True):
+            answer = [*answer[: len(truth)], *["O"] * (len(truth) - len(answer))]
+            meant, said = self._entities(truth), self._entities(answer)
+            same = sum([one == other for one, other in zip(truth, answer, strict=True)])
+            for column, value in zip(
+                columns, (len(meant & said), len(meant), len(said), same, len(truth)), strict=True
+            ):
+                column.append(float(value))
+        right, meant, said, same, tokens = columns
+        return {
+            "f1": {"columns": [right, meant, said], "final": self._f1},
+            "token_accuracy": {"columns": [same, tokens], "final": self._ratio},
+        }
+
+    def _entities(self, tags: list) -> set:
+        found, start, kind = set(), None, None
+        for place, tag in enumerate([*tags, "O"]):
+            mark, _, name = tag.partition("-")
+            if start is not None and (mark in ("B", "O", "S") or name != kind):
+                found.add((start, place, kind))
+                start = None
+            if mark in ("B", "I", "S", "E") and start is None:
+                start, kind = place, name
+        return found
+
+    def _f1(self, sums: list, n: int) -> float:
+        return 2 * sums[0] / (sums[1] + sums[2]) if sums[1] + sums[2] else 0.0
+
+    def _ratio(self, sums: list, n: int) -> float:
+        return sums[0] / sums[1] if sums[1] else 0.0
+
+    def _of_texts(self, truths: list, answers: list, rows: list) -> dict:
+        """Of several references the best counts, for each metric by itself; BLEU takes the first."""
+        pairs = list(zip(truths, answers, strict=True))
+        exact = [float(max([self._plain(one) == self._plain(answer) for one in truth])) for truth, answer in pairs]
+        found = {"exact_match": {"columns": [exact], "binary": True}}
+        for name, score in (("token_f1", self._token_f1), ("rouge_l", self._rouge_l), ("chrf", self._chrf)):
+            found[name] = {"columns": [[max([score(one, answer) for one in truth]) for truth, answer in pairs]]}
+        columns = [self._bleu_counts(truth[0], answer) for truth, answer in pairs]
+        found["bleu"] = {"columns": [list(column) for column in zip(*columns, strict=True)], "final": self._bleu}
+        return found
+
+    def _plain(self, text: str) -> str:
+        """As SQuAD compares answers: without case, punctuation and articles."""
+        import re
+
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", re.sub(r"[^\w\s]", "", text.casefold())).split())
+
+    def _token_f1(self, truth: str, answer: str) -> float:
+        from collections import Counter
+
+        meant, said = self._plain(truth).split(), self._plain(answer).split()
+        if not meant or not said:
+            return float(meant == said)
+        both = sum((Counter(meant) & Counter(said)).values())
+        return 2 * both / (len(meant) + len(said))
+
+    def _rouge_l(self, truth: str, answer: str) -> float:
+        """F1 of the longest common subsequence of words (Lin, 2004), without stemming; the first 1,000 words."""
+        import re
+
+        meant, said = [re.findall(r"[a-z0-9]+", text.lower())[:1000] for text in (truth, answer)]
+        if not meant or not said:
+            return 0.0
+        line = [0] * (len(said) + 1)
+        for word in meant:
+            above = 0
+            for place, other in enumerate(said, 1):
+                above, line[place] = line[place], above + 1 if word == other else max(line[place], line[place - 1])
+        return 2 * line[-1] / (len(meant) + len(said))
+
+    def _chrf(self, truth: str, answer: str) -> float:
+        """chrF (Popovic, 2015) of a sentence, 0 to 1: characters, n from 1 to 6, recall weighed twice."""
+        from collections import Counter
+
+        meant, said = "".join(truth.split()), "".join(answer.split())
+        scores = []
+        for n in range(1, 7):
+            counts = [Counter([text[i : i + n] for i in range(len(text) - n + 1)]) for text in (meant, said)]
+            sizes = [sum(count.values()) for count in counts]
+            if all(sizes):
+                both = sum((counts[0] & counts[1]).values())
+                scores.append((both / sizes[1], both / sizes[0]))
+        if not scores:
+            return 0.0
+        precision, recall = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
+        return 5 * precision * recall / (4 * precision + recall) if precision + recall else 0.0
+
+    def _bleu_counts(self, truth: str, answer: str) -> list:
+        import re
+        from collections import Counter
+
+        meant, said = [re.findall(r"\w+|[^\w\s]", text) for text in (truth, answer)]
+        row = [len(said), len(meant)]
+        for n in range(1, 5):
+            counts = [Counter([tuple(words[i : i + n]) for i in range(len(words) - n + 1)]) for words in (meant, said)]
+            row += [sum((counts[0] & counts[1]).values()), sum(counts[1].values())]
+        return row
+
+    def _bleu(self, sums: list, n: int) -> float:
+        """Corpus BLEU-4 (Papineni and others, 2002), 0 to 1, words and punctuation apart; no match counts half as much
+        as the one before, as sacreBLEU's `exp` smoothing has it."""
+        import math
+
+        said, meant, half, total = sums[0], sums[1], 1.0, 0.0
+        for order in range(4):
+            right, all_of_them = sums[2 + 2 * order : 4 + 2 * order]
+            if not all_of_them:
+                return 0.0
+            if not right:
+                half /= 2
+            total += math.log((right or half) / all_of_them) / 4
+        return math.exp(total + min(0.0, 1 - meant / said)) if sums[2] else 0.0
+
+    def _of_likelihoods(self, truths: list, answers: list, rows: list) -> dict:
+        """What a job said of its own model: perplexity a token, and bits a character, which tokenizers cannot change."""
+        import math
+
+        try:
+            columns = [[float(row[name]) for row in rows] for name in ("nll", "tokens", "characters")]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError("A row of language-modeling needs `nll` (nats), `tokens` and `characters`.") from None
+        if [value for column in columns for value in column if not (math.isfinite(value) and value >= 0)]:
+            raise ValueError("`nll`, `tokens` and `characters` are finite and not below 0.")
+        nll, tokens, characters = columns
+        long = [len(truth[0]) for truth in truths]
+        if sum(characters) > 1.1 * sum(long):
+            raise ValueError("The predictions count more `characters` than the rows have.")
+        return {
+            "bits_per_character": {"columns": [nll, characters], "final": self._bits, "higher": False},
+            "perplexity": {"columns": [nll, tokens], "final": self._perplexity, "higher": False},
+        }
+
+    def _bits(self, sums: list, n: int) -> float:
+        import math
+
+        return sums[0] / math.log(2) / sums[1] if sums[1] else 0.0
+
+    def _perplexity(self, sums: list, n: int) -> float:
+        import math
+
+        return math.exp(min(sums[0] / sums[1], 700)) if sums[1] else 0.0
+
+    def _of_rankings(self, truths: list, answers: list, rows: list) -> dict:
+        import math
+
+        found = {name: [] for name in ("ndcg@10", "mrr", "recall@1", "recall@5", "recall@10")}
+        for truth, answer in zip(truths, answers, strict=True):
+            places = [place for place, one in enumerate(answer, 1) if one in truth]
+            for most in (1, 5, 10):
+                found[f"recall@{most}"].append(len([place for place in places if place <= most]) / len(set(truth)))
+            found["mrr"].append(1 / places[0] if places else 0.0)
+            gained = sum([1 / math.log2(place + 1) for place in places if place <= 10])
+            best = sum([1 / math.log2(place + 2) for place in range(min(10, len(set(truth))))])
+            found["ndcg@10"].append(gained / best)
+        made = {name: {"columns": [values]} for name, values in found.items()}
+        for one in made.values():
+            one["binary"] = set(one["columns"][0]) <= {0.0, 1.0}
+        return made
+
+    # How sure.
+
+    def _value(self, metric: dict, places: Any = None) -> float:
+        from collections import Counter
+
+        if "codes" in metric:
+            codes = metric["codes"]
+            picked = codes if places is None else [codes[place] for place in places]
+            return metric["final"](Counter(picked), len(picked))
+        columns = metric["columns"]
+        if places is None:
+            return metric["final"]([sum(column) for column in columns], len(columns[0]))
+        return metric["final"]([sum(map(column.__getitem__, places)) for column in columns], len(places))
+
+    def _compared(self, old: dict, new: dict, n: int) -> dict:
+        """Both values with 95 % intervals, their difference, and how likely chance alone is to make it.
+
+        Right or wrong: exact intervals (Clopper and Pearson, 1934) and McNemar's exact test on the rows where the two differ.
+        Else, and for the difference: percentiles of a paired bootstrap, whose resamples are the same for both.
+        """
+        import random
+        import statistics
+
+        values = [self._value(old), self._value(new)]
+        resamples = max(200, min(1000, 2_000_000 // n))
+        generator, rows = random.Random(0), range(n)
+        drawn = []
+        for _ in range(resamples):
+            places = generator.choices(rows, k=n)
+            drawn.append((self._value(old, places), self._value(new, places)))
+        gains = sorted([second - first for first, second in drawn])
+        low, high = int(0.025 * resamples), min(int(0.975 * resamples), resamples - 1)
+        binary = bool(old.get("binary") and new.get("binary"))
+        told = []
+        for place, metric in enumerate((old, new)):
+            value = values[place]
+            if metric.get("binary"):
+                interval = self._exact(round(sum(metric["columns"][0])), n)
+                told.append({"interval": interval, "method": "exact (Clopper-Pearson), 95 %"})
+            else:
+                ordered = sorted([pair[place] for pair in drawn])
+                interval = [min(ordered[low], value), max(ordered[high], value)]
+                told.append({"interval": interval, "method": f"bootstrap of {resamples} resamples, 95 %"})
+        gain = values[1] - values[0]
+        if binary:
+            pairs = list(zip(old["columns"][0], new["columns"][0], strict=True))
+            only_old = len([pair for pair in pairs if pair[0] > pair[1]])
+            only_new = len([pair for pair in pairs if pair[0] < pair[1]])
+            p_value, test = self._mcnemar(only_old, only_new), "McNemar, exact, two-sided"
+            counted = {"right_only_by_candidate": only_new, "right_only_by_baseline": only_old}
+        else:
+            below, above = len([x for x in gains if x <= 0]), len([x for x in gains if x >= 0])
+            p_value = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+            test, counted = f"paired bootstrap of {resamples} resamples, two-sided", {}
+        difference = {
+            "value": gain,
+            "interval": [gains[low], gains[high]],
+            "p_value": p_value,
+            "test": test,
+            **counted,
+        }
+        difference["spread"] = statistics.pstdev(gains)
+        better = (gain > 0 if new["higher"] else gain < 0) and p_value < 0.05
+        return {"old": told[0], "new": told[1], "difference": difference, "better": better}
+
+    def _exact(self, right: int, n: int) -> list:
+        """Clopper and Pearson's interval, by halving."""
+        low = 0.0 if right == 0 else self._halved(right - 1, n, 0.975)
+        high = 1.0 if right == n else self._halved(right, n, 0.025)
+        return [low, high]
+
+    def _halved(self, right: int, n: int, share: float) -> float:
+        """The probability at which `right` or fewer of `n` come up with a chance of `share`."""
+        low, high = 0.0, 1.0
+        for _ in range(45):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._at_most(right, n, middle) > share else (low, middle)
+        return (low + high) / 2
+
+    def _at_most(self, right: int, n: int, chance: float) -> float:
+        import math
+
+        if not 0 < chance < 1:
+            return float(chance <= 0)
+        if right > n / 2:  # fewer terms from the other end
+            return 1 - self._at_most(n - right - 1, n, 1 - chance)
+        yes, no, whole = math.log(chance), math.log1p(-chance), math.lgamma(n + 1)
+        terms = [
+            whole - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * yes + (n - k) * no for k in range(right + 1)
+        ]
+        return min(1.0, math.fsum([math.exp(term) for term in terms]))
+
+    def _mcnemar(self, first: int, second: int) -> float:
+        import math
+
+        n = first + second
+        return min(1.0, 2 * sum([math.comb(n, k) for k in range(min(first, second) + 1)]) / 2**n) if n else 1.0
+
+    def _tell_size(self, outcome: dict, n: int, warnings: list) -> None:
+        """What these rows can tell: a true difference that is found four times out of five."""
+        difference = outcome["difference"]
+        detectable = 2.8 * difference.pop("spread")
+        difference["detectable"] = detectable
+        gain = abs(difference["value"])
+        if difference["p_value"] >= 0.05 and 0 < gain < detectable:
+            wanted = round(n * (detectable / gain) ** 2)
+            warnings.append(
+                f"{n} rows are too few to tell a difference of {gain:.3g}: they find one of {detectable:.3g} four times "
+                f"out of five. About {wanted:,} rows would do, if it is real."
+            )
+        elif n < 50:
+            warnings.append(f"{n} rows tell little: see the intervals.")
+
+    def _suspicious(self, task: str, truths: list, sides: dict, meta: dict, problems: list, warnings: list) -> None:
+        """Predictions that are all the same, and labels that are another's."""
+        from collections import Counter
+
+        answers = sides["candidate"]["made"][0][0]
+        first = answers[0]
+        constant = not [one for one in answers if one != first]
+        if constant and [one for one in truths if one != truths[0]] and task != "language-modeling":
+            problems.append(f"The candidate predicts the same for every row ({str(first)[:60]}).")
+        if task != "classification":
+            return
+        counts = Counter(zip(truths, answers, strict=True))
+        right = sum([counts[label, label] for label in meta["labels"]])
+        taken, mapped = {}, 0
+        for count, truth, answer in sorted([(-counts[pair], *pair) for pair in counts]):
+            if answer not in taken and truth not in taken.values():
+                taken[answer] = truth
+                mapped -= count
+        moved = [f"{answer} for {truth}" for answer, truth in sorted(taken.items()) if answer != truth]
+        n, classes = len(truths), max(len(meta["labels"]), 2)
+        # Far better under other names than as it is, and than guessing: no model is that wrong by itself.
+        if moved and mapped - right > 0.2 * n and mapped > (1 + 0.5 * (classes - 1)) / classes * n:
+            problems.append(
+                f"The labels seem to be mapped wrongly: {right / n:.1%} are right as they stand, {mapped / n:.1%} would be "
+                f"with {', '.join(moved[:8])}. Compare id2label of the model with the names of the data."
+            )
+
+    def _per_class(self, task: str, truths: list, answers: list) -> dict:
+        from collections import Counter
+
+        if task == "token-classification":
+            tags = [self._entities(truth) for truth in truths], [self._entities(answer) for answer in answers]
+            kinds = sorted({kind for found in tags for one in found for *_, kind in one})
+            counts = {}
+            for kind in kinds:
+                meant, said = [[{one for one in row if one[2] == kind} for row in found] for found in tags]
+                right = sum([len(one & other) for one, other in zip(meant, said, strict=True)])
+                counts[kind] = (right, sum(map(len, meant)), sum(map(len, said)))
+        elif task == "classification":
+            labels, meant, said, right = self._counts(Counter(zip(truths, answers, strict=True)))
+            counts = {label: (right[label], meant[label], said[label]) for label in labels[:200]}
+        else:
+            return {}
+        return {
+            label: {
+                "precision": round(right / said, 4) if said else None,
+                "recall": round(right / meant, 4) if meant else None,
+                "f1": round(2 * right / (meant + said), 4) if meant + said else None,
+                "n": meant,
+            }
+            for label, right, meant, said in [(label, *counts[label]) for label in counts]
+        }
+
+    def _errors(self, task: str, truths: list, sides: dict, meta: dict, shown: list) -> tuple:
+        """Up to five rows that the candidate gets wrong; in all, however often it is asked, 20 rows of a held-out set."""
+        answers = sides["candidate"]["made"][0][0]
+        worth = []
+        for place, answer in enumerate(answers):
+            truth = truths[place]
+            if task == "regression":
+                worth.append((-abs(answer - truth), place))
+            elif task == "generation":
+                worth.append((max([self._token_f1(one, answer) for one in truth]), place))
+            elif task == "retrieval":
+                worth.append((float(bool(answer) and answer[0] in truth), place))
+            elif task != "language-modeling":
+                worth.append((float(truth == answer), place))
+        wrong = [place for score, place in sorted(worth) if score < 1 and (task != "regression" or score < 0)]
+        known, found = list(meta["shown"]), []
+        before = [place for place in wrong if meta["ids"][place] in known]
+        for place in before + [place for place in wrong if place not in before]:  # those that were shown first
+            key = meta["ids"][place]
+            if len(found) == 5 or (key not in known and len(known) >= 20):
+                break
+            known = known if key in known else [*known, key]
+            given = {name: value for name, value in shown[place].items() if name != "id"}
+            text = " | ".join([f"{name}: {value}" for name, value in given.items()])
+            truth, answer = truths[place], answers[place]
+            truth = truth[0] if task == "generation" else truth
+            found.append({"id": key, "input": text[:300], "truth": truth, "prediction": answer})
+        return found, known
+
+    # Whether the model has seen these rows.
+
+    def _contamination(
+        self, meta: dict, shown: list, side: dict, train: Any, benchmarks: list, problems: list, warnings: list
+    ) -> tuple:
+        """What of the held-out rows, and of named test sets, is in the training rows; and the rows that are not."""
+        specs, unread = list(train or []), []
+        run = self._run_config(side["folder"])
+        splits = run.get("splits") if isinstance(run.get("splits"), dict) else {}
+        if not specs and run.get("dataset"):
+            part = splits.get("train") or "train"
+            specs = [{"dataset": run["dataset"], "config": run.get("dataset_config"), "split": part}]
+            specs[0]["revision"] = run.get("dataset_revision")
+        rows = []
+        for spec in specs:
+            try:
+                rows += self._rows_of(spec, 100_000)
+            except (OSError, ValueError, RuntimeError) as error:
+                unread.append(f"{self._named(spec)}: {str(error)[:200]}")
+        if not rows:
+            why = "; ".join(unread) or "no training rows are known: pass `train`"
+            warnings.append(f"Whether training rows overlap with these was not checked ({why}).")
+            return {"checked": False, "why": why}, None
+        index = self._index(shown, meta["columns"])
+        found, seen, shared = self._overlap(index, rows)
+        bad = set().union(*found.values())
+        told = {"checked": True, "train_rows": len(rows), "train_rows_compared": seen, "compared_on": shared}
+        told.update({name: len(places) for name, places in found.items()})
+        told.update({"rows": len(bad), "share": len(bad) / len(shown), "unread": unread})
+        told["ids"] = [meta["ids"][place] for place in sorted(bad)[:5]]
+        if unread:
+            warnings.append(f"Some training rows could not be read, so they were not compared: {'; '.join(unread)}.")
+        if seen < len(rows):
+            warnings.append(f"Only {seen:,} of {len(rows):,} training rows were compared, for want of time.")
+        if not shared:
+            told.update({"checked": False, "why": "the training rows have none of the columns of the held-out ones"})
+            warnings.append(f"Whether training rows overlap with these was not checked ({told['why']}).")
+        parts = [f"{len(places)} {name}" for name, places in found.items() if places]
+        if len(bad) > 0.01 * len(shown):
+            problems.append(
+                f"{len(bad)} of {len(shown)} held-out rows are in the training rows ({', '.join(parts)}). "
+                "Take them out of the training rows and train again, or hold out others."
+            )
+        elif bad:
+            warnings.append(f"{len(bad)} of {len(shown)} held-out rows are in the training rows ({', '.join(parts)}).")
+        told["benchmarks"] = {self._named(spec): self._of_benchmark(spec, rows, warnings) for spec in benchmarks}
+        return told, sorted(set(range(len(shown))) - bad)
+
+    def _of_benchmark(self, spec: Any, rows: list, warnings: list) -> dict:
+        try:
+            there = self._rows_of(spec, 2_000)
+        except (OSError, ValueError, RuntimeError) as error:
+            return {"checked": False, "why": str(error)[:200]}
+        texts = [{"text": max([self._flat(value) for value in row.values()], key=len)} for row in there]
+        found, _, _ = self._overlap(
+            self._index(texts, ["text"]), [{"text": self._flat(row)} for row in rows], any_text=True
+        )
+        bad = set().union(*found.values())
+        if bad:
+            warnings.append(f"{len(bad)} of {len(there)} rows of {self._named(spec)} are in the training rows.")
+        return {"checked": True, "n": len(there), "rows": len(bad), **{name: len(one) for name, one in found.items()}}
+
+    def _run_config(self, folder: Any) -> dict:
+        """What a run says of itself: config.json of the folder above the weights, or of the folder itself."""
+        import json
+
+        for place in [folder.rpartition("/")[0] or ".", folder] if folder else []:
+            try:
+                found = json.loads(self.workspace.read_bytes(f"{place}/config.json", 5_000_000))
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict) and "hyperparameters" in found:
+                return found
+        return {}
+
+    def _named(self, spec: Any) -> str:
+        if isinstance(spec, dict):
+            return ":".join([str(spec[name]) for name in ("dataset", "config", "split") if spec.get(name)])
+        return str(spec)
+
+    def _rows_of(self, spec: Any, most: int) -> list:
+        """Rows of a file here, of {'dataset', 'config', 'split', 'revision'}, or of 'owner/name:config:split'."""
+        if isinstance(spec, str) and self.workspace.exists(spec):
+            spec = {"dataset": spec}
+        if isinstance(spec, str):
+            parts = spec.split(":")
+            spec = {"dataset": parts[0], "split": parts[-1] if len(parts) > 1 else "train"}
+            spec["config"] = parts[1] if len(parts) > 2 else None
+        if not isinstance(spec, dict) or not spec.get("dataset"):
+            raise ValueError(f"{spec!r} names no rows: give a file here, or 'owner/name:split'.")
+        revision = spec.get("revision")
+        return self._rows(spec["dataset"], spec.get("config"), spec.get("split") or "train", revision, most)["rows"]
+
+    def _flat(self, value: Any) -> str:
+        """All text in a value: of a message list its contents, of a row its texts."""
+        if isinstance(value, dict):
+            return " ".join([self._flat(value[name]) for name in value if name not in ("role", "id")])
+        if isinstance(value, list):
+            return " ".join([self._flat(one) for one in value])
+        return value if isinstance(value, str) else ""
+
+    def _text(self, row: dict, columns: list) -> str:
+        texts = [self._flat(row.get(name)).strip() for name in columns]
+        return " ".join([text for text in texts if text])
+
+    def _plainest(self, text: str) -> str:
+        import re
+        import unicodedata
+
+        return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+    def _numbers(self, row: dict, columns: list) -> str:
+        """A row without text, its numbers to three figures."""
+        values = [row.get(name) for name in columns]
+        numbers = [f"{value:.3g}" if isinstance(value, int | float) else str(value) for value in values]
+        return "|".join(numbers)
+
+    def _shingles(self, plain: str) -> set:
+        """Hashes of all runs of five characters."""
+        import zlib
+
+        data = plain.encode()[:20_000]
+        return {zlib.crc32(data[i : i + 5]) for i in range(len(data) - 4)}
+
+    def _grams(self, plain: str) -> set:
+        words = plain.split()[:5_000]
+        return {hash(" ".join(words[i : i + 13])) for i in range(len(words) - 12)}
+
+    def _index(self, rows: list, columns: list) -> dict:
+        """Held-out rows, to be found by what a training row may share with them."""
+        return {"columns": columns, "rows": rows, "ready": None}
+
+    def _build(self, index: dict, columns: list) -> None:
+        exact, normal, sketch, grams, shingles, sizes = {}, {}, {}, {}, [], []
+        for place, row in enumerate(index["rows"]):
+            text = self._text(row, columns)
+            plain = self._plainest(text) if text else self._numbers(row, columns)
+            exact.setdefault(text or self._whole(row, columns), set()).add(place)
+            normal.setdefault(plain, set()).add(place)
+            own = self._shingles(plain) if text and len(plain) >= 25 else set()
+            shingles.append(own)
+            for one in sorted(own)[:16]:
+                sketch.setdefault(one, set()).add(place)
+            runs = self._grams(plain) if text else set()
+            sizes.append(len(runs))
+            for one in runs:
+                grams.setdefault(one, set()).add(place)
+        index["ready"] = (exact, normal, sketch, grams, shingles, sizes)
+
+    def _whole(self, row: dict, columns: list) -> str:
+        import json
+
+        return json.dumps([row.get(name) for name in columns], default=str)
+
+    def _overlap(self, index: dict, rows: list, any_text: bool = False) -> tuple:
+        """Places of held-out rows that are in other rows: word for word, but for case and signs, nearly, in pieces.
+
+        Nearly: 70 % of the runs of five characters are shared, found by the 16 smallest hashes of each text (a sketch as of
+        Broder, 1997), and three words of four in the same order. In pieces: half of the row's runs of 13 words, as the
+        authors of GPT-3 looked for them, stand anywhere in the others.
+        """
+        import difflib
+        import time
+
+        there = {name for row in rows[:100] for name in row}
+        columns = [name for name in index["columns"] if name in there]
+        found = {"exact": set(), "normalised": set(), "near": set(), "in_pieces": set()}
+        if not columns:
+            if not [row for row in index["rows"] if self._text(row, index["columns"])]:
+                return found, 0, []
+            columns, any_text = index["columns"], True
+        self._build(index, columns)
+        exact, normal, sketch, grams, shingles, sizes = index["ready"]
+        shared, until, seen = [set() for _ in index["rows"]], time.monotonic() + 60, 0
+        for row in rows:
+            if seen % 500 == 0 and time.monotonic() > until:
+                break
+            seen += 1
+            text = self._flat(row) if any_text and columns == index["columns"] else self._text(row, columns)
+            plain = self._plainest(text) if text else self._numbers(row, columns)
+            same = exact.get(text or self._whole(row, columns), set())
+            found["exact"] |= same
+            found["normalised"] |= normal.get(plain, set()) - found["exact"]
+            if not text or len(plain) < 25:
+                continue
+            own = self._shingles(plain)
+            for place in {place for one in sorted(own)[:16] for place in sketch.get(one, ())}:
+                other = shingles[place]
+                if place not in found["near"] and len(own & other) >= 0.7 * len(own | other):
+                    pair = (
+                        plain.split()[:1000],
+                        self._plainest(self._text(index["rows"][place], columns)).split()[:1000],
+                    )
+                    if difflib.SequenceMatcher(None, *pair, autojunk=False).ratio() >= 0.75:
+                        found["near"].add(place)
+            for one in self._grams(plain):
+                for place in grams.get(one, ()):
+                    shared[place].add(one)
+        found["normalised"] -= found["exact"]
+        found["near"] -= found["exact"] | found["normalised"]
+        pieces = {place for place, one in enumerate(shared) if sizes[place] and len(one) >= 0.5 * sizes[place]}
+        found["in_pieces"] = pieces - found["exact"] - found["normalised"] - found["near"]
+        return found, seen, columns
+
+    # Whose weights these are.
+
+    def _provenance(self, side: dict, base: Any, problems: list, warnings: list) -> dict:
+        """Whether the weights of a folder derive from the base that is stated, by their headers and some of their numbers.
+
+        Never loaded: safetensors are read as bytes. Weights that were trained further resemble those they come from (the
+        cosine of two matrices is near 1); weights of another model do not (near 0).
+        """
+        import json
+
+        folder = side["folder"]
+        stated = base or self._run_config(folder).get("base_model")
+        if not folder or not stated:
+            return {
+                "checked": False,
+                "why": "no base model is stated" if folder else "the weights are not in the workspace",
+            }
+        files = [name for name in self.workspace.walk(folder) if name.endswith(".safetensors")]
+        if not files:
+            return {"checked": False, "base": stated, "why": "there are no safetensors to compare"}
+        told = {"checked": True, "base": stated}
+        try:
+            read = self._reader(stated, None)
+            adapter = self._json_here(f"{folder}/adapter_config.json")
+            own = self._tensors(files, self._read_here)
+            theirs = self._tensors(read["files"], read["range"])
+            if adapter is not None:
+                return self._adapter(told, adapter, own, theirs, stated, problems)
+            config, old = self._json_here(f"{folder}/config.json") or {}, read["config"]
+            kinds = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+            differ = [f"{name} {config[name]} for {old[name]}" for name in kinds if name in config and name in old]
+            differ = [one for one in differ if len(set(one.split(" ", 1)[1].split(" for "))) > 1]
+            pairs = self._pairs(own, theirs)
+            big = [name for name, one in own.items() if len(one["shape"]) > 1 and one["size"] >= 256]
+            told.update({"differs_in": differ, "tensors": len(big), "tensors_in_common": len(pairs)})
+            if differ or len(pairs) < 0.5 * len(big):
+                told["verdict"] = "other architecture"
+            else:
+                alike = sorted(
+                    [self._likeness(own[name], self._read_here, other, read["range"]) for name, other in pairs]
+                )
+                told["likeness"] = round(alike[len(alike) // 2], 4)
+                told["verdict"] = "derived" if told["likeness"] >= 0.3 else "other weights"
+                if alike[0] > 0.999999:
+                    told["verdict"] = "the base's own"
+                    warnings.append(f"The weights are those of {stated}: nothing in them was trained.")
+            vocabulary = (self._json_here(f"{folder}/tokenizer.json") or {}).get("model", {})
+            vocabulary = vocabulary.get("vocab") if isinstance(vocabulary, dict) else None
+            rows = [
+                one["shape"][0]
+                for name, one in own.items()
+                if name.endswith(("embeddings.weight", "embed_tokens.weight"))
+            ]
+            rows = [one["shape"][0] for name, one in own.items() if "word_embeddings" in name or "wte" in name] or rows
+            if vocabulary and rows and len(vocabulary) > max(rows):
+                problems.append(
+                    f"Tokenizer and weights do not match: {len(vocabulary):,} tokens, {max(rows):,} embeddings. Save both "
+                    "from the same run."
+                )
+        except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+            warnings.append(f"What the weights derive from was not checked: {str(error)[:200]}")
+            return {"checked": False, "base": stated, "why": str(error)[:200]}
+        if told["verdict"] in ("other weights", "other architecture"):
+            problems.append(
+                f"The weights do not derive from {stated}, which is stated as their base ({told['verdict']}"
+                f"{': ' + ', '.join(differ) if differ else ''}). Name the base they come from."
+            )
+        return told
+
+    def _adapter(self, told: dict, adapter: dict, own: dict, theirs: dict, stated: str, problems: list) -> dict:
+        """An adapter: does it name the base that is stated, and fit its matrices?"""
+        named = str(adapter.get("base_model_name_or_path") or "")
+        fits = misfits = 0
+        shapes = {name.removesuffix(".weight"): one["shape"] for name, one in theirs.items()}
+        for name, one in own.items():
+            place, mark, _ = name.partition(".lora_")
+            if not mark or len(one["shape"]) != 2:
+                continue
+            place = place.removeprefix("base_model.model.")
+            found = shapes.get(place) or shapes.get(place.partition(".")[2])
+            side = 1 if ".lora_A" in name else 0
+            transposed = adapter.get("fan_in_fan_out")
+            wanted = found[1 - side if transposed else side] if found and len(found) == 2 else None
+            good = wanted is not None and one["shape"][side] == wanted
+            fits, misfits = fits + good, misfits + (not good)
+        told.update({"adapter_of": named, "matrices_that_fit": fits, "matrices_that_do_not": misfits})
+        told["verdict"] = "adapter of the base" if fits > misfits else "adapter of another model"
+        other = named and named.rstrip("/").split("/")[-1] != stated.rstrip("/").split("/")[-1]
+        if other or told["verdict"] != "adapter of the base":
+            problems.append(
+                f"The adapter is of {named or 'another model'}, not of {stated}, which is stated as its base."
+            )
+        return told
+
+    def _reader(self, base: str, revision: Any) -> dict:
+        """Files of weights of a base, a way to read parts of them, and its configuration: in the workspace or on the Hub."""
+        if self.workspace.is_dir(base):
+            files = [name for name in self.workspace.walk(base) if name.endswith(".safetensors")]
+            return {"files": files, "range": self._read_here, "config": self._json_here(f"{base}/config.json") or {}}
+        import json
+        from functools import partial
+
+        from huggingface_hub import HfApi
+
+        subject = f"model {base}"
+        api = HfApi(endpoint=self._hub())
+        info = self._ask(subject, 30, api.model_info, repo_id=base, revision=revision, timeout=20)
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        files = [name for name in names if name.endswith(".safetensors")]
+        if not files:
+            raise ValueError(f"{base} has no safetensors to compare with.")
+        read = partial(self._read_there, base, info.sha)
+        config = json.loads(read("config.json", 0, 5_000_000)) if "config.json" in names else {}
+        return {"files": files, "range": read, "config": config}
+
+    def _json_here(self, path: str) -> dict | None:
+        import json
+
+        try:
+            found = json.loads(self.workspace.read_bytes(path, 100_000_000))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _read_here(self, path: str, start: int, length: int) -> bytes:
+        with self.workspace.open_read(path) as file:
+            file.seek(start)
+            return file.read(length)
+
+    def _read_there(self, repo_id: str, revision: str, path: str, start: int, length: int) -> bytes:
+        return self._ask(
+            f"{path} of model {repo_id}",
+            60,
+            self._part,
+            repo_id=repo_id,
+            revision=revision,
+            path=path,
+            start=start,
+            length=length,
+        )
+
+    def _part(self, repo_id: str, revision: str, path: str, start: int, length: int) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+        url = hf_hub_url(repo_id, path, revision=revision, endpoint=self._hub())
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-{start + length - 1}"}
+        content, skip = bytearray(), start
+        with http_stream_backoff("GET", url, headers=headers, timeout=20, max_retries=1) as response:
+            hf_raise_for_status(response)
+            if response.status_code == 206:
+                skip = 0  # else the whole file comes, from its beginning
+            for chunk in response.iter_bytes(65_536):
+                content += chunk
+                if len(content) >= skip + length:
+                    break
+        return bytes(content[skip : skip + length])
+
+    def _tensors(self, files: list, read: Any) -> dict:
+        """Name to {file, dtype, shape, start, size} by the headers of safetensors."""
+        import json
+        import math
+
+        found = {}
+        for path in files:
+            length = int.from_bytes(read(path, 0, 8), "little")
+            if not 0 < length <= 50_000_000:
+                raise ValueError(f"{path} is no safetensors file: its header would be {length:,} bytes.")
+            header = json.loads(read(path, 8, length))
+            for name, one in header.items():
+                if name != "__metadata__":
+                    start = 8 + length + int(one["data_offsets"][0])
+                    size = math.prod(one["shape"])
+                    found[name] = {
+                        "file": path,
+                        "dtype": one["dtype"],
+                        "shape": one["shape"],
+                        "start": start,
+                        "size": size,
+                    }
+        return found
+
+    def _pairs(self, own: dict, theirs: dict) -> list:
+        """Names of large tensors of one's own with the base's of that name and shape, with or without a first part."""
+        short = {name.partition(".")[2]: one for name, one in theirs.items()}
+        found = []
+        for name, one in own.items():
+            if len(one["shape"]) > 1 and one["size"] >= 256:
+                rest = name.partition(".")[2]
+                other = theirs.get(name) or short.get(name) or theirs.get(rest) or short.get(rest)
+                if other is not None and other["shape"] == one["shape"]:
+                    found.append((name, other))
+        return found
+
+    def _likeness(self, one: dict, read: Any, other: dict, read_other: Any) -> float:
+        """The cosine of up to 2,048 numbers of two tensors, from their middle."""
+        count = min(one["size"], 2048)
+        first, second = [self._values(*pair, count) for pair in ((one, read), (other, read_other))]
+        product = sum([x * y for x, y in zip(first, second, strict=True)])
+        lengths = sum([x * x for x in first]) ** 0.5 * sum([y * y for y in second]) ** 0.5
+        return product / lengths if lengths else float(first == second)
+
+    def _values(self, tensor: dict, read: Any, count: int) -> list:
+        import struct
+
+        width = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.get(tensor["dtype"])
+        if width is None:
+            raise ValueError(f"numbers of type {tensor['dtype']} are not compared")
+        begin = (tensor["size"] - count) // 2 * width
+        data = read(tensor["file"], tensor["start"] + begin, count * width)
+        if len(data) != count * width:
+            raise ValueError(f"{tensor['file']} ends before its tensors do")
+        if tensor["dtype"] == "BF16":
+            data = b"".join([b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2)])
+        form = {"F64": "d", "F16": "e"}.get(tensor["dtype"], "f")
+        return [value if value == value else 0.0 for value in struct.unpack(f"<{count}{form}", data)]
+
+    # Pictures.
+
+    def _plots(self, result: dict, truths: list, sides: dict) -> list:
+        """PNG files of both sides and of the errors, on the host for a card and in the workspace; none without matplotlib."""
+        try:
+            from importlib import import_module
+
+            figure = import_module("matplotlib.figure").Figure
+            canvas = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
+        except ImportError:
+            result["warnings"].append("No plots: matplotlib is not installed on this host.")
+            return []
+        folder = self._place() / result["held_out"] / result["id"]
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        drawn = [("comparison.png", self._draw_comparison, (result,))]
+        answers = sides["candidate"]["made"][0][0]
+        if result["task"] == "classification" and 2 <= len(result["per_class"]) <= 40:
+            drawn.append(("confusion.png", self._draw_confusion, (truths, answers, sorted(result["per_class"]))))
+        if result["task"] == "regression":
+            drawn.append(("predictions.png", self._draw_scatter, (truths, answers)))
+        for name, draw, what in drawn:
+            picture = figure(
+                figsize=(6.4, 4.2) if name == "comparison.png" else (6, 5.4), dpi=110, layout="constrained"
+            )
+            canvas(picture)
+            draw(picture.add_subplot(), *what)
+            picture.savefig(folder / name, metadata={"Software": None})
+            self.workspace.copy_in(folder / name, f"held_out/{result['held_out']}/{result['id']}/{name}")
+        return [f"held_out/{result['held_out']}/{result['id']}/{name}" for name, *_ in drawn]
+
+    def _draw_comparison(self, axes: Any, result: dict) -> None:
+        names, values, low, high = [], [], [], []
+        for role in ("baseline", "candidate"):
+            side = result[role]
+            names.append(f"{role}\n{side['name'][-40:]}")
+            values.append(side["value"])
+            low.append(side["value"] - side["interval"][0])
+            high.append(side["interval"][1] - side["value"])
+        axes.bar(names, values, color=["#9aa5b1", "#2f6fab"], width=0.55)
+        axes.errorbar(names, values, yerr=[low, high], fmt="none", ecolor="#222222", capsize=6)
+        for place, value in enumerate(values):
+            axes.annotate(f"{value:.4g}", (place, value / 2), ha="center", color="white", fontweight="bold")
+        data = result["dataset"]
+        axes.set_ylabel(f"{result['metric']} ({'higher' if result['higher_is_better'] else 'lower'} is better)")
+        p_value = result["difference"]["p_value"]
+        axes.set_title(
+            f"{result['n']:,} rows of {data['id']}, {data['split']}; bars: 95 %; p = {p_value:.2g}", fontsize=10
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+
+    def _draw_confusion(self, axes: Any, truths: list, answers: list, labels: list) -> None:
+        from collections import Counter
+
+        counts = Counter(zip(truths, answers, strict=True))
+        table = [[counts[truth, answer] for answer in labels] for truth in labels]
+        shares = [[count / max(sum(row), 1) for count in row] for row in table]
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        if len(labels) <= 15:
+            for down, row in enumerate(table):
+                for across, count in enumerate(row):
+                    color = "white" if shares[down][across] > 0.5 else "#333333"
+                    axes.annotate(str(count), (across, down), ha="center", va="center", color=color, fontsize=8)
+        ticks = [label[:20] for label in labels]
+        axes.set_xticks(range(len(labels)), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0, fontsize=8)
+        axes.set_yticks(range(len(labels)), ticks, fontsize=8)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("label")
+        axes.set_title("Candidate: rows by label and prediction", fontsize=10)
+
+    def _draw_scatter(self, axes: Any, truths: list, answers: list) -> None:
+        axes.scatter(truths, answers, s=9, alpha=0.5, color="#2f6fab")
+        ends = [min(truths), max(truths)]
+        axes.plot(ends, ends, color="#222222", linewidth=1)
+        axes.set_xlabel("label")
+        axes.set_ylabel("predicted")
+        axes.set_title("Candidate: predictions", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    def _hub(self) -> str:
+        import os
+
+        return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    def _ask(self, subject: str, seconds: float, call: Any, **arguments: Any) -> Any:
+        """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
+
+        The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        """
+        import json
+        import queue
+        import re
+        import threading
+
+        from huggingface_hub import errors
+
+        answers = queue.SimpleQueue()
+        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+        try:
+            answer, error = answers.get(timeout=seconds)
+        except queue.Empty:
+            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+        if error is None:
+            return answer
+        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        if isinstance(error, errors.HfHubHTTPError):
+            status, headers = error.response.status_code, error.response.headers
+            said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
+        if isinstance(error, errors.GatedRepoError):
+            kind, text = (
+                PermissionError,
+                f"gates {subject}. Accept its conditions on its page as the owner of HF_TOKEN.",
+            )
+        elif isinstance(error, errors.RevisionNotFoundError | errors.EntryNotFoundError):
+            kind, text = FileNotFoundError, f"has no such revision or file of {subject} ({said}). Check `revision`."
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            kind, text = FileNotFoundError, f"knows no {subject}, or hides it from you ({status}). "
+            text += "Check its name and type; if it is private, set an HF_TOKEN that may read it."
+        elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
+            kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
+        elif status == 429:
+            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
+            wait = headers.get("Retry-After") or "".join(waits[:1])
+            text = (
+                f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
+            )
+        elif status >= 500:
+            text = f"failed at {subject} ({said}). Try again in a minute."
+        elif status:
+            kind, text = ValueError, f"rejected {subject} ({said}). Change the arguments."
+        elif isinstance(error, TimeoutError):
+            kind, text = (
+                TimeoutError,
+                f"hangs, or holds back, {subject} ({said}). Check that it is up, then try again.",
+            )
+        elif isinstance(error, errors.HTTPError):  # httpx's in huggingface_hub 1.x, httpx2's in 2.x
+            text = f"cannot be reached, or broke off, at {subject} ({type(error).__name__}: {said}). "
+            text += "Check the network and HF_ENDPOINT, then try again."
+        elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError | KeyError | TypeError | AttributeError):
+            text = f"answered {subject} with something else than its API's JSON ({said}). "
+            text += "Is HF_ENDPOINT a Hub, with no proxy or login page before it?"
+        else:
+            raise error
+        raise kind(f"The Hub ({self._hub()}) {text}") from error
+
+    def _work(self, answers: Any, call: Any, arguments: dict) -> None:
+        try:
+            answers.put((call(**arguments), None))
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
+            answers.put((None, error))
