@@ -24,8 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from ml_intern.tools import HubPushTool
-from smolagents import Model, Tool
-from smolagents.models import ChatMessage, MessageRole, TokenUsage
+from smolagents import LogLevel, Model, Tool, ToolCallingAgent
+from smolagents.models import (
+    ChatMessage,
+    ChatMessageToolCall,
+    ChatMessageToolCallFunction,
+    MessageRole,
+    TokenUsage,
+)
 
 from ml_intern import InternError, MLIntern
 from ml_intern.context.summary import ASK
@@ -34,7 +40,11 @@ from ml_intern.trace import note_of, read_rows
 
 LINES = (
     "session",
+    "waiting",
     "wake",
+    "settling",
+    "subagents",
+    "runs",
     "workshop",
     "router",
     "frozen",
@@ -65,6 +75,7 @@ class Errand:
         delay (`float`): Seconds after it.
         person (`str`): `attends` (is asked by a function), `answers` (from elsewhere), or `sleeps`: thread and jail are given
             up as soon as a person is waited for.
+        below (`bool`): The calls that count are made by a sub-agent.
     """
 
     home: str
@@ -76,6 +87,7 @@ class Errand:
     number: int = 0
     delay: float = 0.0
     person: str = "answers"
+    below: bool = False
 
 
 def code(text: str) -> str:
@@ -148,9 +160,57 @@ class Worker(Model):
         else:
             step = next((step for step in range(1, STEPS + 1) if step not in seen), 0)
             post(self.errand, "/thought", {"step": step})
-            words = code(script(self.errand.name, missing("\n".join(said)))[step])
+            text = "\n".join(said)
+            words = code(script(self.errand.name, missing(text))[step])
+            if self.errand.below and step in (4, *CALLS):
+                words = code(f"print(helper(task='do: {' '.join(wanted(text))}'))") if step != 2 else words
         time.sleep(0.02)  # variables are saved meanwhile
         return ChatMessage(MessageRole.ASSISTANT, words, token_usage=TokenUsage(100, 10))
+
+
+def wanted(seen: str) -> list[str]:
+    """What a sub-agent still has to do."""
+    so_far = done(seen)
+    rest = {5: "asked", 6: "ruled", 7: "job", 8: "announce"}
+    return [*(missing(seen) if 4 not in so_far else []), *(what for step, what in rest.items() if step not in so_far)]
+
+
+class Helper(Model):
+    """A sub-agent that makes one call after the other, as its task says, and reports what came back."""
+
+    def __init__(self, errand: Errand) -> None:
+        super().__init__(model_id="helper")
+        self.errand = errand
+
+    def generate(self, messages: list[ChatMessage], **kwargs: Any) -> ChatMessage:
+        name = self.errand.name
+        task = next(text_of(message) for message in messages if "do: " in text_of(message))
+        things = re.search(r"do: ([a-z ]+)", task)[1].split()
+        came = [text_of(message) for message in messages if message.role == MessageRole.TOOL_RESPONSE]
+        number = sum(message.role == MessageRole.ASSISTANT for message in messages)
+        if number >= len(things):
+            report = [
+                f"- `{_tool(thing)}` returned: {' '.join(text.split())}"
+                for thing, text in zip(things, came, strict=True)
+            ]
+            called, given = "final_answer", {"answer": "\n" + "\n".join(report)}
+        else:
+            called, given = _tool(things[number]), self._arguments(things[number], name)
+        time.sleep(0.01)
+        call = ChatMessageToolCall(ChatMessageToolCallFunction(given, called), f"c{number}", "function")
+        return ChatMessage(MessageRole.ASSISTANT, f"Calling {called}.", [call], token_usage=TokenUsage(100, 10))
+
+    def _arguments(self, thing: str, name: str) -> dict[str, Any]:
+        if thing == "job":
+            return {"kind": f"train-{name}"}
+        if thing == "announce":
+            return {"text": "it runs"}
+        repo = f"tester/{thing}-{name}"
+        return {"folder": "out", "repo_id": repo, "repo_type": "dataset", "card": f"# {thing}"}
+
+
+def _tool(thing: str) -> str:
+    return thing if thing in ("job", "announce") else "hub_push"
 
 
 class Job(Tool):
@@ -211,7 +271,8 @@ class Trap:
         name = errand.point.rpartition(".")[2]
         self._names = {"_write", "sync"} | {name}
         self._files = {f"/{module}.py" for module in LINES}
-        self._syncs = os.open(Path(errand.home) / "syncs", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        options = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._syncs = [os.open(Path(errand.home) / name, options, 0o600) for name in ("syncs", "syncs-below")]
         self._lock = threading.Lock()
 
     def set(self) -> None:
@@ -234,9 +295,8 @@ class Trap:
         if event == "return":
             name = _qualified(frame)
             if name == "Journal.sync":
-                os.write(
-                    self._syncs, b"%s\n" % json.dumps([time.monotonic(), frame.f_locals["self"]._synced]).encode()
-                )
+                journal = frame.f_locals["self"]
+                os.write(self._syncs[journal.sidechain], _noted(journal))
             self._pass(name, "return")
         elif event == "line" and self.errand.point == "line":
             self._pass("line", "call")
@@ -254,6 +314,12 @@ class Trap:
             threading.Timer(self.errand.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         elif hit:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _noted(journal: Any) -> bytes:
+    """That the disk has so much of a trace now."""
+    name = [journal.path.name] if journal.sidechain else []
+    return b"%s\n" % json.dumps([*name, time.monotonic(), journal._synced]).encode()
 
 
 def _qualified(frame: Any) -> str:
@@ -274,10 +340,13 @@ def work(errand: Errand) -> None:
         said = post(errand, "/ask", {"call": request.call_id, "tool": request.tool, "arguments": request.arguments})
         return ApprovalAnswer(said["decision"], by="parent", scope=said["scope"])
 
+    tools = [HubPushTool(), Job(errand=errand), Announce(errand)]
+    options = {"name": "helper", "description": "Does.", "verbosity_level": LogLevel.OFF}
     intern = MLIntern(
         Worker(errand),
         home=home,
-        tools=[HubPushTool(), Job(errand=errand), Announce(errand)],
+        tools=[] if errand.below else tools,
+        managed_agents=[lambda: ToolCallingAgent(tools, Helper(errand), **options)] if errand.below else [],
         on_event=listening,
         on_approval=ask if errand.person == "attends" else None,
         budget_usd=5.0,
@@ -321,7 +390,7 @@ def work(errand: Errand) -> None:
 
 
 class Listening:
-    """A user who changes the mode, raises the budget and asks for a compaction, each once, as soon as it makes sense."""
+    """A user who changes the mode, raises the budget, says something and asks for a compaction, each once, when it makes sense."""
 
     def __init__(self, errand: Errand) -> None:
         self.errand, self.session = errand, None
@@ -340,6 +409,8 @@ class Listening:
             session.set_mode("auto")
         if "budget" not in kinds and finished >= 2:
             session.extend(usd=1.0)
+        if "said" not in kinds and 3 <= finished <= 4:
+            session.steer("Mind the licence.", "the user")
         if finished == 8 and "end" not in kinds and not any(row.get("subtype") == "compact_boundary" for row in rows):
             session.compact()
 

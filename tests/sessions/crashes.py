@@ -18,7 +18,8 @@ from typing import Any
 from sessions.crash_child import Errand
 
 from ml_intern.testing import LocalHub
-from ml_intern.trace import Restored, read_rows, restore
+from ml_intern.trace import Restored, note_of, read_rows, restore
+from ml_intern.trace.subagents import traces_of_sub_agents
 from ml_intern.trace.validate import validate
 
 CHILD = Path(__file__).with_name("crash_child.py")
@@ -139,6 +140,7 @@ class Crashed:
     outcome: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    below: bool = False
 
     @property
     def restored(self) -> Restored:
@@ -152,14 +154,14 @@ class Crashes:
         self.folder, self.hub, self.services, self.zygote = folder, hub, services, zygote
         self._count = 0
 
-    def run(self, points: list[Point], seed: int = 0) -> Crashed:
+    def run(self, points: list[Point], seed: int = 0, below: bool = False) -> Crashed:
         """A session from its beginning to its end, killed at these points, one process after the other."""
         self._count += 1
         name = f"run{self._count}"
         home = self.folder / name
         home.mkdir()
-        errand = Errand(str(home), self.services.url, name, person=PEOPLE[seed % 3])
-        crashed, chance, began = Crashed(name, home), random.Random(seed), time.monotonic()
+        errand = Errand(str(home), self.services.url, name, person=PEOPLE[seed % 3], below=below)
+        crashed, chance, began = Crashed(name, home, below=below), random.Random(seed), time.monotonic()
         for point in [*points, None]:
             if point is not None:
                 errand = replace(errand, point=point.point, side=point.side, number=point.number, delay=point.delay)
@@ -192,9 +194,13 @@ class Crashes:
     def _lose_power(self, trace: Path, home: Path, chance: random.Random) -> None:
         """What was not synced is lost from anywhere on."""
         synced = max((json.loads(line)[1] for line in (home / "syncs").read_text().splitlines()), default=0)
-        size = trace.stat().st_size
-        with trace.open("r+b") as file:
-            file.truncate(chance.randint(min(synced, size), size))
+        _cut(trace, synced, chance)
+        below: dict[str, int] = {}
+        for line in (home / "syncs-below").read_text().splitlines():
+            name, _, size = json.loads(line)
+            below[name] = max(size, below.get(name, 0))
+        for other in traces_of_sub_agents(trace):
+            _cut(other, below.get(other.name, 0), chance)
 
     def _nothing_lost(self, before: bytes, crashed: Crashed) -> None:
         whole = before[: before.rfind(b"\n") + 1]
@@ -223,7 +229,8 @@ class Crashes:
         if self.services.announced[name] != 1:
             say(f"announced {self.services.announced[name]} times")
         for run, tool, arguments in self.services.asked:
-            if run == name and tool == "hub_push" and "asked" not in arguments["repo_id"]:
+            # What a sub-agent reported is untrusted: a push whose card repeats an address of it is asked about anew.
+            if run == name and tool == "hub_push" and "asked" not in arguments["repo_id"] and not crashed.below:
                 say(f"asked about {arguments['repo_id']}, which a rule allows")
         self._look_at_rows(crashed)
         self._look_at_what_is_shared(crashed, home)
@@ -256,6 +263,9 @@ class Crashes:
             say(f"answers, ends, tasks: {kinds['answer']}, {kinds['end']}, {kinds['task']}")
         if sum(row.get("final") is True for row in rows) != 1:
             say("not one final step")
+        if (kinds["said"], kinds["steered"]) != (1, 1):
+            say(f"said {kinds['said']} times, read {kinds['steered']} times")
+        self._look_below(crashed)
         boundaries = [place for place, row in enumerate(rows) if row.get("subtype") == "compact_boundary"]
         if len(boundaries) > 1:
             say(f"{len(boundaries)} compactions")
@@ -264,11 +274,33 @@ class Crashes:
             say(f"problems {restored.problems}")
         if restored.desk.notes != ("seed 7",) or [item["status"] for item in restored.desk.plan] != ["done", "done"]:
             say(f"desk {restored.desk}")
-        if restored.budget_usd != 6.0 or restored.unknown or restored.mode != "auto" or len(restored.rules) != 1:
+        if (
+            restored.budget_usd != 6.0
+            or restored.unknown
+            or restored.mode != "auto"
+            or not 1 - crashed.below <= len(restored.rules) <= 1
+        ):
             say(f"{restored.budget_usd=} {restored.unknown=} {restored.mode=} {restored.rules=}")
-        answers = sum("modelOutput" in row for row in rows)
+        below = [row for trace in traces_of_sub_agents(crashed.trace) for row in read_rows(trace)]
+        answers = sum("modelOutput" in row for row in [*rows, *below])
         if restored.usage.output_tokens != 10 * answers:
             say(f"{restored.usage.output_tokens} tokens in {answers} answers")
+
+    def _look_below(self, crashed: Crashed) -> None:
+        """Each task of a sub-agent has one end, and its own record is whole."""
+        traces = traces_of_sub_agents(crashed.trace)
+        notes = [
+            note
+            for trace in (crashed.trace, *traces)
+            for row in read_rows(trace)
+            if (note := note_of(row)) is not None
+        ]
+        ends = Counter(note["id"] for note in notes if note["kind"] == "subagent")
+        if wrong := {name: ends[name] for trace in traces if ends[name := trace.stem.removeprefix("agent-")] != 1}:
+            crashed.problems.append(f"ends of sub-agents: {wrong}")
+        for trace in traces:
+            if complaints := [str(complaint) for complaint in validate(trace)]:
+                crashed.problems.append(f"{trace.name} as readers see it: {complaints}")
 
     def _look_at_what_is_shared(self, crashed: Crashed, home: Path) -> None:
         repo = self.hub.store.repos.get(("dataset", "tester/ml-intern-traces"))
@@ -279,6 +311,12 @@ class Crashes:
             crashed.problems.append("what is shared is not the whole trace")
         if left := [path.name for path in (home / "sharing").glob("*") if path.suffix in (".wanted", ".taken")]:
             crashed.problems.append(f"yet to be uploaded: {left}")
+
+
+def _cut(trace: Path, synced: int, chance: random.Random) -> None:
+    size = trace.stat().st_size
+    with trace.open("r+b") as file:
+        file.truncate(chance.randint(min(synced, size), size))
 
 
 PLACES = (
