@@ -138,7 +138,7 @@ class HubInspectDatasetTool(Tool):
             warnings.insert(0, f"Split {look['split']!r} is empty.")
         self._tokens(rows, columns, tokenizer, notes)
         duplicates = self._duplicates(look, columns, warnings, notes)
-        if short and look["source"] == "viewer":
+        if short and look["source"] == "viewer" and not look["limited"]:
             self._looked_up(info.id, look, columns, totals, duplicates, warnings)
         methods = self._methods(look, columns, duplicates)
         shown = self._runs({name: column["role"] for name, column in columns.items()})
@@ -196,13 +196,18 @@ class HubInspectDatasetTool(Tool):
         left = [item.get("config") for item in [*(answer.get("failed") or []), *(answer.get("pending") or [])]]
         if left:
             notes.append(f"The viewer failed at, or has not finished, {len(left)} more configs: {self._listed(left)}.")
+        limited = False  # a viewer that is slow, or has had enough requests, is left alone
         for name in [split, *[other for other in names if other != split][:4]]:
+            if limited or time.monotonic() > until - 20:
+                notes.append(f"Split {name} was not looked at, as the viewer took too long or refused more.")
+                continue
             try:
                 pages[name] = self._view("rows", {**where, "split": name, "offset": 0})
             except ConnectionError as error:
                 if name == split:
                     raise
                 notes.append(f"Split {name} was not looked at: {error}")
+                limited = "(429" in str(error)
                 continue
             if not pages[name].get("partial"):  # else the viewer holds only its beginning
                 sizes[name] = {**(sizes.get(name) or {}), "num_examples": pages[name]["num_rows_total"]}
@@ -231,17 +236,18 @@ class HubInspectDatasetTool(Tool):
                     found.update({item["row_idx"]: item for item in page["rows"]})
             except ConnectionError as error:
                 notes.append(f"{error} Fewer rows than usual were examined.")
+                limited = True
             rows[name] = [found[index]["row"] for index in sorted(found)]
             if [item for item in found.values() if item.get("truncated_cells")]:
                 notes.append(f"The viewer cut long cells of {name}: lengths are lower bounds.")
         stats = {}
-        if len(rows[split]) < totals[split]:
+        if len(rows[split]) < totals[split] and not limited:
             try:
                 stats = self._statistics(info.id, config, split, notes)
             except (ConnectionError, KeyError, TypeError, AttributeError) as error:
                 notes.append(f"There are no statistics of all rows: {error}")
         look = {"source": "viewer", "configs": configs, "config": config, "split": split, "splits": splits}
-        return {**look, "features": features, "rows": rows, "notes": notes, "statistics": stats}
+        return {**look, "features": features, "rows": rows, "notes": notes, "statistics": stats, "limited": limited}
 
     def _statistics(self, dataset: str, config: str, split: str, notes: list) -> dict:
         """Column to what the viewer counted over all rows, in the words of `columns`."""
@@ -366,7 +372,7 @@ class HubInspectDatasetTool(Tool):
         seen = [path for path in sizes if not path.startswith(".") and path.split("/")[-1] not in skipped]
         data = [path for path in seen if re.search(kinds, path)]
         data = data or [path for path in seen if re.search(r"(?<!requirements)\.txt$", path)]
-        layout = {}
+        layout: dict[Any, list] = {}
         for entry in configs or []:
             files = entry.get("data_files")
             for part in [files] if isinstance(files, str | dict) else files or []:
@@ -419,7 +425,7 @@ class HubInspectDatasetTool(Tool):
 
     def _from_folders(self, folders: dict, config: str | None, split: str | None) -> dict:
         configs, config, split, names = self._choose(list(folders), config, split)
-        rows = {name: folders[(config, name)] for name in names}
+        rows = {name: folders[(config, name)] for name in [split, *[other for other in names if other != split]]}
         labelled = [row for some in rows.values() for row in some if row["label"] is not None]
         for row in [row for some in rows.values() for row in some if not labelled]:
             row.pop("label")
@@ -764,7 +770,7 @@ class HubInspectDatasetTool(Tool):
             "reward": self._for_pairs(rows, columns),
             "grpo": self._for_prompts(columns),
             "text-classification": self._for_classes(look, columns, ("text", "input text", "category")),
-            "token-classification": self._for_tags(rows, look["features"]),
+            "token-classification": self._for_tags(rows, look["features"], columns),
             "image-classification": self._for_classes(look, columns, ("image",)),
             "tabular-classification": self._for_classes(look, columns, ("number",)),
             "embeddings": self._for_embeddings(columns),
@@ -828,6 +834,8 @@ class HubInspectDatasetTool(Tool):
         answer = self._named(
             columns, "completion response output answer answers solution target summary highlights translation chosen"
         )
+        if prompt and answer and columns[answer]["role"] == "conversation":
+            return "go", f"`{answer}` holds conversations", f"rename `{answer}` to `messages`", {"messages": answer}
         if prompt and answer and prompt != answer:
             fixes, used = [], {"prompt": prompt, "completion": answer}
             extra = self._named(columns, "input context") if prompt.lower() in ("instruction", "question") else None
@@ -929,45 +937,42 @@ class HubInspectDatasetTool(Tool):
         every = column.get("all_rows", {}).get("labels") or column.get("labels") or {}
         if len(every) < 2 and column["distinct"] < 2:
             return "no", f"every row has the same `{label}` (hidden, or sorted by it?)", None, {}
+        hidden = (column.get("labels") or {}).get("-1", 0)
+        fix = f"drop {hidden} rows whose label is hidden (-1)" if hidden else None
         if max(len(every), column["distinct"]) > 0.2 * len(rows) and len(rows) > 20:
             many = f"`{label}` has {column['distinct']} different values in {len(rows)} rows"
             return "fixable", many, "merge labels, or leave out rare ones", used
         why = f"`{label}` has {max(len(every), column['distinct'])} classes"
         top = max(every.values()) / max(1, sum(every.values())) if every else 0
         why += f", {100 * top:.0f} % of one: weigh them, and judge by macro-F1" if top > 0.8 else ""
-        return "go", why, None, used
+        return "go", why, fix, used
 
     def _lists(self, rows: list, name: str, kinds: tuple) -> bool:
         """Whether a column holds lists of nothing else."""
         values = [row[name] for row in rows if isinstance(row.get(name), list)]
         return bool(values) and not [one for some in values[:200] for one in some if not isinstance(one, kinds)]
 
-    def _for_tags(self, rows: list, features: dict) -> tuple:
-        words = [name for name in features if self._lists(rows, name, (str,))]
+    def _for_tags(self, rows: list, features: dict, columns: dict) -> tuple:
+        lists = [name for name, column in columns.items() if column["role"] in ("other", "list")]
+        words = [name for name in lists if self._lists(rows, name, (str,))]
         first = [name for name in words if name.lower() in ("tokens", "words", "sentence")] or words
-        tags = [name for name in features if name not in first[:1] and self._lists(rows, name, (int, str))]
+        tags = [name for name in lists if name not in first[:1] and self._lists(rows, name, (int, str))]
         tags = [name for name in tags if "tag" in name.lower() or "label" in name.lower() or name.lower() == "ner"]
         if first and tags:
             tags = [name for name in tags if "ner" in name.lower()] or tags
-            used, pairs = (
-                {"tokens": first[0], "tags": tags[0]},
-                [(row.get(first[0]), row.get(tags[0])) for row in rows],
-            )
+            used = {"tokens": first[0], "tags": tags[0]}
+            pairs = [(row.get(first[0]), row.get(tags[0])) for row in rows]
             odd = len([1 for one, other in pairs if len(one or []) != len(other or [])])
             kind = str(self._type(features[tags[0]]))
             fixes = [f"drop {odd} rows with more or fewer tags than tokens"] if odd else []
             if "ClassLabel" not in kind and self._lists(rows, tags[0], (int,)):
                 fixes.append(f"find out what the numbers in `{tags[0]}` stand for: no names are stated")
             return "go", f"`{tags[0]}` tags each of `{first[0]}`", "; ".join(fixes) or None, used
-        for name in features:
+        for name in lists:
             values = [row[name] for row in rows if isinstance(row.get(name), list) and row[name]]
             if values and isinstance(values[0][0], dict) and {"start", "end"} <= values[0][0].keys():
-                return (
-                    "fixable",
-                    f"`{name}` marks spans",
-                    "split the texts into tokens and the spans into BIO tags",
-                    {},
-                )
+                fix = "split the texts into tokens and the spans into BIO tags"
+                return "fixable", f"`{name}` marks spans", fix, {"spans": name}
         return "no", "there are no tokens with a tag each", None, {}
 
     def _for_embeddings(self, columns: dict) -> tuple:

@@ -310,7 +310,18 @@ class HubInspectModelTool(Tool):
 
     def _counted(self, counts: dict, how: str, quantized: dict) -> dict:
         """What numbers of each type come to. Quantized weights lie packed in whole numbers, several in one."""
-        width = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
+        width: dict[str, float] = {
+            "F64": 8,
+            "I64": 8,
+            "U64": 8,
+            "F32": 4,
+            "I32": 4,
+            "U32": 4,
+            "F16": 2,
+            "BF16": 2,
+            "I16": 2,
+            "U16": 2,
+        }
         width |= {"F4": 0.5}
         named = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64", "I8": "int8", "U8": "uint8"}
         named |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I32": "int32", "F4": "float4"}
@@ -390,87 +401,54 @@ class HubInspectModelTool(Tool):
 
     def _inner(self, config: dict) -> dict:
         """The part of a configuration that describes the language model, where there are several."""
-        for name in ("text_config", "llm_config", "language_config", "thinker_config"):
-            if isinstance(config.get(name), dict) and "model_type" in {**config[name], "model_type": 1}:
-                return {**config, **config[name]} if name != "thinker_config" else self._inner(config[name])
-        return config
+        for name in ("text_config", "llm_config", "language_config"):
+            if isinstance(config.get(name), dict):
+                return {**config, **config[name]}
+        thinker = config.get("thinker_config")
+        return self._inner(thinker) if isinstance(thinker, dict) else config
 
-    def _number(self, config: dict, *names: str) -> int | None:
-        """The first of these that is a whole number from 1 up."""
-        found = [config[name] for name in names if isinstance(config.get(name), int)]
+    def _number(self, config: dict, names: str) -> int | None:
+        """The first of these, if it is a whole number from 1 up."""
+        found = [config[name] for name in names.split() if isinstance(config.get(name), int)]
         return found[0] if found and found[0] > 0 and not isinstance(found[0], bool) else None
 
     def _shape(self, config: dict) -> dict:
-        """The dimensions that memory depends on, under one name each; empty where they are not stated as numbers."""
+        """The dimensions that memory depends on, under one name each; few where they are not stated as numbers."""
         inner = self._inner(config)
-
-        hidden, vocab = (
-            self._number(inner, "hidden_size", "n_embd", "d_model", "dim", "model_dim"),
-            self._number(inner, "vocab_size"),
-        )
-        layers = self._number(inner, "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
-        heads = self._number(inner, "num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
-        cross = 0
+        kind, cross = str(inner.get("model_type")), 0
+        hidden = self._number(inner, "hidden_size n_embd d_model dim model_dim")
+        layers = self._number(inner, "num_hidden_layers n_layer n_layers num_layers encoder_layers")
+        heads = self._number(inner, "num_attention_heads n_head n_heads num_heads encoder_attention_heads")
+        vocab = self._number(inner, "vocab_size")
         if inner.get("is_encoder_decoder") and layers:
-            cross = self._number(inner, "num_decoder_layers", "decoder_layers") or layers
+            cross = self._number(inner, "num_decoder_layers decoder_layers") or layers
             layers += cross
         shape: dict = {"vocab_size": vocab, "hidden_size": hidden, "layers": layers, "heads": heads}
         if not (hidden and layers and heads):
             return shape
-        head = self._number(inner, "head_dim", "d_kv") or hidden // heads
-        kv = (
-            1
-            if inner.get("multi_query") is True
-            else self._number(inner, "num_key_value_heads", "n_head_kv", "num_kv_heads") or heads
-        )
-        wide = self._number(
-            inner,
-            "intermediate_size",
-            "n_inner",
-            "ffn_dim",
-            "d_ff",
-            "encoder_ffn_dim",
-            "hidden_dim",
-            "ffn_hidden_size",
-        )
+        keys = self._number(inner, "num_key_value_heads n_head_kv num_kv_heads") or heads
+        wide = self._number(inner, "intermediate_size n_inner ffn_dim d_ff encoder_ffn_dim hidden_dim ffn_hidden_size")
         act = str(inner.get("hidden_act") or inner.get("hidden_activation") or inner.get("feed_forward_proj") or "")
-        plain = inner.get("model_type") in (
-            "gpt2",
-            "starcoder2",
-            "falcon",
-            "phi",
-            "gpt_neox",
-            "opt",
-            "bloom",
-            "nemotron",
-        )
-        gated = not plain and (act in ("silu", "swish") or "gated" in act or "gemma" in str(inner.get("model_type")))
-        gated = gated or inner.get("model_type") == "modernbert"
-        experts = self._number(inner, "num_local_experts", "num_experts", "n_routed_experts")
+        plain = kind in ("gpt2", "starcoder2", "falcon", "phi", "gpt_neox", "opt", "bloom", "nemotron")
+        gated = not plain and (act in ("silu", "swish") or "gated" in act or "gemma" in kind or kind == "modernbert")
+        experts = self._number(inner, "num_local_experts num_experts n_routed_experts")
         if experts:
-            shape |= {
-                "experts": experts,
-                "active": self._number(inner, "num_experts_per_tok", "num_experts_per_token") or 2,
-            }
-            shape["expert_width"] = (
-                self._number(inner, "moe_intermediate_size", "expert_ffn_hidden_size") or wide or 4 * hidden
-            )
+            width = self._number(inner, "moe_intermediate_size expert_ffn_hidden_size") or wide or 4 * hidden
+            active = self._number(inner, "num_experts_per_tok num_experts_per_token") or 2
+            shape |= {"experts": experts, "active": active, "expert_width": width}
         image, patch = self._number(inner, "image_size"), self._number(inner, "patch_size")
-        kinds = inner.get("layer_types") if isinstance(inner.get("layer_types"), list) else []
-        window = (
-            self._number(inner, "sliding_window")
-            if kinds or inner.get("model_type") in ("mistral", "mixtral")
-            else None
-        )
-        sliding = len([kind for kind in kinds if "sliding" in str(kind)]) if kinds else (layers if window else 0)
-        linear = len([kind for kind in kinds if "linear" in str(kind) or "mamba" in str(kind) or kind == "conv"])
-        if self._number(
-            inner, "kv_lora_rank"
-        ):  # DeepSeek's latent attention keeps one vector a token instead of keys and values
-            shape["latent"] = self._number(inner, "kv_lora_rank") + (self._number(inner, "qk_rope_head_dim") or 0)
+        kinds = inner.get("layer_types") or []
+        kinds = [str(one) for one in kinds] if isinstance(kinds, list) else []
+        slides = bool(kinds) or kind in ("mistral", "mixtral")
+        window = self._number(inner, "sliding_window") if slides else None
+        sliding = len([one for one in kinds if "sliding" in one]) if kinds else (layers if window else 0)
+        linear = len([one for one in kinds if "linear" in one or "mamba" in one or one == "conv"])
+        rank = self._number(inner, "kv_lora_rank")
+        if rank:  # DeepSeek's latent attention keeps one vector a token instead of keys and values
+            shape["latent"] = rank + (self._number(inner, "qk_rope_head_dim") or 0)
         return shape | {
-            "head_dim": head,
-            "kv_heads": kv,
+            "head_dim": self._number(inner, "head_dim d_kv") or hidden // heads,
+            "kv_heads": 1 if inner.get("multi_query") is True else keys,
             "cross": cross,
             "tied": inner.get("tie_word_embeddings") is not False,
             "width": wide or 4 * hidden,
@@ -585,7 +563,8 @@ class HubInspectModelTool(Tool):
 
     def _results(self, info: Any, sizes: dict, unknown: list) -> list:
         """Evaluation results as the card's model-index and the files in .eval_results state them, 50 at most."""
-        found, index = [], info.model_index
+        found = []
+        index = info.model_index or (info.card_data.to_dict() if info.card_data else {}).get("model-index")
         for entry in index if isinstance(index, list) else []:
             for result in entry.get("results") or []:
                 data, source = result.get("dataset") or {}, result.get("source") or {}
@@ -602,11 +581,6 @@ class HubInspectModelTool(Tool):
                             "source": source.get("url"),
                         }
                     )
-        if not found and info.card_data and info.card_data.to_dict().get("eval_results"):
-            for one in info.card_data.eval_results or []:
-                row = {"task": one.task_type, "dataset": one.dataset_type, "config": one.dataset_config}
-                row |= {"split": one.dataset_split, "metric": one.metric_type, "value": one.metric_value}
-                found.append({**row, "verified": bool(one.verified), "source": one.source_url})
         if [name for name in sizes if name.startswith(".eval_results/")]:
             try:
                 subject = f"the evaluation results of model {info.id}"

@@ -118,7 +118,13 @@ class HubSearchModelsTool(Tool):
             filters.append("base_model:" + base_model.strip().removeprefix("base_model:"))
         if dataset:
             filters.append("dataset:" + dataset.strip().removeprefix("dataset:"))
-        asked = {"search": query, "author": author, "filter": filters, "num_parameters": parameters, "apps": app}
+        asked: dict[str, Any] = {
+            "search": query,
+            "author": author,
+            "filter": filters,
+            "num_parameters": parameters,
+            "apps": app,
+        }
         asked["pipeline_tag"] = task.strip().lower().replace(" ", "-").replace("_", "-") if task else None
         asked |= {"inference_provider": provider, "sort": sort, "limit": limit, "cursor": cursor}
         asked = {key: value for key, value in asked.items() if value}

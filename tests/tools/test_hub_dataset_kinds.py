@@ -1,0 +1,378 @@
+"""Datasets of every kind: what they can be trained on, what a sample cannot tell, media, empty splits, scripts."""
+
+import gzip
+import io
+import json
+import time
+
+import pytest
+from ml_intern.tools import HubInspectDatasetTool
+
+from ml_intern.testing.viewer import NOT_READY
+
+CARD = b"---\nlicense: mit\n---\n"
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def put(hub, rows, name="acme/data", card=CARD, **more):
+    files = {key.replace("__", "."): lines(value) for key, value in more.items()}
+    hub.seed(name, "dataset", {"README.md": card, "train.jsonl": lines(rows), **files})
+
+
+def inspect(name="acme/data", **arguments):
+    return HubInspectDatasetTool()(name, **arguments)
+
+
+def talk(number, *, keys=("role", "content"), roles=("user", "assistant")):
+    said = (f"Question {number}?", f"Answer {number}.")
+    return [dict(zip(keys, pair, strict=True)) for pair in zip(roles, said, strict=True)]
+
+
+def many(make, count=60):
+    return [make(number) for number in range(count)]
+
+
+KINDS = {
+    "reviews": (
+        many(lambda i: {"text": f"This film, number {i}, was worth the evening.", "label": i % 2}),
+        {"text-classification": "go", "sft": "fixable", "embeddings": "fixable"},
+    ),
+    "hidden": (
+        many(lambda i: {"text": f"This film, number {i}, was worth it.", "label": (i % 3) - 1}),
+        {"text-classification": "fixable", "sft": "fixable", "embeddings": "fixable"},
+    ),
+    "pairs": (
+        many(lambda i: {"premise": f"A man walks {i}", "hypothesis": f"Someone moves {i}", "label": i % 3}),
+        {"text-classification": "go", "embeddings": "go"},
+    ),
+    "chat": (many(lambda i: {"messages": talk(i)}), {"sft": "go", "grpo": "fixable"}),
+    "sharegpt": (
+        many(lambda i: {"conversations": talk(i, keys=("from", "value"), roles=("human", "gpt"))}),
+        {"sft": "fixable", "grpo": "fixable"},
+    ),
+    "unanswered": (many(lambda i: {"messages": talk(i)[: 1 + (i > 0)]}), {"sft": "fixable", "grpo": "fixable"}),
+    "prompts": (many(lambda i: {"prompt": f"Say {i}", "completion": f"It is {i}"}), {"sft": "go", "grpo": "fixable"}),
+    "alpaca": (
+        many(lambda i: {"instruction": f"Write {i}", "input": f"on {i}", "output": f"Here: {i}"}),
+        {"sft": "fixable", "grpo": "fixable"},
+    ),
+    "preference": (
+        many(lambda i: {"prompt": f"Say {i}", "chosen": f"Gladly {i}", "rejected": f"No {i}"}),
+        {"dpo": "go", "reward": "go", "sft": "fixable", "grpo": "fixable"},
+    ),
+    "ties": (
+        many(lambda i: {"prompt": f"Say {i}", "chosen": f"Yes {i}", "rejected": f"{'No' if i else 'Yes'} {i}"}),
+        {"dpo": "fixable", "reward": "fixable", "sft": "fixable", "grpo": "fixable"},
+    ),
+    "arena": (
+        many(lambda i: {"prompt": f"Say {i}", "response_a": f"a {i}", "response_b": f"b {i}", "winner": "ab"[i % 2]}),
+        {"dpo": "fixable", "reward": "fixable", "grpo": "fixable"},
+    ),
+    "maths": (
+        many(lambda i: {"prompt": f"What is {i} + 1?", "answer": f"{i + 1}"}),
+        {"grpo": "go", "sft": "fixable"},
+    ),
+    "entities": (
+        many(lambda i: {"tokens": ["Anna", f"is{i}"], "ner_tags": ["B-PER", "O"]}),
+        {"token-classification": "go"},
+    ),
+    "uneven": (
+        many(lambda i: {"tokens": ["Anna", f"is{i}"], "ner_tags": ["B-PER", "O"][: 1 + (i > 0)]}),
+        {"token-classification": "fixable"},
+    ),
+    "spans": (
+        many(lambda i: {"text": f"Anna is {i}", "entities": [{"start": 0, "end": 4, "label": "PER"}]}),
+        {"token-classification": "fixable"},
+    ),
+    "table": (
+        many(lambda i: {"height": i / 7, "weight": i / 3, "species": "abc"[i % 3]}),
+        {"tabular-classification": "go"},
+    ),
+    "triplets": (
+        many(lambda i: {"anchor": f"query {i}", "positive": f"hit {i}", "negative": f"miss {i}"}),
+        {"embeddings": "go"},
+    ),
+    "book": (many(lambda i: {"text": f"Chapter {i}. It was a dark and stormy night."}), {"sft": "go"}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_it_can_be_trained_on(hub, name):
+    rows, expected = KINDS[name]
+    put(hub, rows)
+    methods = inspect()["methods"]
+    assert set(methods) == {
+        *("sft", "dpo", "reward", "grpo", "embeddings"),
+        *("text-classification", "token-classification", "image-classification", "tabular-classification"),
+    }
+    for method, one in methods.items():
+        assert set(one) == {"verdict", "why", "fix", "columns"}
+        assert one["why"]
+        assert (one["fix"] is not None) == (one["verdict"] == "fixable"), method
+        assert set(one["columns"].values()) <= set(rows[0])
+    found = {method: one["verdict"] for method, one in methods.items() if one["verdict"] != "no"}
+    if name in ("alpaca", "arena", "maths", "prompts", "preference", "ties", "spans"):
+        found.pop("embeddings", None)
+        found.pop("sft" if name in ("arena", "spans") else "", None)
+        found.pop("text-classification" if name == "arena" else "", None)
+    assert found == expected
+
+
+def test_fixes_name_columns_and_numbers(hub):
+    def fix(name, method):
+        put(hub, KINDS[name][0])
+        return inspect()["methods"][method]["fix"]
+
+    assert fix("sharegpt", "sft") == (
+        "turn each {from, value} into {role, content}, human into user and gpt into assistant; "
+        "rename `conversations` to `messages`"
+    )
+    assert fix("alpaca", "sft") == (
+        "put `input` behind `instruction` where it is not empty; "
+        "rename `instruction` to `prompt`; rename `output` to `completion`"
+    )
+    assert fix("ties", "dpo") == "drop 1 rows where both answers are the same"
+    assert fix("unanswered", "sft") == "drop 1 conversations that end without an answer"
+    assert fix("uneven", "token-classification") == "drop 1 rows with more or fewer tags than tokens"
+    assert fix("hidden", "text-classification") == "drop 20 rows whose label is hidden (-1)"
+    assert "response_a" in fix("arena", "dpo")
+
+
+def test_gaps_and_leaks_have_to_be_mended_first(hub):
+    rows = many(lambda i: {"text": f"This film, number {i}, was worth it.", "label": i % 2})
+    put(hub, [*rows, {"text": None, "label": 1}], test__jsonl=rows[:3])
+    one = inspect()["methods"]["text-classification"]
+    assert one["verdict"] == "fixable"
+    assert "drop the rows that lack `text`" in one["fix"]
+    assert "take out of the other splits what is in train too (rows: 3 of test)" in one["fix"]
+
+
+def test_of_a_label_that_never_changes_nothing_is_learnt(hub):
+    put(hub, many(lambda i: {"text": f"This film, number {i}", "label": 1}))
+    assert inspect()["methods"]["text-classification"]["verdict"] == "no"
+
+
+def test_what_a_sample_cannot_tell_is_asked_of_the_viewer(hub):
+    """Gaps, labels and leaks of rows that no sample holds: 40,000 rows, of which 1,000 are looked at."""
+    pad = " so" * 200
+    train = [{"text": f"Film review no {i}", "note": pad, "label": "good"} for i in range(40_000)]
+    for number in range(1, 40_000, 800):
+        train[number] |= {"label": "bad", "text": f"Only train knows this one, number {number}"}
+    for number in range(3, 40_000, 1000):
+        train[number]["note"] = None
+    test = [{"text": row["text"], "note": "", "label": row["label"]} for row in train[1::800]]
+    put(hub, train, test__jsonl=test)
+    found = inspect()
+    assert found["rows_examined"]["train"] == 1000
+    assert found["all_rows_examined"] is False
+    assert found["columns"]["label"]["all_rows"]["labels"] == {"good": 39_950, "bad": 50}
+    assert "`label` is out of balance: 99 % are good." in found["warnings"]
+    assert found["columns"]["note"]["all_rows"]["missing"] == 40
+    assert "40 of 40000 rows lack `note`." in found["warnings"]
+    hits, asked = found["duplicates"]["looked_up"]["train & test"]
+    assert hits == asked == 10
+    assert "10 of 10 rows of test that were looked up in all of train are there: a leak." in found["warnings"]
+    assert "take out of the other splits" in found["methods"]["text-classification"]["fix"]
+    assert "statistics of all rows of train" in found["notes"][0]
+
+
+def test_without_statistics_a_sample_stays_a_sample(hub):
+    rows = [{"text": f"Film review no {i}" + " so" * 300, "label": i % 2} for i in range(25_000)]
+    put(hub, rows)
+    hub.fail("/statistics", **NOT_READY, times=None)
+    hub.fail("/filter", **NOT_READY, times=None)
+    found = inspect()
+    assert "all_rows" not in found["columns"]["label"]
+    assert "There are no statistics of all rows: The dataset viewer" in found["notes"][0]
+    assert "still computing" in found["notes"][0]
+
+
+MEDIA = b"""---
+license: mit
+dataset_info:
+  features:
+  - {name: %s, dtype: %s}
+  - name: label
+    dtype: {class_label: {names: {'0': cat, '1': dog}}}
+---
+"""
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_images_and_sounds_as_the_viewer_shows_them(hub, kind):
+    cell = {"src": "https://example.org/x", "height": 8, "width": 8}
+    put(hub, many(lambda i: {kind: {**cell, "n": i}, "label": i % 2}), card=MEDIA % (kind.encode(), kind.encode()))
+    found = inspect(rows=1)
+    assert found["features"][kind] == kind.capitalize()
+    assert found["columns"][kind]["role"] == kind
+    assert found["columns"]["label"]["labels"] == {"cat": 30, "dog": 30}
+    # Links differ from row to row: nothing is claimed about duplicates.
+    assert found["duplicates"]["compared_on"] is None
+    assert "Duplicates were not looked for" in " ".join(found["notes"])
+    verdict = found["methods"]["image-classification"]["verdict"]
+    assert verdict == ("go" if kind == "image" else "no")
+    assert found["methods"]["text-classification"]["verdict"] == "no"
+
+
+def test_folders_of_images_are_judged_by_their_list_alone(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    files = {f"{part}/{name}/{i}.png": f"{part if i else ''}{name}{i}".encode() for part in ("train", "test")
+             for name in ("cat", "dog") for i in range(30)}  # fmt: skip
+    hub.seed("acme/pets", "dataset", {"README.md": CARD, **files, "train/cat/again.png": files["train/cat/3.png"]})
+    hub.requests.clear()
+    found = inspect("acme/pets")
+    assert not [one for one in hub.requests if ".png" in one.path]
+    assert {part["split"]: part["rows"] for part in found["splits"]} == {"train": 61, "test": 60}
+    assert found["columns"]["label"]["labels"] == {"cat": 31, "dog": 30}
+    assert found["duplicates"]["within"] == {"train": 1, "test": 0}
+    assert found["duplicates"]["across"] == {"train & test": 2}
+    assert found["methods"]["image-classification"]["columns"] == {"label": "label", "image": "image"}
+    assert "take out of the other splits" in found["methods"]["image-classification"]["fix"]
+    assert "the list was read, not they" in " ".join(found["notes"])
+
+
+def test_sounds_without_labels(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/sounds", "dataset", {f"data/{i}.wav": bytes([i]) for i in range(3)})
+    found = inspect("acme/sounds")
+    assert set(found["features"]) == {"audio", "file_name"}
+    assert found["methods"]["image-classification"]["verdict"] == "no"
+
+
+def test_nested_features(hub):
+    rows = many(lambda i: {"meta": {"source": {"url": f"u{i}", "ids": [i]}}, "text": f"Some longer text, number {i}"})
+    put(hub, rows)
+    found = inspect(rows=1)
+    assert found["features"]["meta"] == "{source: {url: string, ids: list[int64]}}"
+    assert found["columns"]["meta"] == {"role": "other", "missing": 0, "distinct": 60}
+    assert found["sample"] == rows[:1]
+
+
+@pytest.mark.parametrize("viewer", [True, False])
+def test_an_empty_split(hub, monkeypatch, viewer):
+    if not viewer:
+        monkeypatch.delenv("HF_DATASETS_SERVER")
+    card = CARD.replace(b"---\n", b"", 1).replace(b"license", b"---\nconfigs:\n- config_name: default\n  data_files:\n"
+        b"  - {split: train, path: train.jsonl}\n  - {split: test, path: test.csv}\nlicense")  # fmt: skip
+    files = {"README.md": card, "train.jsonl": lines(KINDS["reviews"][0]), "test.csv": b"text,label\n"}
+    hub.seed("acme/half", "dataset", files)
+    found = inspect("acme/half", split="test")
+    assert found["rows_examined"]["test"] == 0
+    assert "Split 'test' is empty." in found["warnings"]
+    assert {one["verdict"] for one in found["methods"].values()} == {"no"}
+    assert inspect("acme/half")["methods"]["text-classification"]["verdict"] == "go"
+
+
+def test_a_split_that_the_viewer_fails_at_is_left_out_and_that_is_said(hub):
+    put(hub, KINDS["reviews"][0], test__jsonl=KINDS["reviews"][0][:5])
+    hub.fail("split=test", status=500, body={"error": "x"}, headers={"X-Error-Code": "UnexpectedError"}, times=None)
+    found = inspect()
+    assert found["source"] == "viewer"
+    assert found["rows_examined"] == {"train": 60}
+    assert "Split test was not looked at" in found["notes"][0]
+
+
+def test_a_viewer_that_has_had_enough_is_left_alone(hub):
+    put(hub, KINDS["reviews"][0], test__jsonl=KINDS["reviews"][0][:5], dev__jsonl=KINDS["reviews"][0][:5])
+    hub.fail("split=validation", status=429, headers={"Retry-After": "60"}, times=None)
+    hub.requests.clear()
+    found = inspect()
+    seen = [one.path for one in hub.requests if "/rows" in one.path]
+    assert [("split=train" in path, "split=validation" in path) for path in seen] == [(True, False), (False, True)]
+    assert "retry after 60 s" in found["notes"][0]
+    assert "Split test was not looked at" in found["notes"][1]
+
+
+def test_a_loading_script_is_named_with_the_way_round_it(hub):
+    hub.seed("acme/old", "dataset", {"old.py": b"import datasets", "data.zip": b"PK"})
+    refused = {"status": 501, "headers": {"X-Error-Code": "DatasetWithScriptNotSupportedError"}}
+    hub.fail("/datasets-server/", **refused, body={"error": "script"}, times=None)
+    with pytest.raises(ValueError, match=r"old.py is run by no current `datasets`.*revision='refs/convert/parquet'"):
+        inspect("acme/old")
+    hub.seed("acme/old", "dataset", {"train.jsonl": lines(KINDS["reviews"][0])})
+    assert "It has a loading script (old.py)" in " ".join(inspect("acme/old")["warnings"])
+
+
+def test_what_the_hub_converted_is_laid_out_by_config_and_split():
+    paths = ["plain/train/0000.parquet", "plain/train/0001.parquet", "plain/partial-test/0000.parquet"]
+    layout = HubInspectDatasetTool()._layout(dict.fromkeys(paths, 1), None)
+    assert layout == {("plain", "train"): sorted(paths[:2]), ("plain", "test"): paths[2:]}
+
+
+def test_compressed_files_and_plain_text(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    packed = gzip.compress(lines(KINDS["reviews"][0]))
+    hub.seed("acme/packed", "dataset", {"train.jsonl.gz": packed, "test.csv.gz": gzip.compress(b"text,label\na,1\n")})
+    found = inspect("acme/packed")
+    assert found["rows_examined"] == {"train": 60, "test": 1}
+    hub.seed("acme/broken", "dataset", {"train.csv.gz": b"not gzip"})
+    with pytest.raises(ValueError, match=r"train.csv.gz cannot be read"):
+        inspect("acme/broken")
+    hub.seed("acme/lines", "dataset", {"train.txt": b"one\n\ntwo\n", "requirements.txt": b"x\n"})
+    assert inspect("acme/lines")["sample"] == [{"text": "one"}, {"text": "two"}]
+
+
+def test_a_bomb_of_zeros_is_not_unpacked_whole(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    bomb = gzip.compress(lines([{"text": "x" * 1_000_000}]) * 80, compresslevel=1)
+    hub.seed("acme/bomb", "dataset", {"train.jsonl.gz": bomb})
+    found = inspect("acme/bomb", rows=0)
+    assert found["rows_examined"]["train"] == 59
+    assert found["all_rows_examined"] is False
+
+
+def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    rows, target = 40_000, io.BytesIO()
+    text = [f"{i} " + "".join(chr(97 + (i * k) % 26) for k in range(1, 900)) for i in range(rows)]
+    table = arrow.table({"text": text, "label": [int(i >= rows // 2) for i in range(rows)]})
+    parquet.write_table(table, target, row_group_size=1000, compression="none", use_dictionary=False)
+    hub.seed("acme/data", "dataset", {"README.md": CARD, "train.parquet": target.getvalue()})
+    hub.requests.clear()
+    found = inspect()
+    assert set(found["columns"]["label"]["labels"]) == {"0", "1"}  # not the beginning alone
+    assert found["all_rows_examined"] is False
+    assert [one for one in hub.requests if one.headers.get("range")]
+
+
+def test_tokens_are_estimated_or_counted_by_a_tokenizer(hub):
+    tokenizers = pytest.importorskip("tokenizers")
+    put(hub, many(lambda i: {"text": f"word word {i} 你好", "messages": talk(i)}))
+    columns = inspect()["columns"]
+    assert columns["text"]["tokens"] == {"median": 5.0, "p95": 5, "max": 5}
+    assert columns["messages"]["tokens"]["median"] == 8
+    assert columns["messages"]["turns"] == {"median": 2.0, "max": 2}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    hub.seed("acme/model", "model", {"tokenizer.json": made.to_str().encode()})
+    found = inspect(tokenizer="acme/model")
+    assert found["columns"]["text"]["tokens"] == {"median": 4.0, "p95": 4, "max": 4}
+    assert "Tokens are counted by the tokenizer of acme/model" in " ".join(found["notes"])
+    found = inspect(tokenizer="acme/none")
+    assert found["columns"]["text"]["tokens"]["median"] == 5
+    assert "Tokens are estimated: The Hub" in " ".join(found["notes"])
+
+
+def test_what_was_looked_at_before_is_not_fetched_again_until_a_commit(hub):
+    put(hub, KINDS["reviews"][0])
+    tool = HubInspectDatasetTool()
+    first = tool("acme/data")
+    first["warnings"].append("x")
+    hub.requests.clear()
+    assert tool("acme/data")["warnings"] == []
+    assert hub.requests == []
+
+    def pass_a_minute():
+        for key, (_, state, answer) in list(tool._answers.items()):
+            tool._answers[key] = (time.monotonic() - 61, state, answer)
+
+    pass_a_minute()
+    tool("acme/data")
+    assert [one.path.partition("?")[0] for one in hub.requests] == ["/api/datasets/acme/data"]
+    put(hub, KINDS["reviews"][0][:50])
+    pass_a_minute()
+    assert tool("acme/data")["rows_examined"] == {"train": 50}
