@@ -7,13 +7,14 @@ was cut off, another language); a well-formed answer is read otherwise than smol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from . import answer_calls as calls
 from . import answer_text as text
 from .answer_calls import NativeCall, Tools
 from .answer_text import Tags
+from .table import holds_to_schema
 
 __all__ = ["CODE_TAGS", "Given", "NativeCall", "Reading", "read", "shape_of", "wants_structure"]
 
@@ -272,15 +273,16 @@ HELD_TO_SCHEMA = ("ollama_chat", "hosted_vllm", "llamafile", "lm_studio", "embed
 """Servers, by litellm's prefix, that hold an answer to a JSON schema by grammar, whatever the model."""
 
 
-def wants_structure(model_id: str) -> bool:
-    """Whether a model is asked for a JSON object of thought and code, rather than for code between tags. Pure.
+def wants_structure(model_id: str, held: Callable[[str], bool] = holds_to_schema) -> bool:
+    """Whether a model is asked for a JSON object of thought and code, rather than for code between tags.
 
-    It is where it is small and its server makes sure of the form: a small model forgets tags, and a provider's model that has
-    structured output does not need it.
+    It is where it is small and its server or provider makes sure of the form: a small model forgets tags, and a large one does
+    not need it.
 
     Args:
         model_id (`str`): litellm's id, or `embedded/...`.
+        held (`Callable[[str], bool]`, *optional*): Whether a hosted model is held to a JSON schema; asked for small ones only.
     """
     size = parameters_in(model_id)
     small = size <= SMALL if size is not None else bool(_SMALL_NAMES.search(model_id))
-    return small and model_id.partition("/")[0] in HELD_TO_SCHEMA
+    return small and (model_id.partition("/")[0] in HELD_TO_SCHEMA or held(model_id))

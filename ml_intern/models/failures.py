@@ -14,7 +14,8 @@ from ..errors import ModelFailed
 LONGEST_WAIT = 60.0
 _ANOTHER = "choose another model with LLM_ENDPOINT."
 _KINDS = {401: "key", 403: "key", 402: "unpaid", 404: "missing", 408: "late", 409: "failed", 429: "rate"}
-_ALSO = {"reasoning_effort": ("thinking", "think", "reasoning", "effort"), "max_tokens": ("max_completion_tokens",)}
+_ALSO = {"reasoning_effort": ("thinking", "think", "reasoning", "effort"), "max_tokens": ("max_completion_tokens",),
+    "response_format": ("json_schema", "structured outputs?", "guided")}  # fmt: skip
 _UNPAID = ("credit balance", "insufficient credit", "billing", "quota")
 _LONGER_THAN = re.compile(
     r"(input|prompt) (length exceeds (the |maximum )*context|too long)|exceeds the (available )?context (size|length|window)",

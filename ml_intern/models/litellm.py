@@ -304,7 +304,7 @@ class EndpointModel(LiteLLMModel):
             try:
                 return self._once(request)
             except OpenAIError as error:
-                if option := refused_option(error, self._optional & request.keys()):
+                if option := refused_option(error, (self._optional | {"response_format"}) & request.keys()):
                     del request[option]
                     self._leave_out([option])
                     continue

@@ -358,6 +358,18 @@ def test_which_models_are_small(model_id, size, small) -> None:
     assert not wants_structure("openrouter/" + model_id)  # nobody there makes sure of the form
 
 
+@pytest.mark.parametrize(
+    ("model_id", "structured"),
+    [
+        ("together_ai/Qwen/Qwen2.5-7B-Instruct-Turbo", True), ("mistral/ministral-8b-latest", True), ("fireworks_ai/any/llama-8b", True),
+        ("mistral/mistral-large-latest", False), ("gpt-5.1", False), ("claude-sonnet-4-5", False), ("openai/org/Q-7B", False),
+        ("other/ministral-8b-latest", False), ("hf/org/no-7b", False),
+    ],
+)  # fmt: skip
+def test_which_hosted_ones_are_held_to_a_form(model_id: str, structured: bool) -> None:
+    assert wants_structure(model_id) == structured
+
+
 # In an agent.
 
 

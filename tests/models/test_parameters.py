@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from smolagents.models import CODEAGENT_RESPONSE_FORMAT
 
 from ml_intern.errors import SettingsError
 from ml_intern.models import EndpointModel, ModelOptions, Price, call_usage
@@ -111,3 +112,19 @@ def test_cached_and_reasoning_tokens_of_a_call(model_at, say):
     assert used.cost_usd == pytest.approx(56e-6)
     answer.raw.usage.completion_tokens_details = type("Details", (), {"reasoning_tokens": 7})()
     assert call_usage(model, answer.token_usage, answer).reasoning_tokens == 7
+
+
+def test_a_form_that_a_service_does_not_know_is_left_out_as_well(model_at, say):
+    notes: list[str] = []
+
+    def answer(request):
+        if "response_format" in request:
+            raise Fail(400, "response_format of type 'json_schema' is not supported by this model")
+        return '{"thought": "t", "code": "c"}'
+
+    with LocalLLM(answer) as llm:
+        model = model_at(llm, "hosted_vllm/m-7b", on_note=notes.append, name="vllm/m-7b")
+        for _ in range(2):
+            assert "code" in model.generate([say("hello")], response_format=CODEAGENT_RESPONSE_FORMAT).content
+        assert ["response_format" in request for request in llm.requests] == [True, False, False]
+    assert notes == ["vllm/m-7b takes no response_format: left out."]

@@ -21,6 +21,9 @@ from .gguf import facts
 from .memory import Plan, free_memory, plan
 from .weights import PREFIX, Weights
 
+MOST_TOKENS, LEAST_TOKENS = 4_096, 256
+"""Tokens of an answer where nobody says how many: a quarter of the window within these."""
+
 
 class EmbeddedModel(EndpointModel):
     """Weights that llama.cpp runs in a child process of ours: no server, no port.
@@ -34,7 +37,7 @@ class EmbeddedModel(EndpointModel):
             with or the memory allows, if that is less.
         threads (`int`, *optional*): That compute. Defaults to a thread a core.
         free_bytes (`int`, *optional*): Memory that may be taken. Defaults to what this machine, or its container, has.
-        kwargs: As for [`EndpointModel`].
+        kwargs: As for [`EndpointModel`]. Without `max_tokens` an answer has a quarter of the window, and 4,096 tokens at most.
 
     Raises:
         ModelFailed: (when called) there are no such weights, or the machine is too small; says what to do.
@@ -86,6 +89,10 @@ class EmbeddedModel(EndpointModel):
     def _stream(self, request: dict[str, Any]) -> Iterator[Any]:
         self._store.take(self)  # after a close as well
         self._store.tell = _telling(self)
+        if (
+            not {"max_tokens", "max_completion_tokens"} & request.keys()
+        ):  # a small model goes on to the end of its window
+            request = {**request, "max_tokens": _room(self.window())}
         asked = _Asked(self._store, self.cancelled.is_set, float(self.request_timeout))
         try:
             yield from super()._stream({**request, "client": asked})
@@ -106,6 +113,11 @@ class EmbeddedModel(EndpointModel):
                         "unsent"
                     ) from failure
             raise
+
+
+def _room(window: int | None) -> int:
+    """Tokens for an answer, in a window of so many."""
+    return MOST_TOKENS if window is None else min(MOST_TOKENS, max(LEAST_TOKENS, window // 4))
 
 
 def _telling(model: EmbeddedModel) -> Callable[[str], None]:
