@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .paper_resources import PaperResourcesTool
     from .python_sandbox import PythonSandboxTool
     from .semantic_scholar_search import SemanticScholarSearchTool
+    from .training_config import TrainingConfigTool
+    from .training_job import TrainingJobTool
 
 __all__ = [
     "ArxivSearchTool",
@@ -46,6 +48,8 @@ __all__ = [
     "PaperResourcesTool",
     "PythonSandboxTool",
     "SemanticScholarSearchTool",
+    "TrainingConfigTool",
+    "TrainingJobTool",
 ]
 
 _FILES = {
@@ -68,6 +72,8 @@ _FILES = {
     "PaperResourcesTool": "paper_resources",
     "PythonSandboxTool": "python_sandbox",
     "SemanticScholarSearchTool": "semantic_scholar_search",
+    "TrainingConfigTool": "training_config",
+    "TrainingJobTool": "training_job",
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ml_intern.testing.arxiv import LocalArxiv
     from ml_intern.testing.e2b import LocalE2B
+    from ml_intern.testing.github import LocalGithub
     from ml_intern.testing.hub import LocalHub
     from ml_intern.testing.llm import Cut, Fail, LocalLLM, Reply, ToolCall, mailbox, recorded, scripted
     from ml_intern.testing.llm_anthropic import LocalAnthropic
@@ -29,6 +30,7 @@ __all__ = [
     "LocalAnthropic",
     "LocalArxiv",
     "LocalE2B",
+    "LocalGithub",
     "LocalHub",
     "LocalLLM",
     "LocalScholar",
@@ -51,6 +53,7 @@ __all__ = [
 _HOMES = {
     "arxiv": ("LocalArxiv",),
     "e2b": ("LocalE2B",),
+    "github": ("LocalGithub",),
     "hub": ("LocalHub",),
     "llm": ("Cut", "Fail", "LocalLLM", "Reply", "ToolCall", "mailbox", "recorded", "scripted"),
     "llm_anthropic": ("LocalAnthropic",),

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # What `python -m ml_intern.testing.serve NAME` can start: each takes a data folder and a `port=`.
 SERVICES = {
     "e2b": "ml_intern.testing.e2b:LocalE2B",
+    "github": "ml_intern.testing.github:LocalGithub",
     "hub": "ml_intern.testing.hub:LocalHub",
     "arxiv": "ml_intern.testing.arxiv:LocalArxiv",
     "llm": "ml_intern.testing.llm:LocalLLM",

@@ -25,8 +25,9 @@ from ml_intern.steps import Observer
 from ml_intern.testing import ScriptedModel
 from ml_intern.testing.slack import LocalSlack
 
-EFFECTS = ("read", "write", "spend", "execute", "unknown", "server")
-"""The last is a tool of a server (MCP): it may say of itself what it likes."""
+EFFECTS = ("read", "write", "spend", "execute", "unknown", "server", "looking", "changing", "unlisted")
+"""`server` is a tool of a server (MCP): it may say of itself what it likes. The last three go by their `operation`."""
+MEANS = {"looking": "read", "changing": "write", "unlisted": "unknown"}
 
 
 class Act(Tool):
@@ -69,6 +70,30 @@ class Served(Act):
     name, effects, foreign = "t_server", "read", True
 
 
+class Looking(Act):
+    """Does what its operation says, as `hub_repo`: this one is always called with `x`."""
+
+    name = "t_looking"
+    inputs = {"operation": {"type": "string", "description": "What to do."}}
+    effects = {"x": "read", "y": "write"}
+
+    def forward(self, operation: str) -> str:
+        return super().forward(operation)
+
+
+class Changing(Looking):
+    name, effects = "t_changing", {"x": "write", "y": "read"}
+
+
+class Unlisted(Looking):
+    name, effects = "t_unlisted", {"y": "read"}
+
+
+def one_of_each() -> list[Any]:
+    """In the order of `EFFECTS`."""
+    return [kind() for kind in (Read, Write, Spend, Execute, Unknown, Served, Looking, Changing, Unlisted)]
+
+
 VARIANTS: dict[str, tuple[list[str], list[str], str]] = {
     # allow, deny, what a person says
     "nobody there": ([], [], "nobody"),
@@ -82,6 +107,7 @@ VARIANTS: dict[str, tuple[list[str], list[str], str]] = {
 
 def expected(effects: str, mode: str, variant: str) -> bool:
     """Whether the tool runs."""
+    effects = MEANS.get(effects, effects)
     if variant == "a rule and one against it":
         return False
     if effects == "read":
@@ -114,7 +140,8 @@ def calls(name: str, arguments: dict[str, Any]) -> ChatMessage:
     return ChatMessage(MessageRole.ASSISTANT, f"Calling {name}.", [call])
 
 
-ONE_BY_ONE = [calls(f"t_{effects}", {"x": "x"}) for effects in EFFECTS] + [calls("final_answer", {"answer": "done"})]
+ONE_BY_ONE = [calls(f"t_{effects}", {"operation" if effects in MEANS else "x": "x"}) for effects in EFFECTS]
+ONE_BY_ONE += [calls("final_answer", {"answer": "done"})]
 RUNS = len(MODES) * len(VARIANTS) * 2
 NAMED: dict[str, Any] = {"name": "helper", "description": "Helps.", "verbosity_level": LogLevel.OFF}
 
@@ -173,7 +200,7 @@ def start() -> Iterator[Callable[..., InternAgent]]:
 
 @pytest.mark.parametrize("caller", CALLERS)
 def test_no_side_effect_without_its_rule_or_answer(caller: str, start: Callable[..., InternAgent]) -> None:
-    tools: list[Any] = [Read(), Write(), Spend(), Execute(), Unknown(), Served()]
+    tools: list[Any] = one_of_each()
     act, own, below = agents_of(caller, tools)
     record = Record()
     agent = start(own, ScriptedModel([code(act)] * RUNS), managed_agents=below, observers=[record])
@@ -189,7 +216,7 @@ def test_no_side_effect_without_its_rule_or_answer(caller: str, start: Callable[
         for effects, tool in zip(EFFECTS, tools, strict=True):
             if bool(tool.done) is not expected(effects, mode, variant):
                 wrong.append((effects, mode, variant, len(tool.done)))
-            allowed = variant == "a rule" or effects == "read"
+            allowed = variant == "a rule" or MEANS.get(effects, effects) == "read"
             assert len(tool.done) <= 1 and (allowed or len(tool.done) <= record.approved.count(tool.name))
     assert wrong == []
 
@@ -217,7 +244,7 @@ def test_who_answers_in_slack(slack: LocalSlack, home: Path) -> None:  # noqa: F
     """The same where the questions are answered with buttons: each mode, a yes and a no, and always one who may not."""
     wrong = []
     for mode in MODES:
-        tools: list[Any] = [Read(), Write(), Spend(), Execute(), Unknown(), Served()]
+        tools: list[Any] = one_of_each()
         model = ByTask(lambda task, said: code(f"{TRIES}\nfinal_answer(1)"))
         with MLIntern(model, home=home / mode, tools=tools, mode=mode) as intern, gateway_of(intern):
             slack.socket.wait_connected()
@@ -253,10 +280,10 @@ def test_code_of_a_sub_agent_that_would_run_in_this_process_is_asked_about(start
 def test_who_passes_a_tool_in_vouches_for_what_says_nothing_of_itself(
     effects: str, start: Callable[..., InternAgent]
 ) -> None:
-    tool = {one.name: one for one in (Read(), Write(), Spend(), Execute(), Unknown(), Served())}[f"t_{effects}"]
+    tool = {one.name: one for one in one_of_each()}[f"t_{effects}"]
     agent = start([tool], ScriptedModel([code(f"{TRY.format(tool.name)}\nfinal_answer(1)")]), on_approval=nobody)
     agent.run("Go.")
-    assert bool(tool.done) is (effects in ("read", "execute", "unknown"))
+    assert bool(tool.done) is (MEANS.get(effects, effects) in ("read", "execute", "unknown"))
 
 
 TRY = "try:\n    {}('x')\nexcept PermissionError:\n    pass"
