@@ -19,9 +19,9 @@ SMOLAGENTS_EFFECTS = {
 
 TRUSTED = {
     "plan", "notes", "final_answer", "ask_user", "request_steps", "record_decision", "install_packages", "read_artifact",
-    "experiments",
+    "experiments", "propose_grant",
 }  # fmt: skip
-OWN = ("ml_intern.session_tools", "ml_intern.context.", "smolagents.default_tools")
+OWN = ("ml_intern.session_tools", "ml_intern.grant", "ml_intern.context.", "smolagents.default_tools")
 """Tools of a session's own, whose results come from the agent, from the person, or stood in a result before."""
 
 LOADED = "dynamic_tool"
@@ -47,6 +47,8 @@ def outside(tool: Any) -> bool:
 def effects_of(tool: Any, arguments: dict[str, Any]) -> str:
     """What a call does to the world: `read`, `write`, `spend`, `execute`, or `unknown` where the tool does not say.
 
+    A tool may say it by its `operation` (`"start"`), and by the `backend` that this goes to (`"start:hf_jobs"`).
+
     What tools from outside say of themselves does not count.
     """
     kind = type(tool)
@@ -54,7 +56,8 @@ def effects_of(tool: Any, arguments: dict[str, Any]) -> str:
         return "unknown"
     declared = getattr(kind, "effects", None)  # optional by design: tools this project has never seen lack it
     if isinstance(declared, dict):
-        declared = declared.get(arguments.get("operation"))
+        operation, backend = arguments.get("operation"), arguments.get("backend")
+        declared = declared.get(f"{operation}:{backend}", declared.get(operation))
     if declared is None and kind.__module__ == "smolagents.default_tools":
         declared = SMOLAGENTS_EFFECTS.get(tool.name)
     return declared if declared in ("read", "write", "spend", "execute") else "unknown"

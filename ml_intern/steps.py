@@ -19,8 +19,8 @@ from .errors import Denied
 from .events import ApprovalAnswer, ApprovalRequest, Destination, FileDigest, Outcome, Usage
 from .thinking import Thinking
 
-QUESTION = "ask_user"
-"""The tool with which the agent asks a person something: its answer is told to the tool."""
+QUESTION, GRANT = "ask_user", "propose_grant"
+"""The tools with which the agent asks a person something, and proposes what it may do: they are told the answer."""
 
 
 def _not_again(step: ToolCallStep, edits: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class ToolCallStep(MemoryStep):
     @property
     def question(self) -> bool:
         """Whether the agent asks a person something, rather than doing anything."""
-        return self.tool == QUESTION and self.effects == "read"
+        return self.tool in (QUESTION, GRANT) and self.effects == "read"
 
     def to_messages(self, summary_mode: bool = False) -> list[ChatMessage]:
         return []

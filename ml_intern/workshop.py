@@ -23,11 +23,13 @@ from .borrowed import Borrowed, Borrowing
 from .budget import SpendLedger, StepBudget
 from .colleagues import off_the_network
 from .context import ArtifactStore, ContextManager
+from .effects import effects_of
 from .errors import InternError
 from .events import EventLog
 from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
 from .execution.egress import Refusal
 from .execution.packages import Packages
+from .grant import Budget, ProposeGrantTool
 from .models import ChainModel, EndpointModel, LazyLitellm, Switch
 from .models.answers import wants_structure
 from .narrator import Narrator
@@ -51,6 +53,7 @@ from .session_tools import (
     plan_text,
 )
 from .steps import SteerStep
+from .subagents import original
 from .trace import Journal, TraceRecorder
 from .trace.provenance import provenance
 
@@ -167,6 +170,7 @@ class Workshop:
             RecordDecisionTool(self._decided),
             ExperimentsTool(self.records),
             AskUserTool(),
+            ProposeGrantTool(self._granted, self._budget, self._effects_of),
             RequestStepsTool(lambda steps, reason: self.agent.request_steps(steps, reason)),
             context.tool,
             *([InstallPackagesTool(packages)] if local else []),  # it fills a local jail's layer
@@ -378,6 +382,21 @@ class Workshop:
         self.journal.note("rule", rule=str(rule), scope=scope)
         if scope == "always":
             self.config.rule_book.add(rule)
+
+    def _granted(self, rules: Sequence[Rule], budget_usd: float | None, by: str) -> None:
+        """A person gave the session leave: as with a rule that came with an answer, and a budget that was raised."""
+        for rule in rules:
+            self.agent.gate.give(rule, "session")
+        if budget_usd is not None:
+            self.ledger.raise_to(self.ledger.spent_usd + budget_usd, self.ledger.max_hours)
+            self.journal.note("budget", usd=self.ledger.budget_usd, hours=self.ledger.max_hours, by=by)
+
+    def _budget(self) -> Budget:
+        return Budget(self.ledger.spent_usd, self.ledger.budget_usd)
+
+    def _effects_of(self, tool: str) -> str:
+        routed = self.agent.tools.get(tool)
+        return effects_of(original(routed), {}) if routed is not None else ""
 
     def _provenance(self) -> str:
         """How what is published came about, for its card."""

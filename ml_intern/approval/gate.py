@@ -15,7 +15,7 @@ from ..errors import Denied
 from ..events import ApprovalAnswer, ApprovalRequest
 from ..plain import plain
 from ..secrets import Masker
-from ..steps import Observer, ToolCallStep
+from ..steps import GRANT, Observer, ToolCallStep
 from .asking import NOBODY, Asker, nobody
 from .policy import ApprovalPolicy, Verdict
 from .rules import Call, Rule
@@ -78,8 +78,9 @@ class ApprovalGate:
                 return  # the router raises it
             if step.question:
                 with self._one_at_a_time:
-                    self._question(step)
-                return
+                    if self._question(step):
+                        return
+                continue
             if self._passes(step):
                 return
             with self._one_at_a_time:  # a rule may have been given while this waited for its turn
@@ -148,19 +149,27 @@ class ApprovalGate:
         self._refuse(step, answer)
         raise AssertionError("unreachable")
 
-    def _question(self, step: ToolCallStep) -> None:
-        """A question of the agent's own. Whatever becomes of it the tool runs, and says so; but for a stop."""
+    def _question(self, step: ToolCallStep) -> bool:
+        """A question of the agent's own. Whatever becomes of it the tool runs, and says so; but for a stop.
+
+        No rule answers it. Returns `False` where what it proposes was edited, and has to be read again.
+        """
         if step.answer is not None and step.approved == binding(step):
-            return  # answered while its code no longer ran
+            return True  # answered while its code no longer ran
         step.answer = None
         if self.policy.mode == "deny":
-            return
+            return True
         if step.ended.is_set():
             raise Denied(f"`{step.tool}` was not called", "the code that asked for it has ended")
-        answer = self._put(step, self._request(step, "the agent asks", None), binding(step))
+        reason = "it proposes what it may do without asking" if step.tool == GRANT else "the agent asks"
+        answer = self._put(step, self._request(step, reason, None), binding(step))
         if answer.decision == "stop":
             self._refuse(step, answer)
+        if answer.decision == "edit" and step.tool == GRANT:
+            step.revise(step, answer.arguments or {})
+            return False
         step.answer = None if answer.by == NOBODY else answer
+        return True
 
     def _request(self, step: ToolCallStep, reason: str, rule: Rule | None) -> ApprovalRequest:
         return ApprovalRequest(

@@ -48,6 +48,7 @@ Commands:
   files   What lies in a session's workspace, and a copy of it
   sessions, resume, fork   Earlier ones; go on with one, or from one of its steps
   approve, steer, stop     Answer, tell or stop one that runs in another process
+  tools   The tools: listed, saved or pushed for other agents; mcp serves them to any MCP client
   slack   The intern as a member of your Slack workspace; `slack --help` sets it up
   share   Where sessions are uploaded and who can read them: status, on, off, public, private
   trace   A session's record: show, html, run, compare, decisions, validate, path
@@ -138,6 +139,10 @@ def task(
     mode: Mode = "ask",
     allow: Allow = [],  # noqa: B006 - typer copies it
     deny: Deny = [],  # noqa: B006 - typer copies it
+    overnight: Annotated[
+        bool,
+        typer.Option("--overnight", help="First one question: what may be done without asking while you are away."),
+    ] = False,
     yes: Yes = False,
     gpus: Annotated[
         bool | None,
@@ -187,6 +192,7 @@ def task(
             max_hours=max_hours,
             home=home,
             slack=slack,
+            overnight=overnight,
             yes=yes,
             unsafe_local=unsafe_local,
             gpus=gpus,

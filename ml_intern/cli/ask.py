@@ -29,7 +29,7 @@ from rich.text import Text
 
 from ..events import ApprovalAnswer, ApprovalRequest
 from . import text as words
-from .card import QUESTION, card, choices_of
+from .card import GRANT, QUESTION, card, choices_of
 from .paper import Paper
 
 BY = "terminal"
@@ -87,7 +87,7 @@ def dialogue(paper: Paper, request: ApprovalRequest, saved_in: str = "") -> Dial
 
 def _call(paper: Paper, request: ApprovalRequest, more: bool, saved_in: str) -> Dialogue:
     keys = {
-        "y": "once",
+        "y": "accept all of it, for this session" if request.tool == GRANT else "once",
         **({"a": "this kind, in this session", "A": "this kind, for good"} if request.rule else {}),
         **({"e": "edit"} if request.arguments else {}),
         "n": "reject",

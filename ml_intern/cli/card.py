@@ -15,8 +15,8 @@ FOLD = 40
 """Lines of a preview, or of an argument, that are shown at once; `v` shows the rest."""
 FILES = 12
 
-QUESTION = "ask_user"
-"""The tool with which the agent asks a person something."""
+QUESTION, GRANT = "ask_user", "propose_grant"
+"""The tools with which the agent asks a person something, and proposes what it may do."""
 
 _DOES = {
     "write": "wants to change something outside",
@@ -41,6 +41,8 @@ def card(paper: Paper, request: ApprovalRequest, full: bool = False) -> bool:
     if request.tool == QUESTION:
         _question(paper, request)
         return False
+    if request.tool == GRANT:
+        return _grant(paper, request)
     wants = _DOES.get(request.effects, "asks for your approval")
     paper.put(Text.assemble((f"? {words.one_line(request.tool)}", "bold yellow"), (f" {wants}", "yellow")))
     if request.agent:
@@ -77,6 +79,17 @@ def _question(paper: Paper, request: ApprovalRequest) -> None:
         paper.put(Text.assemble((f"{number} ", "bold"), words.printable(choice)), 4, 6)
     if request.sources:
         _untrusted(paper, request.sources)
+
+
+def _grant(paper: Paper, request: ApprovalRequest) -> bool:
+    """What the agent proposes to be allowed, each rule in words, nothing left out: it is read once and holds from then on."""
+    who = f" ({words.one_line(request.agent)})" if request.agent else ""
+    paper.put(Text.assemble(("? ", "bold yellow"), (f"may it do this without asking?{who}", "yellow")))
+    if request.sources:
+        _untrusted(paper, request.sources)
+    for line in request.preview.split("\n"):
+        paper.put(Text(words.printable(line), "bold yellow" if line.startswith("  ! wide") else ""), 2, 4)
+    return False
 
 
 def _destination(paper: Paper, name: str, visibility: str) -> None:

@@ -19,8 +19,8 @@ from ..events import (
     SessionEnded,
     SessionStarted,
 )
-from .card import QUESTION
-from .run import Order, begin, make, serving
+from .card import GRANT, QUESTION
+from .run import NO_GRANT, Order, begin, make, serving
 
 if TYPE_CHECKING:
     from ..intern import MLIntern
@@ -130,6 +130,8 @@ class Partner:
         """`--yes`: called on a thread of the session."""
         if request.tool == QUESTION:
             return ApprovalAnswer("reject", "nobody answers, as --yes was given; decide yourself, and say so", "--yes")
+        if request.tool == GRANT:
+            return ApprovalAnswer("reject", NO_GRANT, "--yes")
         return ApprovalAnswer("approve", by="--yes")
 
     def _hear(self, event: Event) -> None:

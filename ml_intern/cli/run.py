@@ -30,7 +30,7 @@ from ..events import (
     State,
 )
 from . import text as words
-from .card import QUESTION
+from .card import GRANT, QUESTION
 from .slack import answers, beside
 from .view import JsonView, PersonView, View
 
@@ -49,6 +49,7 @@ EXIT = {
     State.INTERRUPTED: 130,
 }
 
+NO_GRANT = "nobody is there to read it: nothing is granted unread"
 YES = "--yes: everything this task asks for is approved, unread. It may publish, spend money and delete."
 UNSAFE = "--unsafe-local: there is no jail. The model's code runs as you, with your files, keys and network."
 
@@ -85,6 +86,8 @@ class Order:
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     again: Again | None = None
+    overnight: bool = False
+    """Whether to be asked once, at the beginning, what may be done without asking."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,10 @@ class Conversation:
             return ApprovalAnswer("stop", "the session is being stopped", "Ctrl-C")
         if self._over:  # the main thread has left: a closed pipe
             return ApprovalAnswer("stop", "the command line has ended", "command line")
-        if self.order.yes and request.tool != QUESTION:
+        if self.order.yes and request.tool not in (QUESTION, GRANT):
             return ApprovalAnswer("approve", by="--yes")
+        if request.tool == GRANT:
+            return ApprovalAnswer("reject", NO_GRANT, "command line")
         if request.tool == QUESTION:
             return ApprovalAnswer("reject", "nobody is there to answer; decide yourself, and say so", "command line")
         return ApprovalAnswer("reject", refusal(request), "command line")
@@ -225,7 +230,7 @@ class Conversation:
 def begin(intern: MLIntern, order: Order) -> Session:
     """The session that `order` is about; at work, where it says what to do or something was left open."""
     if order.again is None:
-        return intern.submit(order.task, files=order.files, images=order.images, datasets=order.datasets)
+        return intern.submit(opening(order), files=order.files, images=order.images, datasets=order.datasets)
     which, at = order.again.which, order.again.at
     session = intern.fork(which, at=at) if order.again.fork else intern.resume(which)
     if order.again.mode and order.again.mode != session.mode:
@@ -233,6 +238,15 @@ def begin(intern: MLIntern, order: Order) -> Session:
     if order.task:
         session.steer(order.task, "command line")
     return session
+
+
+def opening(order: Order) -> str:
+    """The task as the agent gets it."""
+    if not order.overnight:
+        return order.task
+    from ..grant import OVERNIGHT
+
+    return f"{order.task}\n\n{OVERNIGHT}"
 
 
 def run(order: Order) -> int:
@@ -253,6 +267,12 @@ def run_with(order: Order, tell: Callable[[Callable[[Event], None]], None] | Non
             view.tell(told)
         view.start()
         waits = conversation.attended or (answers(order) and not order.yes)
+        if order.overnight and not waits:
+            raise InternError(
+                "--overnight begins with a question, and nobody is here to answer it",
+                "",
+                "Say what may be done instead: --allow 'hub_push:me/*:private' --budget-usd 5",
+            )
         intern = make(order, conversation.hear, None if waits else conversation.decide)
         with serving(intern):
             return carry_out(conversation, intern)

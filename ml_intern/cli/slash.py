@@ -165,6 +165,12 @@ async def _approve(chat: Chat, rest: str) -> None:
         chat.tell("/approve RULE allows a kind of call in this session, e.g. /approve hub_push:me/*:private")
 
 
+async def _grant(chat: Chat, rest: str) -> None:
+    from ..grant import OVERNIGHT
+
+    await chat.partner.say(f"{OVERNIGHT}\n{rest}" if rest else OVERNIGHT)
+
+
 async def _mode(chat: Chat, rest: str) -> None:
     if not rest:
         now = chat.partner.mode
@@ -329,6 +335,7 @@ TABLE = (
     Slash("compact", "[FOCUS]", "make the conversation shorter, keeping FOCUS", _compact),
     Slash("model", "[ENDPOINT]", "which model answers; change it", _model),
     Slash("approve", "[RULE]", "what waits and what is allowed; allow a kind of call", _approve),
+    Slash("grant", "[WORDS]", "have the agent propose what it may do without asking", _grant),
     Slash("mode", "[MODE]", "who decides: ask, plan, auto, deny", _mode, lambda chat: MODES.items()),
     Slash(
         "budget", "[WHAT N]", "what a turn may cost; give it more", _budget,

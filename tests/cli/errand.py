@@ -47,6 +47,10 @@ ERRANDS = {
         action("I ask.", "said = ask_user('Which licence?', choices=['mit', 'apache-2.0'])['answer']"),
         action("I ask again.", "said += ask_user('And who is the author?')['answer']\nfinal_answer(said)"),
     ],
+    "grants": [
+        action("I ask once.", "print(propose_grant(['hub_push:me/*:private', 'send'], 'to publish', budget_usd=2))"),
+        action("I am done.", "final_answer('granted')"),
+    ],
     "anything": [
         action("I wait.", "import time\ntime.sleep(0.5)"),
         action("I publish.", PUBLISH.replace('makedirs("out")', 'makedirs("out", exist_ok=True)')),
@@ -77,6 +81,7 @@ def main(name: str, home: str, *flags: str) -> int:
         yes="--yes" in flags,
         json="--json" in flags,
         budget_usd=5.0 if "--budget" in flags else None,
+        overnight="--overnight" in flags,
         allow=tuple(flag.removeprefix("--allow=") for flag in flags if flag.startswith("--allow=")),
     )
     again = next((flag.removeprefix("--resume=") for flag in flags if flag.startswith("--resume=")), None)
