@@ -60,7 +60,7 @@ class HubInspectDatasetTool(Tool):
                 "distinct}."
             },
             "duplicates": {
-                "description": "{compared_on, within: {split: rows}, across: {'a & b': rows of b that are in a}, "
+                "description": "{compared_on, within: {split: rows examined}, across: {'a & b': rows of b that are in a}, "
                 "conflicting_labels: rows that are alike but for the label, looked_up?: {'a & b': [found, of]}}"
             },
             "methods": {
@@ -769,10 +769,10 @@ class HubInspectDatasetTool(Tool):
             "dpo": self._for_pairs(rows, columns),
             "reward": self._for_pairs(rows, columns),
             "grpo": self._for_prompts(columns),
-            "text-classification": self._for_classes(look, columns, ("text", "input text", "category")),
+            "text-classification": self._for_classes(look, columns, ("text", "input text")),
             "token-classification": self._for_tags(rows, look["features"], columns),
             "image-classification": self._for_classes(look, columns, ("image",)),
-            "tabular-classification": self._for_classes(look, columns, ("number",)),
+            "tabular-classification": self._for_classes(look, columns, ("number", "category")),
             "embeddings": self._for_embeddings(columns),
         }
         lost = [f"{count:,} of {pair.split(' & ')[1]}" for pair, count in duplicates["across"].items() if count]
@@ -919,9 +919,14 @@ class HubInspectDatasetTool(Tool):
         if not given:
             what = {"image": "images", "number": "numbers"}.get(kinds[0], "texts")
             return "no", f"there are no {what}", None, {}
+        several = [name for name in columns if name.lower() in ("labels", "label", "categories", "topics", "genres")]
+        several = [name for name in several if self._lists(look["rows"][look["split"]], name, (int, str))]
+        if not label and several:
+            why, fix = f"`{several[0]}` holds several labels a row", "train it as multi-label: a 0 or 1 for each label"
+            return "fixable", why, fix, {"label": several[0], kinds[0]: given[0]}
         if not label:
             return "no", "no column is a label", None, {}
-        if kinds == ("number",) and [name for name in columns if columns[name]["role"] in ("text", "image", "audio")]:
+        if kinds[0] == "number" and [name for name in columns if columns[name]["role"] in ("text", "image", "audio")]:
             return "no", "the rows are texts, images or sounds rather than numbers", None, {}
         used = {"label": label}
         if kinds[0] == "text":

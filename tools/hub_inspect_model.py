@@ -57,6 +57,7 @@ class HubInspectModelTool(Tool):
             "layers": {},
             "heads": {},
             "labels": {"description": "Of a classifier, in order."},
+            "config": {"description": "Its plain values."},
             "base_models": {},
             "evaluation_results": {"description": "[{task, dataset, config, split, metric, value, verified, source}]"},
             "card": {"description": "{summary, sections, languages, datasets, papers}"},
@@ -160,23 +161,28 @@ class HubInspectModelTool(Tool):
         unknown, warnings = [], []
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
         files: dict[str, Any] = {"unknown": unknown, "refused": False}
-        for name in ("config.json", "README.md", "adapter_config.json", "tokenizer_config.json", "model_index.json"):
+        wanted = ["config.json", "README.md", "adapter_config.json", "tokenizer_config.json", "model_index.json"]
+        for name in [*wanted, "sentence_bert_config.json"]:
             files[name] = self._file(info, name, files) if name in sizes else None
         brief = info.config if isinstance(info.config, dict) else {}  # the Hub's own extract
         whole = self._json(files["config.json"], "config.json", unknown)
         config = whole or brief
         gguf = info.gguf if isinstance(info.gguf, dict) else {}
-        quantized = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+        quantized = self._inner(config).get("quantization_config")
         quantized = quantized if isinstance(quantized, dict) else {}
         tokenizer = self._json(files["tokenizer_config.json"], "tokenizer_config.json", unknown)
-        told = [where.get("chat_template") for where in (tokenizer, brief.get("tokenizer_config") or {}, gguf)]
+        known = brief.get("tokenizer_config")
+        told = [where.get("chat_template") for where in (tokenizer, known, gguf) if isinstance(where, dict)]
         template = any(told) or bool({"chat_template.jinja", "chat_template.json"} & sizes.keys())
         if not template and files["refused"]:
             template = None
         shape = self._shape(config)
+        cut = self._json(files["sentence_bert_config.json"], "sentence_bert_config.json", unknown)
+        limits = [self._context(config, tokenizer, gguf), self._number(cut, "max_seq_length")]
         if [name for name in ("vision_config", "audio_config") if isinstance(config.get(name), dict)]:
             unknown.append("Memory of activations of its vision or audio part: only the language part's are counted.")
-        architectures = config.get("architectures") or brief.get("architectures") or []
+        named = config.get("architectures") or brief.get("architectures")
+        architecture = str(named[0]) if named and isinstance(named, list) else gguf.get("architecture")
         weights = self._weights(info, sizes, config, quantized, shape, unknown)
         adapter = self._json(files["adapter_config.json"], "adapter_config.json", unknown)
         if adapter:
@@ -197,17 +203,18 @@ class HubInspectModelTool(Tool):
             numbered = not [key for key in names if not str(key).isdigit()]
             labels = [str(names[key]) for key in (sorted(names, key=int) if numbered else names)][:200]
         return {
-            "architecture": architectures[0] if architectures else gguf.get("architecture"),
+            "architecture": architecture,
             "model_type": config.get("model_type") or gguf.get("architecture"),
             **weights,
             "quantization": self._quantization(quantized) or ("gguf" if gguf else None),
-            "context_length": self._context(config, tokenizer, gguf),
+            "context_length": min([limit for limit in limits if limit], default=None),
             "chat_template": template,
             "labels": labels,
+            "config": self._plain(config),
             "evaluation_results": self._results(info, sizes, unknown),
             "card": self._card(info, files["README.md"]),
             "shape": shape,
-            "causal": str(architectures[0] if architectures else "").endswith(
+            "causal": str(architecture).endswith(
                 ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForVision2Seq", "ForImageTextToText")
             ),
             "adapter": bool(adapter),
@@ -215,6 +222,15 @@ class HubInspectModelTool(Tool):
             "unknown": unknown,
             "warnings": warnings,
         }
+
+    def _plain(self, config: dict) -> dict:
+        """The values of a configuration that are not told elsewhere and stand on a line; 60 at most."""
+        inner = self._inner(config)
+        told = ("_name_or_path", "model_type", "dtype", "torch_dtype", "transformers_version", "vocab_size")
+        plain = {
+            key: value for key, value in inner.items() if isinstance(value, str | int | float) and key not in told
+        }
+        return dict(list({key: value for key, value in plain.items() if len(str(value)) <= 100}.items())[:60])
 
     def _file(self, info: Any, path: str, state: dict) -> bytes | None:
         """A small file at the commit; `None` where its gate is shut, which is said once."""
@@ -264,7 +280,7 @@ class HubInspectModelTool(Tool):
         the size of the files, else from the configuration."""
         import re
 
-        stated = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
+        stated = self._inner(config).get("dtype") or self._inner(config).get("torch_dtype")
         stated = stated if isinstance(stated, str) else None
         each = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}.get(stated or "", 0)
         answer: dict[str, Any] = {"files": self._formats(sizes), "dtype": stated}
@@ -346,8 +362,10 @@ class HubInspectModelTool(Tool):
 
         from huggingface_hub import errors
 
-        whole = [name for name in sizes if name in ("model.safetensors", "adapter_model.safetensors")][:1]
-        paths = whole or sorted([n for n in sizes if re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", n)])
+        here = sorted([name for name in sizes if re.fullmatch(r"[^/]+\.safetensors", name)])
+        shards = [name for name in here if re.search(r"(?<!consolidated)-\d+-of-\d+\.safetensors$", name)]
+        paths = [name for name in here if name in ("model.safetensors", "adapter_model.safetensors")][:1]
+        paths = paths or [name for name in shards if name.startswith("model-")] or shards or here[:1]
         if not paths or len(paths) > 100:
             unknown += [f"Parameters: {len(paths)} files of weights are more than are looked into."] if paths else []
             return {}, None

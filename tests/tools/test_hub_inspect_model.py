@@ -115,6 +115,11 @@ def test_what_a_good_model_looks_like(hub):
     found = inspect(sequence_length=2048, batch_size=4)
     assert set(found) == set(HubInspectModelTool.output_schema["properties"])
     memory, card = found.pop("memory"), found.pop("card")
+    assert found.pop("config") == {
+        key: value
+        for key, value in LLAMA.items()
+        if key not in ("architectures", "model_type", "vocab_size", "torch_dtype")
+    }
     assert len(found.pop("sha")) == 40
     assert found.pop("last_modified").startswith("20")
     assert found == {
@@ -250,6 +255,14 @@ def test_parameters_are_counted_in_the_headers_of_shards_where_the_hub_did_not(h
     ranges = [one.headers.get("range") for one in hub.requests if ".safetensors" in one.path]
     assert ranges
     assert set(ranges) == {"bytes=0-100000"}
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-00001-of-00001.safetensors", "open_clip.safetensors"])
+def test_weights_by_other_names_are_counted_too(hub, name):
+    other = {"consolidated-00001-of-00001.safetensors": weights(a=("F32", 99))} if "pytorch" in name else {}
+    model(hub, BERT, files={name: weights(a=("F32", 12)), **other})
+    told(hub)
+    assert inspect()["parameters"] == 12
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0not json", b"\xff" * 100])
@@ -426,6 +439,11 @@ def test_how_much_it_can_read(hub, config, tokenizer, length):
     assert inspect()["context_length"] == length
 
 
+def test_an_embedder_reads_what_it_was_made_to_read(hub):
+    model(hub, BERT, files={"sentence_bert_config.json": b'{"max_seq_length": 256}'})
+    assert inspect()["context_length"] == 256
+
+
 def test_more_than_it_can_read_is_warned_of(hub):
     model(hub, BERT)
     assert "`sequence_length` is 4,096, but it reads 512 at most." in inspect(sequence_length=4096)["warnings"]
@@ -464,6 +482,21 @@ def test_a_configuration_that_is_no_json_is_said_and_got_over(hub):
     found = inspect()
     assert found["parameters"] == 10
     assert "config.json says: it is no JSON" in found["unknown"][0]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architectures": "Odd", "text_config": "x", "id2label": ["a"], "quantization_config": [1], "dtype": {}},
+        {"architectures": [], "hidden_size": "large", "num_hidden_layers": None, "num_attention_heads": -1},
+        {"hidden_size": True, "n_layer": 0, "layer_types": "full", "vocab_size": 1.5},
+        [1, 2],
+    ],
+)
+def test_configurations_of_other_shapes_are_got_over(hub, config):
+    model(hub, None, files={"config.json": json.dumps(config).encode(), "tokenizer_config.json": b"[]"})
+    found = inspect()
+    assert (found["parameters"], found["memory"]["full_gb"], found["labels"]) == (None, None, None)
 
 
 def test_a_web_page_in_place_of_a_file_is_not_taken_for_it(hub):
