@@ -184,6 +184,10 @@ class SpendLedger:
         used = Usage(input_tokens, output_tokens, cached_tokens, cost_usd)
         return self._close(Reservation("", None, 0.0, self), used)
 
+    def correct(self, usd: float) -> Usage:
+        """What was counted in full beforehand took so much more, or less (negative)."""
+        return self._close(Reservation("", None, 0.0, self), Usage(cost_usd=usd))
+
     def raise_by(self, usd: float = 0.0, hours: float = 0.0) -> None:
         """More of both, where there is a limit. Raises `ValueError` for less."""
         if usd < 0 or hours < 0:

@@ -524,7 +524,8 @@ class MLIntern:
             if os.environ.get("SLACK_BOT_TOKEN") and os.environ.get("SLACK_NOTIFY_CHANNELS")
             else []
         )
-        return [*papers, *hub, tools.EvaluateModelTool(), tools.HubPushTool(), *team]
+        training = [tools.TrainingConfigTool(), tools.TrainingJobTool(), tools.EvaluateModelTool()]
+        return [*papers, *hub, *training, tools.HubPushTool(), *team]
 
     def _make_agents(self, make_model: Callable[[], Any]) -> list[Any]:
         """A session's colleagues; with the intern's own tools there is a researcher among them."""

@@ -18,6 +18,15 @@ MAX_CALLS, MAX_THREADS = 10_000, 128
 RUNNING: contextvars.ContextVar[Action | None] = contextvars.ContextVar("ml_intern_action", default=None)
 
 
+def pause(seconds: float) -> bool:
+    """Waits; within a host call no longer than the action that made it goes on. Whether it was ended."""
+    action = RUNNING.get()
+    if action is None:
+        time.sleep(seconds)
+        return False
+    return action.cancelled.wait(seconds)
+
+
 class Action:
     """One run of code: its clock stands still while host calls are out."""
 

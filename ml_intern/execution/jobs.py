@@ -28,11 +28,12 @@ from typing import Any
 
 import ml_intern
 from ml_intern.errors import InternError
-from ml_intern.execution.action import RUNNING
+from ml_intern.execution.action import pause
 from ml_intern.execution.executor import JailExecutor
 from ml_intern.execution.gpus import CHOICES, Gpus
 from ml_intern.execution.job_keeper import write_atomically
 from ml_intern.execution.job_log import JobLog
+from ml_intern.execution.workspace import Workspace
 
 MOST_RUNNING = 4
 PROCESSES = 2048
@@ -63,6 +64,11 @@ class LocalJobs:
     def __init__(self, executor: JailExecutor, folder: Path | None = None) -> None:
         self._executor, self.folder = executor, folder
         self._temporary: Path | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where they run."""
+        return self._executor.workspace
 
     def start(
         self, job_id: str, command: Sequence[str], *, cwd: str = ".", seconds: float, variables: Mapping[str, str] = {}
@@ -115,6 +121,11 @@ class LocalJobs:
                 status |= {"state": "lost", "why": "the process that watched over it was killed, and the job with it"}
         return status
 
+    def about(self, job_id: str) -> dict[str, Any]:
+        """What was ordered: `command`, `cwd`, `seconds`, `variables`. Raises `JobError`: there is no such job."""
+        order = json.loads((self._known(job_id) / "order.json").read_text(encoding="utf-8"))
+        return {name: order[name] for name in ("command", "cwd", "seconds", "variables")}
+
     def logs(self, job_id: str, offset: int = 0, limit: int = 100_000) -> tuple[str, int]:
         """What it printed, from an offset on (negative: so many bytes before the end), and the offset that follows."""
         return JobLog(self._known(job_id)).read(offset, limit)
@@ -132,15 +143,14 @@ class LocalJobs:
 
     def wait(self, job_id: str, seconds: float) -> dict[str, Any]:
         """Its status once it has ended, or after `seconds`, or at once where the action that asks is interrupted."""
-        action = RUNNING.get()
-        return self._wait(job_id, seconds, time.sleep if action is None else action.cancelled.wait)
+        return self._wait(job_id, seconds, pause)
 
     def _wait(self, job_id: str, seconds: float, sleep: Callable[[float], Any]) -> dict[str, Any]:
-        ends, pause = time.monotonic() + seconds, 0.02
+        ends, next_look = time.monotonic() + seconds, 0.02
         while (status := self.status(job_id))["state"] == "running" and (left := ends - time.monotonic()) > 0:
-            if sleep(min(pause, left)):
+            if sleep(min(next_look, left)):
                 break
-            pause = min(pause * 1.5, 0.5)
+            next_look = min(next_look * 1.5, 0.5)
         return status
 
     def list(self) -> Names:

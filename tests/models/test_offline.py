@@ -17,7 +17,7 @@ from ml_intern.errors import InternError
 from ml_intern.off_tools import without_network
 from ml_intern.offline import needs_network
 
-LOCAL_TOOLS = {"evaluate_model", "python_sandbox"}
+LOCAL_TOOLS = {"evaluate_model", "python_sandbox", "training_config", "training_job"}
 """Those of `tools/` that reach nothing but this machine, or work without (data and models of the workspace)."""
 
 

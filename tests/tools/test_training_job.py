@@ -1,0 +1,507 @@
+"""Jobs as the model starts them: in the jail of this machine, and on a local Hub whose jobs really run."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import threading
+import time
+
+import pytest
+from ml_intern.tools import HubPushTool, TrainingJobTool
+from saving import assert_survives_saving
+
+from ml_intern.effects import effects_of
+from ml_intern.execution import CodeInterrupted, JailExecutor, LocalJobs
+from ml_intern.execution.action import pause
+from ml_intern.job_watch import JobWatch
+from ml_intern.records import Records
+
+TRAIN = """
+import argparse, hashlib, json, os, sys, time
+from pathlib import Path
+HYPERPARAMETERS = {"epochs": 2, "learning_rate": 0.1}
+parser = argparse.ArgumentParser()
+parser.add_argument("--smoke", action="store_true")
+parser.add_argument("--output", type=Path)
+parser.add_argument("--steps", type=int, default=20)
+parser.add_argument("--pause", type=float, default=0.0)
+parser.add_argument("--rise", action="store_true")
+args = parser.parse_args()
+out = args.output or Path("runs", "a-smoke" if args.smoke else "a")
+out.mkdir(parents=True, exist_ok=True)
+digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+(out / "config.json").write_text(json.dumps({"name": "a", "smoke": args.smoke, "script_sha256": digest}))
+print("token:", os.environ.get("HF_TOKEN"), "network:", os.environ.get("ML_INTERN_NETWORK"), flush=True)
+steps = 2 if args.smoke else args.steps
+for step in range(1, steps + 1):
+    loss = 2 / step if not args.rise or step < 20 else step * 1.0
+    point = {"step": step, "epoch": 2 * step / steps, "time": time.time(), "loss": loss}
+    if step == steps:
+        point["eval_accuracy"] = 0.9
+    print("@metrics " + json.dumps(point), flush=True)
+    time.sleep(args.pause)
+result = {"status": "done", "metrics": {"eval_loss": 0.1, "eval_accuracy": 0.9}, "model": "model", "steps": steps}
+(out / "result.json").write_text(json.dumps(result))
+print("@result " + json.dumps(result))
+"""
+
+
+class Desk:
+    """What a session has for the tool, with what it is told."""
+
+    def __init__(self, workspace, folder, with_jobs=True):
+        self.executor = JailExecutor(workspace, network="none") if with_jobs else None
+        self.jobs = LocalJobs(self.executor, folder / "jobs") if self.executor else None
+        self.watch = JobWatch(pause)
+        self.news, self.corrected, self.rows = [], [], []
+        self.watch.tell, self.watch.correct = self.news.append, self.corrected.append
+        self.watch.session = "session-one"
+        self.records = Records(folder, lambda kind, **data: self.rows.append((kind, data["data"])))
+        self.tool = TrainingJobTool(workspace, self.jobs, self.watch, self.records)
+
+    def call(self, call_id="call_000000000000", answer=None, **arguments):
+        """As the router does it: on a copy, looked at before it is made."""
+        tool = copy.copy(self.tool)
+        tool.call_id, tool.answer = call_id, answer
+        tool.check(**arguments)
+        where, cost = tool.destination(**arguments), tool.estimate_cost(**arguments)
+        self.shown, self.asked = tool.preview(**arguments), (where, cost)
+        return tool(**arguments)
+
+    def runs(self):
+        return {run["job_id"]: run for run in self.records.all("experiment")}
+
+    def close(self):
+        self.watch.close()
+        if self.jobs:
+            self.jobs.stop_all()
+            self.executor.cleanup()
+
+
+@pytest.fixture
+def desk(workspace, tmp_path):
+    workspace.write_bytes("train.py", TRAIN.encode())
+    made = Desk(workspace, tmp_path / "session")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def far(hub, workspace, tmp_path, monkeypatch):
+    """A desk without a jail, before a Hub that has jobs."""
+    monkeypatch.delenv("ML_INTERN_JOB_TOKEN", raising=False)
+    workspace.write_bytes("train.py", TRAIN.encode())
+    hub.jobs.credit.clear()
+    made = Desk(workspace, tmp_path / "session", with_jobs=False)
+    made.hub = hub
+    yield made
+    made.close()
+    hub.jobs.close()
+    hub.jobs.jobs.clear()
+
+
+def smoke(desk, backend="local", call_id="call_smoke0000000"):
+    started = desk.call(call_id, operation="start", backend=backend, script="train.py", smoke=True)
+    return desk.call(operation="wait", job_id=started["job_id"], seconds=60)
+
+
+def until(condition, seconds=20.0):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not come about"
+        time.sleep(0.02)
+
+
+class Yes:
+    decision = "approve"
+
+
+class TestLocal:
+    def test_a_smoke_run_then_the_run_and_what_it_came_to(self, desk):
+        first = smoke(desk)
+        assert (first["state"], first["result"]["status"]) == ("done", "done")
+        started = desk.call(
+            operation="start", script="train.py", timeout="10m", options={"name": "first", "parent": "run_abcdef"}
+        )
+        assert started["state"] == "running" and started["timeout_seconds"] == 600 and desk.shown == ""
+        done = desk.call(operation="wait", job_id=started["job_id"], seconds=60)
+        assert done["state"] == "done" and done["exit_code"] == 0 and done["last"]["eval_accuracy"] == 0.9
+        run = desk.runs()[started["job_id"]]
+        assert run["id"] == started["experiment"] == done["experiment"]
+        assert (run["state"], run["name"], run["parent"], run["folder"]) == ("done", "first", "run_abcdef", "runs/a")
+        assert run["metric"] == {"name": "eval_accuracy", "value": 0.9, "higher_is_better": True}
+        assert run["artifacts"] == ["runs/a/model"] and run["config"]["smoke"] is False and run["backend"] == "local"
+        assert [run["config"]["smoke"] for run in desk.runs().values()] == [True, False]
+        listed = desk.call(operation="list")["jobs"]
+        assert [(job["state"], job["smoke"]) for job in listed] == [("done", True), ("done", False)]
+
+    def test_curves_come_as_text_and_as_a_picture(self, desk, workspace):
+        smoke(desk)
+        job = desk.call(operation="start", script="train.py", timeout="5m")["job_id"]
+        desk.call(operation="wait", job_id=job, seconds=60)
+        shown = desk.call(operation="metrics", job_id=job)
+        assert shown["points"] == 20 and "● loss (now 0.1)" in shown["curves"] and "eval_accuracy" in shown["curves"]
+        assert shown["picture"] == "runs/a/curves.png" and workspace.read_bytes(shown["picture"]).startswith(
+            b"\x89PNG"
+        )
+        assert desk.call(operation="logs", job_id=job, options={"lines": 2})["text"].count("\n") == 1
+
+    def test_a_job_gets_no_token(self, desk, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", "planted")
+        monkeypatch.setenv("ML_INTERN_JOB_TOKEN", "planted")
+        job = smoke(desk)["job_id"]
+        assert "token: None network: none" in desk.call(operation="logs", job_id=job)["text"]
+
+    def test_nothing_starts_without_a_smoke_run_of_the_same_script(self, desk, workspace):
+        with pytest.raises(PermissionError, match=r"no smoke run of train\.py as it is now has passed"):
+            desk.call(operation="start", script="train.py", timeout="5m")
+        smoke(desk)
+        workspace.write_bytes("train.py", TRAIN.replace("0.1}", "0.2}").encode())
+        with pytest.raises(PermissionError, match="no smoke run"):
+            desk.call(operation="start", script="train.py", timeout="5m")
+        with pytest.raises(PermissionError, match="a person's decision"):
+            desk.call(operation="start", script="train.py", timeout="5m", options={"skip_smoke": True})
+        assert len(desk.jobs.list()) == 1
+
+    def test_a_smoke_run_that_failed_is_none(self, desk, workspace):
+        workspace.write_bytes("train.py", b"import sys; sys.exit(1)")
+        job = desk.call(operation="start", script="train.py", smoke=True)["job_id"]
+        with pytest.raises(RuntimeError):
+            desk.call(operation="wait", job_id=job, seconds=60)
+        with pytest.raises(PermissionError, match="no smoke run"):
+            desk.call(operation="start", script="train.py", timeout="5m")
+
+    def test_the_same_call_and_the_same_run_start_once(self, desk):
+        smoke(desk)
+        slow = {"operation": "start", "script": "train.py", "timeout": "5m", "arguments": ["--pause", "30"]}
+        first = desk.call("call_aaaaaaaaaaaa", **slow)
+        again = desk.call("call_aaaaaaaaaaaa", **slow)
+        other = desk.call("call_bbbbbbbbbbbb", **slow)
+        assert first["job_id"] == again["job_id"] == other["job_id"] and "running already" in other["note"]
+        different = desk.call("call_cccccccccccc", **{**slow, "arguments": ["--pause", "29"]})
+        assert different["job_id"] != first["job_id"]
+        assert desk.tool.reconcile("call_cccccccccccc", **slow)["state"] == "running"
+        assert desk.tool.reconcile("call_dddddddddddd", **slow) is None
+
+    def test_a_divergence_is_told_when_it_can_be_known_and_ends_the_wait(self, desk):
+        smoke(desk)
+        words = ["--steps", "400", "--pause", "0.05", "--rise"]
+        job = desk.call(operation="start", script="train.py", timeout="5m", arguments=words)["job_id"]
+        began = time.monotonic()
+        answer = desk.call(operation="wait", job_id=job, seconds=60)
+        assert answer["state"] == "running" and time.monotonic() - began < 15
+        assert [finding["kind"] for finding in answer["findings"]] == ["divergence"] and answer["findings"][0][
+            "serious"
+        ]
+        assert 20 <= answer["findings"][0]["step"] <= 60
+        began = time.monotonic()
+        assert desk.call(operation="wait", job_id=job, seconds=1.5)["state"] == "running"  # it is known now
+        assert time.monotonic() - began >= 1.4
+        assert [(news.kind, news.serious) for news in desk.news] == [("ended", False), ("divergence", True)]
+        stopped = desk.call(operation="stop", job_id=job)
+        assert stopped["state"] == "stopped" and desk.runs()[job]["state"] == "stopped"
+        assert [news.kind for news in desk.news] == ["ended", "divergence", "ended"]
+
+    def test_while_nobody_waits_it_is_told_as_well_and_stopped_where_a_rule_allows(self, desk):
+        smoke(desk)
+        asked = []
+        desk.watch.may_stop = lambda news: asked.append(news.kind) or news.kind == "divergence"
+        words = ["--steps", "400", "--pause", "0.03", "--rise"]
+        job = desk.call(operation="start", script="train.py", timeout="5m", arguments=words)["job_id"]
+        until(lambda: desk.jobs.status(job)["state"] == "stopped")
+        until(lambda: any(news.stopped for news in desk.news))
+        assert asked == ["divergence"]
+        until(lambda: desk.runs()[job]["state"] == "stopped")
+
+    def test_too_slow_for_its_time_is_told(self, desk, monkeypatch):
+        monkeypatch.setattr("ml_intern.watching.SLOW_SECONDS", 0.3)
+        smoke(desk)
+        words = ["--steps", "1000", "--pause", "0.2"]
+        job = desk.call(operation="start", script="train.py", timeout="60s", arguments=words)["job_id"]
+        answer = desk.call(operation="wait", job_id=job, seconds=30)
+        assert [finding["kind"] for finding in answer["findings"]] == ["too_slow"]
+
+    def test_a_wait_ends_at_once_when_it_is_interrupted(self, desk):
+        smoke(desk)
+        job = desk.call(operation="start", script="train.py", timeout="5m", arguments=["--pause", "60"])["job_id"]
+        answers = []
+
+        def wait(job_id):
+            answers.append(desk.call(operation="wait", job_id=job_id, seconds=600))
+
+        desk.executor.send_tools({"wait": wait})
+        ended = []
+
+        def act():
+            try:
+                desk.executor(f"wait({job!r})")
+            except CodeInterrupted as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        time.sleep(1.0)
+        began = time.monotonic()
+        desk.executor.interrupt()
+        until(lambda: answers)
+        assert time.monotonic() - began < 2 and answers[0]["state"] == "running"
+        thread.join(20)
+        assert ended
+
+
+FAILURES = [
+    ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "Halve the batch size"),
+    ("out_of_memory", "MemoryError", "Keep model, data and task"),
+    ("column_missing", "KeyError: 'text'", "hub_inspect_dataset"),
+    ("column_missing", "ValueError: No columns in the dataset match the model's forward method signature", "map"),
+    ("no_space", "OSError: [Errno 28] No space left on device", "Keep fewer checkpoints"),
+    ("gated", "OSError: Access to model acme/big is restricted. You must have access to it", "accept its conditions"),
+    ("nan", "ValueError: Input contains NaN.", "learning rate"),
+    ("import", "ModuleNotFoundError: No module named 'no_such_module'", "dependencies"),
+    ("cuda", "RuntimeError: CUDA error: no kernel image is available for execution on the device", "torch does not fit"),
+    ("labels", "RuntimeError: CUDA error: device-side assert triggered", "label map"),
+    ("unauthorized", "HfHubHTTPError: 401 Client Error: Unauthorized for url", "ML_INTERN_JOB_TOKEN"),
+    ("not_found", "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", "Check the name"),
+    ("arguments", "TypeError: SFTConfig.__init__() got an unexpected keyword argument 'max_len'", "current arguments"),
+    ("error", "ZeroDivisionError: division by zero", "Read its log"),
+    ("label-map", '@result {"status": "failed", "error": {"kind": "label-map", "why": "7 labels", "fix": "Name all."}}', "Name all."),
+]  # fmt: skip
+
+
+def ended(desk, name, log, **status):
+    """A job of before, as its keeper leaves it."""
+    folder = desk.jobs.folder / name
+    folder.mkdir(parents=True)
+    order = {"command": ["python"], "cwd": ".", "seconds": 60, "variables": {}}
+    (folder / "order.json").write_text(json.dumps(order))
+    known = {"state": "failed", "exit_code": 1, "started": 1.0, "ended": 9.0, "peak_memory_bytes": None, "why": ""}
+    (folder / "status.json").write_text(json.dumps({**known, **status}))
+    (folder / "log.0").write_text(log)
+
+
+class TestFailures:
+    def test_a_job_that_fails_is_a_call_that_fails(self, desk, workspace):
+        workspace.write_bytes("bad.py", b"print('begun')\nraise RuntimeError('CUDA out of memory.')\n")
+        job = desk.call(operation="start", script="bad.py", smoke=True)["job_id"]
+        with pytest.raises(RuntimeError, match=r"failed after .*: out_of_memory: RuntimeError: CUDA") as failed:
+            desk.call(operation="wait", job_id=job, seconds=60)
+        assert "Halve the batch size" in str(failed.value) and "begun" in str(failed.value)
+        assert desk.runs()[job]["state"] == "failed"
+        assert [(news.kind, news.text.startswith("It failed: out_of_memory")) for news in desk.news] == [
+            ("ended", True)
+        ]
+
+    @pytest.mark.parametrize(("kind", "line", "remedy"), FAILURES)
+    def test_each_cause_is_found_in_the_log_with_its_remedy(self, desk, kind, line, remedy):
+        trace = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    run()\n'
+        ended(desk, "local-x", f"Loading columns\n{trace}{line}\nbye\n")
+        cause = desk.call(operation="status", job_id="local-x")["cause"]
+        assert cause["kind"] == kind and remedy in cause["remedy"]
+        assert cause["said"] in line or kind == "label-map"
+
+    def test_what_the_keeper_ended_says_why(self, desk):
+        ended(desk, "local-x", "step 1\n", exit_code=None, why="memory: it and its processes used more than 4096 MB")
+        assert desk.call(operation="status", job_id="local-x")["cause"]["kind"] == "out_of_memory"
+        ended(desk, "local-y", "KeyError: 'no cause'\n", state="lost", exit_code=None, why="the process was killed")
+        with pytest.raises(RuntimeError, match=r"(?s)was lost .*--resume"):
+            desk.call(operation="wait", job_id="local-y")
+
+    def test_an_error_of_before_is_not_the_cause_of_a_time_out(self, desk, workspace):
+        workspace.write_bytes("slow.py", b"import time\nprint('KeyError: no cause')\ntime.sleep(60)")
+        desk.jobs.start("local-x", ["python", "slow.py"], seconds=0.5)
+        with pytest.raises(RuntimeError, match=r"ran out of time.*: timeout: .*0.5 seconds"):
+            desk.call(operation="wait", job_id="local-x", seconds=30)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"operation": "begin"}, "start, status"),
+            ({"operation": "status"}, "needs the `job_id`"),
+            ({"operation": "status", "job_id": "local-no"}, "There is no job local-no"),
+            ({"operation": "start"}, "needs `script`"),
+            ({"operation": "start", "script": "none.py", "smoke": True}, "none.py"),
+            ({"operation": "start", "script": "../x.py", "smoke": True}, "outside the workspace"),
+            ({"operation": "start", "script": "broken.py", "smoke": True}, "is no Python"),
+            ({"operation": "start", "script": "train.py"}, "Say how long"),
+            ({"operation": "start", "script": "train.py", "timeout": "soon"}, "'90m'"),
+            ({"operation": "start", "script": "train.py", "backend": "cloud"}, "local or hf_jobs"),
+            ({"operation": "start", "script": "train.py", "arguments": "--x"}, "list of strings"),
+            ({"operation": "start", "script": "train.py", "options": {"gpu": 1}}, "`options` is a dict of"),
+        ],
+    )
+    def test_what_cannot_work_is_said(self, desk, workspace, arguments, message):
+        workspace.write_bytes("broken.py", b"def (")
+        with pytest.raises(Exception, match=message):
+            desk.call(**arguments)
+
+    def test_without_the_host_it_says_what_is_missing(self, workspace):
+        with pytest.raises(RuntimeError, match="no workspace"):
+            TrainingJobTool()(operation="start", script="x.py")
+        workspace.write_bytes("x.py", b"pass")
+        with pytest.raises(RuntimeError, match="no local jobs here"):
+            TrainingJobTool(workspace)(operation="start", script="x.py", smoke=True)
+
+
+REMOTE = {"operation": "start", "backend": "hf_jobs", "script": "train.py", "hardware": "t4-small", "timeout": "1h"}
+
+
+class TestHfJobs:
+    def test_a_smoke_run_on_the_cheapest_then_the_run_and_its_cost(self, far):
+        assert smoke(far, "hf_jobs")["hardware"] == "cpu-basic"
+        assert far.asked == (None, None)  # waiting asks nobody
+        started = far.call(**REMOTE, estimate="20m", options={"name": "first"})
+        where, cost = far.asked
+        assert where == {"name": "hf_jobs", "visibility": "tester"} and cost == started["worst_case_usd"]
+        assert cost == pytest.approx(0.40002 * (3600 + 59) / 3600, rel=1e-3)
+        assert started["estimated_usd"] == pytest.approx(0.40002 / 3, rel=1e-3)
+        assert started["job_id"].startswith("tester/") and started["url"].startswith(far.hub.url)
+        done = far.call(operation="wait", job_id=started["job_id"], seconds=60)
+        assert (
+            done["state"] == "done"
+            and done["result"]["metrics"]["eval_accuracy"] == 0.9
+            and done["last"]["step"] == 20
+        )
+        run = far.runs()[started["job_id"]]
+        assert run["state"] == "done" and run["metric"]["value"] == 0.9 and run["backend"] == "hf_jobs"
+        assert run["cost_usd"] == pytest.approx(0.0067, abs=1e-4)  # a minute
+        assert run["correction_usd"] == pytest.approx(run["cost_usd"] - cost, abs=1e-3)
+        assert far.corrected[-1] == run["correction_usd"] and len(far.corrected) == 2
+        far.call(operation="status", job_id=started["job_id"])
+        assert len(far.corrected) == 2  # once
+        assert "eval_accuracy" in far.call(operation="metrics", job_id=started["job_id"])["curves"]
+
+    def test_a_person_sees_all_of_it(self, far):
+        smoke(far, "hf_jobs")
+        far.call(**REMOTE)
+        for words in ("Hugging Face Jobs, paid by tester", "t4-small (4 vCPU, 15 GB, 1x T4 with 16 GB), $0.40 an hour",
+                      "about unknown, at most $0.41: it is ended after 60 min", "Token: none.", "is lost when it ends",
+                      TRAIN.strip()):  # fmt: skip
+            assert words in far.shown, far.shown
+        assert "NO SMOKE RUN" not in far.shown
+
+    def test_no_token_travels_unless_one_was_set_for_jobs(self, far, monkeypatch):
+        job = smoke(far, "hf_jobs")["job_id"]
+        assert "token: None" in far.call(operation="logs", job_id=job)["text"]
+        (spec,) = [one.spec for one in far.hub.jobs.jobs.values()]
+        assert "hf_local_token" not in json.dumps(spec) and "secrets" not in spec
+        monkeypatch.setenv("ML_INTERN_JOB_TOKEN", "hf_reader")
+        started = far.call("call_withtoken00", **REMOTE)
+        assert "Token: ML_INTERN_JOB_TOKEN (of tester, read); the script reads all that you can read" in far.shown
+        assert "hf_reader" not in far.shown
+        far.call(operation="wait", job_id=started["job_id"], seconds=60)
+        assert "token: hf_reader" in far.call(operation="logs", job_id=started["job_id"])["text"]
+        monkeypatch.setenv("ML_INTERN_JOB_TOKEN", "hf_local_token")
+        far.tool.preview(**REMOTE)
+        assert "IT IS YOUR OWN HF_TOKEN" in far.tool.preview(**REMOTE) and "WRITES AND DELETES" in far.tool.preview(
+            **REMOTE
+        )
+
+    def test_a_call_starts_one_job_whatever_becomes_of_the_answer(self, far):
+        smoke(far, "hf_jobs")
+        far.hub.fail(r"^/api/jobs/tester$", method="POST", drop="answer")
+        started = far.call("call_lost00000000", **REMOTE)
+        again = far.call("call_lost00000000", **REMOTE)
+        assert started["job_id"] == again["job_id"] and len(far.hub.jobs.jobs) == 2
+        found = far.tool.reconcile("call_lost00000000", **REMOTE)
+        assert found["job_id"] == started["job_id"] and found["cost_usd"] == started["worst_case_usd"]
+        assert far.tool.reconcile("call_other0000000", **REMOTE) is None
+
+    def test_without_a_smoke_run_only_a_person_can_let_it_start(self, far):
+        with pytest.raises(PermissionError, match="no smoke run"):
+            far.call(**REMOTE)
+        with pytest.raises(PermissionError, match="a person's decision"):
+            far.call(**REMOTE, options={"skip_smoke": True})
+        assert "!! NO SMOKE RUN OF THIS SCRIPT HAS PASSED" in far.shown
+        started = far.call(**REMOTE, options={"skip_smoke": True}, answer=Yes())
+        assert started["state"] in ("scheduled", "running", "done")
+
+    def test_its_end_by_its_time_by_cancel_and_by_deletion(self, far):
+        smoke(far, "hf_jobs")
+        slow = {**REMOTE, "arguments": ["--pause", "60"]}
+        one = far.call("call_one000000000", **slow)["job_id"]
+        far.hub.jobs.cancel(far.hub.jobs.jobs[one.split("/")[1]], "ERROR", "Job timeout")
+        with pytest.raises(RuntimeError, match="ran out of time"):
+            far.call(operation="wait", job_id=one, seconds=60)
+        assert far.runs()[one]["state"] == "timeout"
+        two = far.call("call_two000000000", **slow)["job_id"]
+        assert far.call(operation="stop", job_id=two)["state"] == "stopped"
+        assert far.runs()[two]["state"] == "stopped"
+        three = far.call("call_three0000000", **slow)["job_id"]
+        far.hub.jobs.delete(three.split("/")[1])
+        with pytest.raises(FileNotFoundError, match=f"There is no job {three} on Hugging Face Jobs"):
+            far.call(operation="wait", job_id=three, seconds=60)
+
+    def test_a_log_that_breaks_off_is_read_again(self, far):
+        job = smoke(far, "hf_jobs")["job_id"]
+        far.hub.fail(r"/logs", drop=200)
+        assert "@result" in far.call(operation="logs", job_id=job)["text"]
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"hardware": "h100"}, ValueError, r"`hardware` is one of cpu-basic \(\$0.01/h\)"),
+            ({"hardware": None}, ValueError, "`hardware` is one of"),
+            ({"options": {"namespace": "other"}}, PermissionError, "no namespace of yours.*tester, team"),
+        ],
+    )
+    def test_what_would_be_refused_is_refused_before_anybody_is_asked(self, far, change, error, message):
+        smoke(far, "hf_jobs")
+        before = len(far.hub.jobs.jobs)
+        with pytest.raises(error, match=message):
+            far.tool.check(**{**REMOTE, **change})
+        assert len(far.hub.jobs.jobs) == before
+
+    def test_without_credit_or_rights_the_remedy_is_said(self, far, monkeypatch):
+        smoke(far, "hf_jobs")
+        far.hub.jobs.credit["tester"] = 0.0
+        with pytest.raises(PermissionError, match=r"needs credit .*insufficient.*settings/billing"):
+            far.call(**REMOTE)
+        monkeypatch.setenv("HF_TOKEN", "hf_reader")
+        with pytest.raises(PermissionError, match="403"):
+            far.call(**REMOTE)
+
+    def test_one_of_another_session_is_not_its_to_end(self, far):
+        job = smoke(far, "hf_jobs")["job_id"]
+        slow = far.call(**REMOTE, arguments=["--pause", "60"])["job_id"]
+        far.watch.session = "session-two"
+        with pytest.raises(PermissionError, match="was not started by this session"):
+            far.call(operation="stop", job_id=slow)
+        assert {one["job_id"] for one in far.call(operation="list", backend="hf_jobs")["jobs"]} == {job, slow}
+        names = [one["name"] for one in far.call(operation="list", backend="hf_jobs")["hardware"]]
+        assert "a100-large" in names
+
+    def test_a_script_too_long_to_travel_is_refused(self, far, workspace):
+        import random
+
+        noise = random.Random(1).randbytes(120_000).hex()
+        workspace.write_bytes("long.py", f"DATA = '{noise}'\n".encode())
+        with pytest.raises(ValueError, match="too long to travel"):
+            far.tool.check(**{**REMOTE, "script": "long.py", "smoke": True})
+
+    def test_offline_only_local_jobs_are_there(self, far, monkeypatch):
+        monkeypatch.setenv("ML_INTERN_OFFLINE", "1")
+        for call in (
+            REMOTE,
+            {"operation": "status", "job_id": "tester/x"},
+            {"operation": "list", "backend": "hf_jobs"},
+        ):
+            with pytest.raises(ConnectionError, match=r"hf_jobs is off.*backend='local'"):
+                far.call(**call)
+
+
+def test_who_is_asked():
+    tool = TrainingJobTool()
+    assert effects_of(tool, {"operation": "start", "backend": "hf_jobs"}) == "spend"
+    assert effects_of(tool, {"operation": "start", "backend": "HF_jobs"}) == "spend"
+    assert effects_of(tool, {"operation": "start", "backend": "local"}) == "read"
+    assert effects_of(tool, {"operation": "start"}) == "read"
+    assert effects_of(tool, {"operation": "stop", "backend": "hf_jobs"}) == "read"
+    assert effects_of(tool, {"operation": "begin"}) == "unknown"
+
+
+def test_it_survives_saving_and_speaks_as_the_tools_of_the_hub():
+    assert_survives_saving(TrainingJobTool, "huggingface_hub")
+    for method in ("_ask", "_work"):
+        assert inspect.getsource(getattr(TrainingJobTool, method)) == inspect.getsource(getattr(HubPushTool, method))
