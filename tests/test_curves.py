@@ -36,7 +36,7 @@ def test_text_shows_each_curve_with_where_it_began_and_where_it_is():
     assert max(map(len, lines)) < 80
 
 
-def test_a_picture_is_drawn:
+def test_a_picture_is_drawn():
     pytest.importorskip("matplotlib")
     data = picture(list(a_run()), "runs/a $name")
     assert data is not None and data.startswith(b"\x89PNG") and len(data) > 10_000
