@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,19 +70,6 @@ def test_the_make_targets_are_there() -> None:
     assert named <= targets and {"demo", "test", "check", "bench", "conformance", "soak"} <= targets
 
 
-def test_the_command_line_runs_the_readmes_task(environment: dict[str, str]) -> None:
-    script = [
-        "<code>\nfound = hub_search_datasets(query='text')\nfinal_answer(f\"found {len(found['datasets'])}\")\n</code>"
-    ]
-    with LocalLLM(scripted(script)) as llm:
-        model = {"LLM_ENDPOINT": "vllm/qwen2.5-coder:32b", "VLLM_BASE_URL": llm.url}
-        command = next(line for line in COMMANDS if line.startswith("python -m ml_intern") and '"' in line)
-        words = [sys.executable, *command.replace('"', "").split(" ", 3)[1:3], command.split('"')[1]]
-        done = subprocess.run(words, env={**environment, **model}, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert "found 0" in done.stdout
-
-
 def test_doctor(environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ml_intern", "doctor"], env=environment, capture_output=True, text=True, timeout=60
@@ -88,17 +77,60 @@ def test_doctor(environment: dict[str, str]) -> None:
     assert "bubblewrap" in done.stdout or "landlock" in done.stdout.lower()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.findall(r"(\w+)\(", text)[0])
-def test_every_example_runs(example: str, environment: dict[str, str], tmp_path: Path) -> None:
-    script, shown = next(value for key, value in PLAYED.items() if key in example)
-    program = tmp_path / "example.py"
-    with LocalLLM(scripted(script)) as llm:
-        # The examples name a model that is not here: the same client, led to the local endpoint.
-        text = example.replace('model_id="ollama_chat/', f'api_base="{llm.url}/v1", model_id="hosted_vllm/')
-        program.write_text(text)
-        model = {"LLM_ENDPOINT": "vllm/qwen2.5-coder:32b", "VLLM_BASE_URL": llm.url}
-        done = subprocess.run(
-            [sys.executable, str(program)], env={**environment, **model}, capture_output=True, text=True, timeout=100
-        )
+TASK = next(line for line in COMMANDS if line.startswith("python -m ml_intern") and '"' in line)
+FINDS = "<code>\nfound = hub_search_datasets(query='text')\nfinal_answer(f\"found {len(found['datasets'])}\")\n</code>"
+RUN_ALL = """
+import json, os, runpy, sys, traceback
+for number, words in enumerate(json.loads(sys.argv[1])):
+    print("=====", number, flush=True)
+    sys.argv = words
+    try:
+        if words[0] == "-m":  # as `python -m` does it
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        print("ended with", end.code)
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+    sys.stdout.flush()
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each example shows, and the command with the task: one after the other in a process, as each would load litellm."""
+    folder = tmp_path_factory.mktemp("examples")
+    scripts = [next(value for key, value in PLAYED.items() if key in example)[0] for example in EXAMPLES]
+    with (
+        LocalHub(folder / "hub") as hub,
+        LocalArxiv() as arxiv,
+        LocalLLM(scripted([*(said for script in scripts for said in script), FINDS])) as llm,
+    ):
+        paths = [folder / f"{number}.py" for number in range(len(EXAMPLES))]
+        for path, example in zip(paths, EXAMPLES, strict=True):
+            # The examples name a model that is not here: the same client, led to the local endpoint.
+            path.write_text(
+                example.replace('model_id="ollama_chat/', f'api_base="{llm.url}/v1", model_id="hosted_vllm/')
+            )
+        environment = {
+            **os.environ, **hub.environment(), "ARXIV_API_URL": f"{arxiv.url}/api/query", "ML_INTERN_SHARE_TRACES": "0",
+            "LLM_ENDPOINT": "vllm/qwen2.5-coder:32b", "VLLM_BASE_URL": llm.url, "ML_INTERN_HOME": str(folder / "home"),
+        }  # fmt: skip
+        orders = [*([str(path)] for path in paths), shlex.split(TASK)[1:]]
+        words = [sys.executable, "-c", RUN_ALL, json.dumps(orders)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert shown in done.stdout
+    parts = re.split(r"^===== .*\n", done.stdout, flags=re.M)[1:]
+    return dict(zip([*EXAMPLES, TASK], parts, strict=True))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.findall(r"(\w+)\(", text)[0])
+def test_every_example_runs(example: str, shown: dict[str, str]) -> None:
+    assert next(value for key, value in PLAYED.items() if key in example)[1] in shown[example]
+    assert "Traceback" not in shown[example]
+
+
+def test_the_command_line_runs_the_readmes_task(shown: dict[str, str]) -> None:
+    assert "found 0" in shown[TASK] and "ended with 0" in shown[TASK]

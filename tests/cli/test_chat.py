@@ -203,7 +203,8 @@ def test_a_dumb_terminal(tmp_path: Path) -> None:
         assert "\x1b[" not in terminal.raw
 
 
-def test_the_command_line_talks_to_an_endpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_the_command_line_talks_to_an_endpoint(tmp_path: Path, goes_on: bool) -> None:
     """`python -m ml_intern` as it stands, no colours, narrow."""
     script = ["<code>\nfinal_answer('hello ' * 2)\n</code>", "<code>\nfinal_answer('once more')\n</code>"]
     with LocalLLM(scripted(script)) as llm:
@@ -216,13 +217,27 @@ def test_the_command_line_talks_to_an_endpoint(tmp_path: Path) -> None:
             terminal.type(CTRL_D)
             assert terminal.ends(20) == 0
         assert "say it" in json.dumps(llm.requests[0])
-        resume = [sys.executable, "-m", "ml_intern", "resume", "say it", "again, please", "--mode", "plan", "--json"]
         more = {**os.environ, **environment, **home}
-        shown = subprocess.run(resume, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=more)
-        assert shown.returncode == 0, shown.stderr
-        told = [json.loads(line) for line in shown.stdout.splitlines()]
-        assert told[-1]["outcome"]["answer"] == "once more"
-        fork = [sys.executable, "-m", "ml_intern", "fork", told[0]["session_id"], "--at", "1"]
+        if goes_on:
+            resume = [
+                sys.executable,
+                "-m",
+                "ml_intern",
+                "resume",
+                "say it",
+                "again, please",
+                "--mode",
+                "plan",
+                "--json",
+            ]
+            shown = subprocess.run(
+                resume, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=more
+            )
+            assert shown.returncode == 0, shown.stderr
+            told = [json.loads(line) for line in shown.stdout.splitlines()]
+            assert told[-1]["outcome"]["answer"] == "once more"
+        [trace] = (tmp_path / "sessions").glob("*.jsonl")
+        fork = [sys.executable, "-m", "ml_intern", "fork", trace.stem, "--at", "1"]
         forked = subprocess.run(fork, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=more)
         assert forked.returncode == 0, forked.stderr
         assert (tmp_path / "sessions" / f"{forked.stdout.split()[0]}.jsonl").exists()

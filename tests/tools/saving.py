@@ -1,6 +1,7 @@
 """Proof that a tool can leave this project: saved by smolagents, loaded where only its own requirements exist."""
 
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -104,8 +105,15 @@ def _literals(tool_class: type[Tool]) -> dict[str, Any]:
     return data
 
 
-def _installed() -> set[str]:
-    return {canonicalize_name(one.metadata["Name"]) for one in metadata.distributions()}
+@functools.cache
+def _installed() -> frozenset[str]:
+    return frozenset(canonicalize_name(one.metadata["Name"]) for one in metadata.distributions())
+
+
+@functools.cache
+def _owners() -> Mapping[str, list[str]]:
+    """The packages that modules come from."""
+    return metadata.packages_distributions()
 
 
 def _importable(packages: set[str]) -> set[str]:
@@ -123,9 +131,7 @@ def _importable(packages: set[str]) -> set[str]:
             if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in ("", *one.extras)):
                 waiting.append(needed)
     modules = {
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if any(canonicalize_name(owner) in closure for owner in owners)
+        module for module, owners in _owners().items() if any(canonicalize_name(owner) in closure for owner in owners)
     }
     assert "ml_intern" not in modules
     return modules | set(sys.stdlib_module_names) | {"__main__"}
