@@ -91,7 +91,7 @@ class ArxivSearchTool(Tool):
     max_tries = 3
     kept_seconds = 3600
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         from threading import Lock
 
         super().__init__()

@@ -56,7 +56,7 @@ class HubDownloadTool(Tool):
     }
     effects = "read"
 
-    def __init__(self, workspace=None):
+    def __init__(self, workspace=None, model_repo_id=None):
         super().__init__()
         self.workspace = workspace
 

@@ -107,7 +107,7 @@ class HubRepoTool(Tool):
     }
     most_of_a_diff = 40_000  # characters
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self.call_id = None
         self._planned: tuple = (None, 0.0, {})

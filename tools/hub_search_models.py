@@ -74,7 +74,7 @@ class HubSearchModelsTool(Tool):
     }
     effects = "read"
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._answers: dict = {}  # shared by copies of the tool
 

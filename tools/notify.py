@@ -37,7 +37,7 @@ class NotifyTool(Tool):
     effects = "write"
     untrusted = False  # its result says what this host did
 
-    def __init__(self, token=None, channels=None):
+    def __init__(self, token=None, channels=None, model_repo_id=None):
         super().__init__()
         self.token = token
         self.channels = channels

@@ -75,7 +75,7 @@ class PaperReadTool(Tool):
     arxiv_id = r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(v\d+)?"
     float_names = r"(table|tab\.|figure|fig\.|algorithm|listing)\s*([A-Z]?[\d.]*\d|[IVXL]+)\b"
 
-    def __init__(self, workspace=None):
+    def __init__(self, workspace=None, model_repo_id=None):
         from threading import Lock
 
         super().__init__()

@@ -85,7 +85,7 @@ class PaperResourcesTool(Tool):
     }
     effects = "read"
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._answers: dict = {}  # shared by copies of the tool
 

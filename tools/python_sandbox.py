@@ -81,7 +81,7 @@ class PythonSandboxTool(Tool):
     # also costs money.
     effects = "execute"
 
-    def __init__(self, workspace=None, runner=None):
+    def __init__(self, workspace=None, runner=None, model_repo_id=None):
         import threading
 
         super().__init__()

@@ -109,7 +109,7 @@ class SemanticScholarSearchTool(Tool):
         "Agricultural and Food Sciences,Education,Law,Linguistics"
     )
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         # Shared by copies of the tool: answers, and when the next request may be sent.
         self._shared: dict = {"answers": {}, "next": 0.0}

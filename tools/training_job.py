@@ -148,7 +148,7 @@ class TrainingJobTool(Tool):
         ),
     )
 
-    def __init__(self, workspace=None, jobs=None, watch=None, records=None):
+    def __init__(self, workspace=None, jobs=None, watch=None, records=None, model_repo_id=None):
         super().__init__()
         self.workspace = workspace
         self.jobs = jobs

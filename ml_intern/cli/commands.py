@@ -32,9 +32,11 @@ from .options import (
     Verbose,
     Yes,
 )
+from .tools import app as tool_commands
 from .trace import app as traces
 
 app.add_typer(traces, name="trace")
+app.add_typer(tool_commands, name="tools")
 
 
 @app.command()
@@ -145,6 +147,29 @@ def slack(
     options |= {"allow": tuple(allow), "deny": tuple(deny), "hosts": tuple(allow_host) or None}
     options |= {"mcp": tuple(mcp), "hub_tools": tuple(hub_tool)}
     return run(Order(task="", **options), manifest=manifest)
+
+
+@app.command()
+def mcp(
+    tools: Annotated[
+        list[str], typer.Argument(metavar="TOOL...", help="Which tools; all that only read, if none.")
+    ] = [],  # noqa: B006 - typer copies it
+    http: Annotated[
+        bool, typer.Option("--http", help="Over HTTP on this machine; else standard input and output.")
+    ] = False,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="With --http; 0 takes a free one.")] = 8756,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", file_okay=False, help="For files; otherwise one in the home.")
+    ] = None,
+    allow: Allow = [],  # noqa: B006 - typer copies it
+    deny: Deny = [],  # noqa: B006 - typer copies it
+    home: Home = None,
+    verbose: Verbose = False,
+) -> int:
+    """Serves tools to any MCP client. What writes, spends or runs code is named, and each call of it still asked about."""
+    from .mcp import run
+
+    return run(tuple(tools), http=http, port=port, folder=folder, allow=tuple(allow), deny=tuple(deny), home=home)
 
 
 @app.command()
