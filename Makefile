@@ -2,14 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+TRAIN := .venv-train/ready
 
-.PHONY: demo test check bench conformance soak lock clean style
+.PHONY: demo test test-train check bench conformance soak lock clean style
 
 demo: $(READY)
 	$(BIN)/python -m ml_intern demo --data .demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+# One method a trainer, under an environment of its own: torch is no part of the other one.
+test-train: $(READY) $(TRAIN)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "train and not soak" tests/train
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -22,7 +27,7 @@ conformance: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py
 
-soak: $(READY)
+soak: $(READY) $(TRAIN)
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m ""
 	$(BIN)/python tests/bench/run.py --full
 
@@ -38,10 +43,16 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
-# Needs uv.
+$(TRAIN): pyproject.toml
+	"$(PYTHON)" -m venv --clear .venv-train
+	"$(PYTHON)" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["train"], sep="\n")' > .venv-train/train.txt
+	.venv-train/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-train/train.txt
+	touch $(TRAIN)
+
+# Needs uv. The extra "train" stays out: torch and its CUDA libraries are gigabytes that only training needs.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links --generate-hashes \
-		--no-header --no-annotate --all-extras --group dev pyproject.toml --output-file requirements.txt
+		--no-header --no-annotate --extra demo --extra testing --extra html --extra embedded --group dev pyproject.toml --output-file requirements.txt
 
 clean:
-	rm -rf .venv .demo .conformance build dist *.egg-info
+	rm -rf .venv .venv-train .demo .conformance build dist *.egg-info

@@ -1,0 +1,591 @@
+"""Plans of training: what cannot work is refused before anything is spent, with what to do instead.
+
+That the scripts run is shown by tests/train, under an environment that has torch.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from ml_intern.tools import TrainingConfigTool
+from saving import assert_survives_saving
+
+from ml_intern.router import ToolRouter
+
+ROOT = Path(__file__).parents[2]
+WORDS = "river stone cloud paper light green house water music north small early round quiet seven bridge".split()  # noqa: SIM905
+SHA = "c0ffee" * 6 + "beef"
+
+
+def sentences(count: int, seed: int = 0, words: int = 14) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choice(WORDS) for _ in range(words)) + f" {seed}x{number}" for number in range(count)]
+
+
+def jsonl(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def reviews(count: int, seed: int = 0) -> list[dict]:
+    return [{"text": text, "label": ("bad", "good")[n % 2]} for n, text in enumerate(sentences(count, seed))]
+
+
+def model_folder(workspace, name: str, vocab: int = 100, tokens: int = 100, chat: bool = False, **config) -> str:
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 512, "vocab_size": vocab, **config}
+    workspace.write_bytes(f"{name}/config.json", json.dumps({"architectures": ["BertModel"], **shape}).encode())
+    words = {f"w{number}": number for number in range(tokens)}
+    workspace.write_bytes(
+        f"{name}/tokenizer.json", json.dumps({"model": {"vocab": words}, "added_tokens": []}).encode()
+    )
+    workspace.write_bytes(f"{name}/tokenizer_config.json", json.dumps({"chat_template": "x"} if chat else {}).encode())
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1000, 50], "data_offsets": [0, 200000]}}).encode()
+    workspace.write_bytes(f"{name}/model.safetensors", len(header).to_bytes(8, "little") + header)
+    return name
+
+
+def model_report(**changes) -> dict:
+    about = {
+        "id": "org/model", "sha": SHA, "license": "apache-2.0", "gated": False, "architecture": "BertForMaskedLM",
+        "parameters": 110_000_000, "context_length": 512, "chat_template": False, "vocab_size": 30522, "hidden_size": 768,
+        "layers": 12, "heads": 12, "labels": None,
+    }  # fmt: skip
+    return {**about, **changes}
+
+
+def language_model(**changes) -> dict:
+    shape = {"architecture": "LlamaForCausalLM", "context_length": 8192, "vocab_size": 32000, "chat_template": True}
+    return model_report(**{**shape, "parameters": 7_000_000_000, "hidden_size": 4096, "layers": 32, **changes})
+
+
+def data_report(columns: dict, features: dict, **changes) -> dict:
+    about = {
+        "id": "org/data", "revision": SHA, "license": "mit", "gated": False, "config": "default",
+        "splits": [{"split": "train", "rows": 8000}, {"split": "validation", "rows": 1000}, {"split": "test", "rows": 1000}],
+        "features": features, "columns": columns, "rows_examined": {"train": 8000},
+        "duplicates": {"across": {"train & validation": 0, "train & test": 0}}, "methods": {},
+    }  # fmt: skip
+    return {**about, **changes}
+
+
+TEXT = {"role": "text", "missing": 0, "characters": {"min": 5, "median": 200, "p95": 600, "max": 900}}
+CLASSES = {
+    "columns": {"text": TEXT, "label": {"role": "label", "missing": 0, "labels": {"neg": 4000, "pos": 4000}}},
+    "features": {"text": "string", "label": "ClassLabel(neg, pos)"},
+}
+CHATS = {
+    "columns": {"messages": {"role": "conversation", "missing": 0, "tokens": {"median": 200, "p95": 600, "max": 900}}},
+    "features": {"messages": "list[{role: string, content: string}]"},
+}
+PAIRS = {
+    "columns": {"prompt": TEXT, "chosen": TEXT, "rejected": TEXT},
+    "features": dict.fromkeys(("prompt", "chosen", "rejected"), "string"),
+}
+
+
+@pytest.fixture
+def tool(workspace):
+    return TrainingConfigTool(workspace=workspace)
+
+
+@pytest.fixture
+def local(workspace):
+    """A text classifier to be trained on files of the workspace."""
+    workspace.write_bytes("data/train.jsonl", jsonl(reviews(200)))
+    workspace.write_bytes("data/validation.jsonl", jsonl(reviews(40, 1)))
+    workspace.write_bytes("data/test.jsonl", jsonl(reviews(40, 2)))
+    model_folder(workspace, "encoder")
+    return {"task": "Tell good from bad.", "method": "text-classification", "dataset": "data", "base_model": "encoder"}
+
+
+@pytest.fixture
+def distant():
+    """The same on the Hub."""
+    asked = {
+        "task": "Tell good from bad.",
+        "method": "text-classification",
+        "dataset": "org/data",
+        "base_model": "org/model",
+    }
+    return {**asked, "dataset_report": data_report(**CLASSES), "model_report": model_report()}
+
+
+def talking(method: str = "sft", kind: dict = CHATS, **changes) -> dict:
+    asked = {"task": "Answer.", "method": method, "dataset": "org/data", "base_model": "org/model", "adapter": "lora"}
+    options = {"push_to": "ann/model", **changes.pop("options", {})}
+    reports = {"dataset_report": data_report(**kind), "model_report": language_model()}
+    return {**asked, "hardware": "a100-large", "options": options, **reports, **changes}
+
+
+def failed(planned: dict) -> dict:
+    """The check that failed, of which there is one; nothing was written."""
+    assert not planned["ready"]
+    assert planned["script"] is planned["command"] is planned["smoke_command"] is None
+    (check,) = [check for check in planned["checks"] if not check["ok"]]
+    assert check["fix"], check
+    return check
+
+
+def check(planned: dict, name: str) -> dict:
+    (found,) = [one for one in planned["checks"] if one["name"] == name]
+    return found
+
+
+def test_a_plan_that_works_comes_with_a_script_and_how_to_run_it(tool, workspace, local):
+    planned = tool(**local)
+    assert planned["ready"], planned["checks"]
+    assert planned["script"] == "runs/encoder-text-classification-data/train.py"
+    assert planned["command"].split() == [
+        "python",
+        planned["script"],
+        "--output",
+        "runs/encoder-text-classification-data",
+    ]
+    assert "--smoke" in planned["smoke_command"].split()
+    written = json.loads(workspace.read_bytes("runs/encoder-text-classification-data/plan.json"))
+    assert written["labels"] == {"bad": "bad", "good": "good"}
+    assert written["splits"]["validation"] == "data/validation.jsonl"
+    assert planned["estimate"]["steps"] == 39  # 3 epochs of 200 rows in batches of 16
+    assert sum(
+        v for k, v in planned["estimate"]["memory_gb"].items() if k not in ("total", "available")
+    ) == pytest.approx(planned["estimate"]["memory_gb"]["total"], abs=0.02)
+
+
+def test_what_the_hub_holds_is_pinned(tool, workspace, distant):
+    planned = tool(**distant)
+    assert planned["ready"], planned["checks"]
+    text = workspace.read_bytes(planned["script"]).decode()
+    assert f'"base_revision": "{SHA}"' in text
+    assert f'"dataset_revision": "{SHA}"' in text
+    assert 'load_split("test")' not in text
+    assert planned["plan"]["labels"] == {"0": "neg", "1": "pos"}
+
+
+@pytest.mark.parametrize("which", ["dataset_report", "model_report"])
+def test_without_a_commit_there_is_nothing_to_pin(tool, distant, which):
+    distant[which] = {**distant[which], "sha": None, "revision": None}
+    assert "No commit" in failed(tool(**distant))["why"]
+
+
+def header(text: str) -> dict:
+    """As PEP 723 says it is to be read."""
+    (block,) = re.finditer(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$", text)
+    assert block["type"] == "script"
+    return tomllib.loads(
+        "".join(line[2:] if line[:2] == "# " else line[1:] for line in block["content"].splitlines(True))
+    )
+
+
+def every_plan(tool, workspace):
+    """Each method, with and without adapters, from the Hub and from files."""
+    for name, config in (("encoder", {}), ("decoder", {"architectures": ["LlamaForCausalLM"]})):
+        model_folder(workspace, name, chat=True, **config)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    texts = sentences(80)
+    files = {
+        "text-classification": reviews(80),
+        "token-classification": [{"tokens": text.split(), "ner_tags": ["O"] * 14 + ["B-X"]} for text in texts],
+        "sft": [{"messages": [{**turn, "content": text} for turn in turns]} for text in texts],
+        "dpo": [{"prompt": text, "chosen": text + " yes", "rejected": text + " no"} for text in texts],
+        "reward": [{"chosen": text + " yes", "rejected": text + " no"} for text in texts],
+        "grpo": [{"prompt": text, "answer": text.split()[0]} for text in texts],
+        "embeddings": [{"anchor": text, "positive": text[::-1]} for text in texts],
+        "sklearn": [{"height": n * 1.5, "colour": "red", "label": n % 2} for n in range(80)],
+    }
+    for method, rows in files.items():
+        workspace.write_bytes(f"{method}/train.jsonl", jsonl(rows))
+        base = None if method == "sklearn" else "decoder" if method in ("sft", "dpo", "reward", "grpo") else "encoder"
+        for adapter in ("full", "lora") if base else ("full",):
+            yield tool(task="Learn.", method=method, dataset=method, base_model=base, adapter=adapter, options={"name": f"{method}-{adapter}"})  # fmt: skip
+    for number in range(40):
+        workspace.write_bytes(f"pictures/train/{'ab'[number % 2]}/{number}.png", bytes([number]))
+    model_folder(workspace, "vision")
+    yield tool(task="See.", method="image-classification", dataset="pictures", base_model="vision")
+    yield tool(
+        **talking("sft", adapter="qlora", options={"trackio": True, "name": "far-sft", "chat_template": "chatml"})
+    )
+    yield tool(**talking("dpo", PAIRS, options={"name": "far-dpo", "drop_test_rows": True}))
+    yield tool(**talking("reward", PAIRS, options={"name": "far-reward"}))
+    code = "def reward(completions, **columns):\n    return [float(len(one)) for one in completions]"
+    yield tool(**talking("grpo", PAIRS, options={"name": "far-grpo", "reward": code, "batch_size": 8}))
+
+
+def test_all_scripts_are_clean_and_say_what_they_need(tool, workspace, tmp_path):
+    scripts, pinned = tmp_path / "scripts", {f"{name}=={version}" for name, version in tool.VERSIONS.items()}
+    scripts.mkdir()
+    for number, planned in enumerate(every_plan(tool, workspace)):
+        assert planned["ready"], (planned["plan"]["method"], [one for one in planned["checks"] if not one["ok"]])
+        text = workspace.read_bytes(planned["script"]).decode()
+        needs = header(text)
+        assert needs["requires-python"] == ">=3.11"
+        assert set(needs["dependencies"]) - {"bitsandbytes==0.50.2"} <= pinned
+        imported = set(re.findall(r"(?m)^(?:from|import) (\w+)", text)) - set(sys.stdlib_module_names)
+        named = {one.partition("==")[0].replace("-", "_") for one in needs["dependencies"]}
+        assert {{"sklearn": "scikit_learn", "PIL": "pillow"}.get(one, one) for one in imported} <= named | {
+            "huggingface_hub"
+        }
+        (scripts / f"script_{number}.py").write_text(text)
+    assert number == 19
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
+        done = subprocess.run(
+            [*ruff, *command, "--config", ROOT / "pyproject.toml", scripts],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_extra_for_training_is_what_the_scripts_pin():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert sorted(extras["train"]) == sorted(
+        f"{name}=={version}" for name, version in TrainingConfigTool.VERSIONS.items()
+    )
+    assert not {"torch", "transformers"} & {
+        line.partition("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1].isalpha()
+    }
+
+
+def test_a_task_in_strange_words_does_not_break_the_script(tool, workspace, local):
+    task = 'Say """quotes""", a \\ and {braces}\nover two lines"'
+    planned = tool(**{**local, "task": task})
+    compile(workspace.read_bytes(planned["script"]), "train.py", "exec")
+    assert planned["plan"]["task"] == " ".join(task.split())
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (["pos", "neg"], "another order"),
+        (["joy", "anger", "fear"], "has others"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], "others"),
+    ],
+)
+def test_a_head_for_other_labels_is_refused(tool, distant, own, words):
+    distant["model_report"] = model_report(architecture="BertForSequenceClassification", labels=own)
+    refused = failed(tool(**distant))
+    assert words in refused["why"]
+    assert "new_head" in refused["fix"]
+    assert tool(**distant, options={"new_head": True})["ready"]
+
+
+def test_a_head_for_the_same_labels_is_kept(tool, distant):
+    distant["model_report"] = model_report(architecture="BertForSequenceClassification", labels=["NEG", "POS"])
+    assert tool(**distant)["ready"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"), [(["pos", "neg"], "says"), (["neg"], "says"), (["neg", "pos", "pos"], "twice")]
+)
+def test_a_wrong_label_map_is_refused(tool, distant, labels, words):
+    assert words in failed(tool(**distant, options={"labels": labels}))["why"]
+
+
+def test_numbers_without_names_get_the_names_that_are_given(tool, workspace, local):
+    rows = [{**row, "label": n % 3} for n, row in enumerate(reviews(90))]
+    workspace.write_bytes("numbers/train.jsonl", jsonl(rows))
+    local["dataset"] = "numbers"
+    assert tool(**local, options={"labels": ["a", "b", "c"]})["plan"]["labels"] == {"0": "a", "1": "b", "2": "c"}
+    assert "says" in failed(tool(**local, options={"labels": ["a", "b"]}))["why"]
+
+
+@pytest.mark.parametrize(("label", "words"), [("same", "only one label"), (0.5, "regression")])
+def test_labels_that_teach_nothing_are_refused(tool, workspace, local, label, words):
+    rows = [{**row, "label": label if label == "same" else n + label} for n, row in enumerate(reviews(60))]
+    workspace.write_bytes("odd/train.jsonl", jsonl(rows))
+    assert (
+        words
+        in failed(tool(**{**local, "dataset": "odd", "options": {"columns": {"text": "text", "label": "label"}}}))[
+            "why"
+        ]
+    )
+
+
+# Splits and leaks
+
+
+def test_an_empty_validation_split_is_refused(tool, workspace, local, distant):
+    workspace.write_bytes("data/validation.jsonl", b"")
+    assert "validation split 'data/validation.jsonl' is empty" in failed(tool(**local))["why"]
+    distant["dataset_report"]["splits"][1]["rows"] = 0
+    assert "is empty" in failed(tool(**distant))["why"]
+    distant["options"] = {"splits": {"validation": None}}
+    assert tool(**distant)["ready"]  # drawn from the training rows then
+
+
+def test_validation_is_drawn_from_training_rows_and_never_from_test(tool, workspace, local):
+    workspace.root.joinpath("data/validation.jsonl").unlink()
+    planned = tool(**local)
+    assert planned["plan"]["splits"] == {"train": "data/train.jsonl", "validation": None, "test": "data/test.jsonl"}
+    assert planned["plan"]["validation_share"] == 0.1
+    text = workspace.read_bytes(planned["script"]).decode()
+    assert "def hold_out" in text
+    assert 'load_split("test")' not in text
+    with pytest.raises(ValueError, match="same file"):
+        tool(**local, options={"splits": {"train": "data/train.jsonl", "validation": "data/train.jsonl"}})
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(tool, distant):
+    refused = failed(tool(**distant, options={"splits": {"validation": "dev"}}))
+    assert "'dev'" in refused["why"]
+    assert "train, validation, test" in refused["fix"]
+
+
+def test_test_rows_in_training_data_are_refused(tool, workspace, local):
+    tests = [json.loads(line) for line in workspace.read_bytes("data/test.jsonl").decode().splitlines()]
+    loud = [{**row, "text": row["text"].upper() + "  !"} for row in tests[:3]]
+    workspace.write_bytes("data/train.jsonl", jsonl(reviews(200) + loud))
+    refused = failed(tool(**local))
+    assert refused["name"] == "leak into test"
+    assert refused["why"].startswith("3 rows of test are also in training")
+    planned = tool(**local, options={"drop_test_rows": True})
+    assert planned["ready"]
+    text = workspace.read_bytes(planned["script"]).decode()
+    assert 'load_split("test").select_columns(seen)' in text  # inputs only
+
+
+def test_a_leak_by_near_duplicates_is_refused(tool, workspace, local):
+    tests = [json.loads(line) for line in workspace.read_bytes("data/test.jsonl").decode().splitlines()]
+    near = [{**row, "text": row["text"].rsplit(" ", 1)[0] + " indeed"} for row in tests[:4]]
+    workspace.write_bytes("data/train.jsonl", jsonl(reviews(200) + near))
+    refused = failed(tool(**local, options={"drop_test_rows": True}))
+    assert "4 more nearly so" in refused["why"]
+    assert "Take these rows out" in refused["fix"]
+
+
+def test_training_rows_in_validation_are_left_out_by_the_script(tool, workspace, local):
+    workspace.write_bytes("data/validation.jsonl", jsonl(reviews(40, 1) + reviews(2)))
+    planned = tool(**local)
+    assert planned["ready"]
+    assert "leaves them out" in check(planned, "leak into validation")["fix"]
+
+
+def test_a_leak_that_the_inspector_found_is_refused(tool, distant):
+    distant["dataset_report"]["duplicates"]["across"]["train & test"] = 12
+    assert failed(tool(**distant))["why"].startswith("12 rows of test")
+
+
+def test_a_short_text_quoted_in_a_long_one_is_no_near_duplicate(tool):
+    short = {"text": "one two three four five six seven eight"}
+    long = {"text": "nine ten eleven twelve " * 10 + short["text"] + " thirteen fourteen" * 10}
+    assert tool._overlap([long], [short], ["text"])["near"] == 0
+
+
+# Model, method and data together
+
+
+def test_a_tokenizer_of_another_model_is_refused(tool, workspace, local):
+    model_folder(workspace, "encoder", vocab=100, tokens=130)
+    refused = failed(tool(**local))
+    assert refused["name"] == "tokenizer"
+    assert "129" in refused["why"]
+    model_folder(workspace, "encoder", vocab=128, tokens=100)  # padded embeddings are fine
+    assert tool(**local)["ready"]
+
+
+def test_columns_that_a_method_needs_are_named(tool, workspace, local):
+    refused = failed(tool(**{**local, "method": "reward"}))
+    assert "chosen" in refused["why"]
+    assert "text (text)" in refused["fix"]
+    wrong = tool(**local, options={"columns": {"text": "body", "label": "label"}})
+    assert "'body'" in failed(wrong)["why"]
+
+
+def test_the_inspectors_verdict_counts(tool, distant):
+    verdict = {"verdict": "no", "why": "no column is a label", "fix": "add one", "columns": {}}
+    distant["dataset_report"]["methods"] = {"text-classification": verdict}
+    assert failed(tool(**distant))["why"] == "no column is a label"
+    asked = talking("dpo", PAIRS)
+    verdict = {
+        "verdict": "fixable",
+        "why": "two answers",
+        "fix": "put the better one into `chosen`",
+        "columns": {"prompt": "prompt"},
+    }
+    asked["dataset_report"]["methods"] = {"dpo": verdict}
+    assert "put the better one" in failed(tool(**asked))["fix"]
+    verdict |= {"fix": "rename `prompt` to `prompt`; drop the rows that lack `chosen`"}
+    assert tool(**asked)["ready"]  # the script does both
+
+
+def test_shared_conversations_are_rewritten_by_the_script(tool, workspace):
+    columns = {"conversations": CHATS["columns"]["messages"]}
+    kind = {"columns": columns, "features": {"conversations": "list[{from: string, value: string}]"}}
+    asked = talking("sft", kind)
+    fix = "turn each {from, value} into {role, content}, human into user and gpt into assistant; rename `conversations` to `messages`"
+    verdict = {"verdict": "fixable", "why": "chats", "fix": fix, "columns": {"messages": "conversations"}}
+    asked["dataset_report"]["methods"] = {"sft": verdict}
+    planned = tool(**asked)
+    assert planned["ready"], planned["checks"]
+    assert '"gpt": "assistant"' in workspace.read_bytes(planned["script"]).decode()
+
+
+def test_pairs_that_may_be_unlike_each_other_are_no_pairs_for_embeddings(tool, workspace, local):
+    rows = [{"premise": a, "hypothesis": b, "label": n % 3} for n, (a, b) in enumerate(zip(sentences(60), sentences(60, 1), strict=True))]  # fmt: skip
+    workspace.write_bytes("nli/train.jsonl", jsonl(rows))
+    assert failed(tool(**{**local, "method": "embeddings", "dataset": "nli"}))["name"] == "columns"
+
+
+def test_conversations_need_a_chat_template(tool, workspace):
+    asked = talking(model_report=language_model(chat_template=False))
+    assert "chatml" in failed(tool(**asked))["fix"]
+    planned = tool(**talking(model_report=language_model(chat_template=False), options={"chat_template": "chatml"}))
+    assert planned["ready"]
+    assert "<|im_start|>" in workspace.read_bytes(planned["script"]).decode()
+
+
+def test_a_language_model_is_needed_to_make_it_talk(tool):
+    assert (
+        "CausalLM"
+        in failed(tool(**talking(model_report=model_report(chat_template=True, context_length=2048))))["fix"]
+    )
+
+
+def test_lengths_are_held_against_the_window(tool, distant):
+    assert "reads 512 tokens" in failed(tool(**distant, options={"max_length": 1024}))["why"]
+    assert tool(**distant)["plan"]["hyperparameters"]["max_length"] == 256
+    long = {"messages": {**CHATS["columns"]["messages"], "tokens": {"median": 5000, "p95": 9000, "max": 9000}}}
+    asked = talking(kind={**CHATS, "columns": long})
+    assert "the answer, is cut off" in failed(tool(**asked))["fix"]
+
+
+def test_a_reward_that_tells_nothing_is_refused(tool):
+    asked = talking("grpo", {"columns": {"prompt": TEXT}, "features": {"prompt": "string"}})
+    assert "reward" in failed(tool(**asked))["fix"]
+    asked["options"] |= {"reward": "def reward(completions: return 1"}
+    assert "no Python" in failed(tool(**asked))["why"]
+    asked["options"] |= {"reward": "def score(completions): return 1"}
+    assert "no function reward" in failed(tool(**asked))["why"]
+    asked["options"] |= {
+        "reward": "def reward(completions, **columns):\n    return [1.0] * len(completions)",
+        "batch_size": 6,
+    }
+    assert "multiple of 8" in failed(tool(**asked))["fix"]
+
+
+def test_a_step_larger_than_the_data_is_refused(tool, local):
+    assert "more than one epoch" in failed(tool(**local, options={"batch_size": 64, "accumulation": 8}))["why"]
+
+
+# Hardware, time, cost, terms
+
+
+def test_memory_that_does_not_suffice_is_refused_with_what_would(tool):
+    refused = failed(tool(**talking(adapter="full", hardware="a10g-small", model_report=language_model())))
+    assert refused["name"] == "memory"
+    assert "qlora" in refused["fix"]
+    planned = tool(**talking(adapter="full", hardware="h200", model_report=language_model()))
+    parts = planned["estimate"]["memory_gb"]
+    assert parts["weights"] == parts["gradients"] == 28.0
+    assert parts["optimizer"] == 56.0  # two moments in 32 bits: 7e9 x 8
+
+
+def test_the_batch_is_fitted_to_the_memory_at_the_same_rows_a_step(tool):
+    small = tool(**talking("dpo", PAIRS, hardware="l4x1", adapter="qlora", options={"max_length": 2048}))
+    assert small["ready"], small["checks"]
+    hyper = small["plan"]["hyperparameters"]
+    assert hyper["batch_size"] * hyper["accumulation"] == 32
+    assert hyper["batch_size"] < 4 or hyper["activation_checkpointing"]
+    assert small["estimate"]["memory_gb"]["total"] <= 24
+
+
+def test_qlora_without_a_gpu_is_refused(tool, local):
+    assert "NVIDIA GPU" in failed(tool(**local, adapter="qlora"))["why"]
+
+
+def test_prices_come_from_the_hub_and_a_list_is_said_to_be_one(tool, hub, monkeypatch):
+    live = tool(**talking(hardware="a10g-small", adapter="qlora"))
+    assert "the Hub, just now" in live["estimate"]["from"]
+    assert live["plan"]["hardware"]["usd_per_hour"] == pytest.approx(1.0, abs=0.01)
+    assert live["estimate"]["usd_worst"] >= live["estimate"]["usd"] > 0
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "a list of November 2026" in tool(**talking(hardware="a10g-small", adapter="qlora"))["estimate"]["from"]
+    with pytest.raises(ValueError, match="Did you mean 'a10g-small'"):
+        tool(**talking(hardware="a10-small"))
+
+
+def test_a_budget_that_does_not_suffice_is_refused_with_what_would(tool):
+    refused = failed(tool(**talking(budget={"usd": 0.5})))
+    steps = int(re.search(r"'max_steps': (\d+)", refused["fix"])[1])
+    assert tool(**talking(budget={"usd": 0.5}, options={"max_steps": steps}))["ready"]
+    measured = tool(**talking(options={"seconds_per_step": 10.0}))
+    assert measured["estimate"]["hours"] == pytest.approx(measured["estimate"]["steps"] / 360, abs=0.001)
+
+
+def test_licences_are_looked_at(tool, distant):
+    distant["dataset_report"]["license"] = "cc-by-nd-4.0"
+    assert "forbids" in failed(tool(**distant))["why"]
+    assert tool(**distant, options={"accept_licence": True})["ready"]
+    distant["dataset_report"]["license"] = "cc-by-nc-4.0"
+    planned = tool(**distant)
+    assert planned["ready"]
+    assert check(planned, "data licence")["fix"]
+
+
+def test_a_job_whose_weights_would_be_lost_is_refused(tool):
+    asked = talking()
+    del asked["options"]["push_to"]
+    assert "ML_INTERN_JOB_TOKEN" in failed(tool(**asked))["fix"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "text_classification"}, "Did you mean 'text-classification'"),
+        ({"options": {"learning_rates": 1}}, "Did you mean 'learning_rate'"),
+        ({"options": {"learning_rate": -1.0}}, "more than 0"),
+        ({"options": {"batch_size": 1.5}}, "kind of 16"),
+        ({"options": {"validation_share": 2}}, "between 0 and 1"),
+        ({"options": {"seed": "x"}}, "whole number"),
+        ({"adapter": "lorra"}, "full, lora or qlora"),
+        ({"budget": {"eur": 1}}, "usd, hours"),
+        ({"base_model": None}, "starts from a model"),
+        ({"base_model": "nobody/nothing"}, "nothing is known"),
+        ({"dataset": "nobody/nothing"}, "nothing is known"),
+        ({"task": " "}, "empty"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_errors(tool, local, changes, words):
+    with pytest.raises(ValueError, match=words):
+        tool(**{**local, **changes})
+
+
+def test_reports_about_something_else_are_errors(tool, distant):
+    with pytest.raises(ValueError, match="is about 'org/other'"):
+        tool(**{**distant, "model_report": model_report(id="org/other")})
+
+
+def test_without_a_workspace_it_says_so(local):
+    with pytest.raises(RuntimeError, match="no workspace"):
+        TrainingConfigTool()(**local)
+
+
+def test_the_host_looks_up_what_is_not_passed_in(workspace, distant):
+    asked = []
+
+    def inspect_dataset(**arguments):
+        asked.append(arguments)
+        return data_report(**CLASSES)
+
+    router = ToolRouter(lambda step: None)
+    router.services |= {"workspace": lambda: workspace, "inspect_dataset": lambda: inspect_dataset}
+    router.services |= {"inspect_model": lambda: lambda **arguments: asked.append(arguments) or model_report()}
+    router["training_config"] = TrainingConfigTool()
+    del distant["dataset_report"], distant["model_report"]
+    planned = router["training_config"](**distant, options={"config": "en", "base_revision": "v1"})
+    assert planned["ready"], planned["checks"]
+    assert asked == [{"dataset": "org/data", "config": "en"}, {"model": "org/model", "revision": "v1"}]
+
+
+def test_it_survives_saving():
+    assert_survives_saving(TrainingConfigTool, "huggingface-hub")
