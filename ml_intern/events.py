@@ -335,6 +335,25 @@ class DecisionRecorded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobReported(Event):
+    """Something is to be said of a job while it runs, or of its end.
+
+    `what` is `ended`, or what its numbers say: `nan`, `divergence`, `too_slow`, `stalled`, `idle_gpu`, `overfitting`, `plateau`
+    (`unwatched`: nobody can look at it any more). `state` is the job's: `running`, `done`, `failed`, `stopped`, `timeout`,
+    `lost`; `step` the run's. `serious`: going on as it is leads nowhere; `stopped`: a rule had it stopped for that.
+    """
+
+    job_id: str
+    name: str
+    what: str
+    text: str
+    state: str
+    step: int | None = None
+    serious: bool = False
+    stopped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warned(Event):
     text: str
 

@@ -50,6 +50,8 @@ def message(event: Event) -> str:
             return f"Started: {_quiet(event.task)}"
         case told.ApprovalAsked():
             return f"Waits for an answer: `{_quiet(event.request.tool)}` ({_quiet(event.request.reason)})"
+        case told.JobReported() if event.serious or event.what == "ended":
+            return f"Job {_quiet(event.name or event.job_id)}: {_quiet(event.text)}"
         case told.Warned():
             return f"Note: {_quiet(event.text)}"
         case told.SessionEnded(outcome=outcome):

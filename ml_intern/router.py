@@ -246,7 +246,15 @@ class ToolRouter(MutableMapping[str, Any]):
         ask = getattr(found, "reconcile", None)  # optional by design: only tools that write or spend have it
         if found is None or ask is None or outside(found):
             raise InternError(f"`{tool}` cannot say whether a call took effect")
-        return ask(call_id, **arguments)
+        return self.lend(found).reconcile(call_id, **arguments)
+
+    def lend(self, tool: Any) -> Any:
+        """A copy of a tool with what it takes of this host and has none of, for what is no call of the agent's."""
+        lent = copy.copy(tool)
+        for name, find in self.services.items():
+            if name in vars(lent) and vars(lent)[name] is None:
+                setattr(lent, name, find())
+        return lent
 
     def _call(self, action: Action, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any], vouched: bool) -> Any:
         # What a call takes may go far: to a search, into a commit's message. Known secrets stay here.

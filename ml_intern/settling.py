@@ -175,7 +175,11 @@ class Settling:
         self.shop.journal.note("reconciled", callId=call.call_id, happened=found is not None, by="the service")
         if found is None:
             return self._carry_out(call, place, call.binding, call.answer)
-        result = ToolResultStep(call.call_id, call.tool, call.step, self.shop.masker.data(found))
+        cost = found.get("cost_usd") if isinstance(found, dict) else None
+        cost = float(cost) if isinstance(cost, int | float) and cost >= 0 else None
+        if cost:  # it was spent, and not counted
+            self.shop.ledger.correct(cost)
+        result = ToolResultStep(call.call_id, call.tool, call.step, self.shop.masker.data(found), cost_usd=cost)
         self._fire(place, result)
         return f"- `{call.tool}` had taken effect: {_shown(str(result.result), place)}"
 

@@ -6,6 +6,7 @@ half-way; something the trace knows is forgotten because a process ended.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -18,7 +19,7 @@ from smolagents import FinalAnswerTool, LogLevel, Tool
 
 from . import events as told
 from .agent import InternAgent
-from .approval import ApprovalPolicy, Asker, Rule, RuleBook
+from .approval import ApprovalPolicy, Asker, Call, Rule, RuleBook
 from .borrowed import Borrowed, Borrowing
 from .budget import SpendLedger, StepBudget
 from .colleagues import off_the_network
@@ -30,13 +31,14 @@ from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
 from .execution.egress import Refusal
 from .execution.packages import Packages
 from .grant import Budget, ProposeGrantTool
+from .job_watch import News
 from .models import ChainModel, EndpointModel, LazyLitellm, Switch
 from .models.answers import wants_structure
 from .narrator import Narrator
 from .off_tools import without_network
 from .offline import Offline
 from .prompts import with_network, with_structure
-from .records import Records
+from .records import EXPERIMENT, Records
 from .repetition import RepetitionGuard
 from .secrets import Masker
 from .session_tools import (
@@ -213,6 +215,9 @@ class Workshop:
         self.agent.router.frozen_in = self.folder / "frozen"
         if self.agent.jobs is not None:
             self.agent.jobs.folder = self.folder / "jobs"
+        watch = self.agent.watch
+        watch.session, watch.tell, watch.may_stop = session_id, self._job_news, self._may_stop
+        watch.correct = self.ledger.correct
         self.agent.router.find_provenance = self._provenance
         self.agent.router.services["records"] = lambda: self.records
         gate = self.agent.gate
@@ -393,6 +398,41 @@ class Workshop:
 
     def _budget(self) -> Budget:
         return Budget(self.ledger.spent_usd, self.ledger.budget_usd)
+
+    def _job_news(self, news: News) -> None:
+        """Something of a job, on record and told; from the watch's own thread, also when the journal is closed meanwhile."""
+        fields = self.masker.data(vars(news))
+        fields["what"] = fields.pop("kind")
+        with contextlib.suppress(InternError):
+            self.journal.note("job", **fields)
+        self.events.emit(told.JobReported(**fields))
+
+    def _may_stop(self, news: News) -> bool:
+        """Whether a rule that a person gave lets a job be stopped for this: `training_job(operation=stop, reason=nan)`."""
+        arguments = {"operation": "stop", "job_id": news.job_id, "reason": news.kind}
+        verdict = self.agent.gate.policy.decide(Call("training_job", arguments, "write"))
+        return verdict.action == "allow"
+
+    def running_jobs(self) -> list[str]:
+        """The jobs of the session that run, wherever, as far as is known."""
+        runs = [run for run in self.records.all(EXPERIMENT) if run.get("state") in ("scheduled", "running")]
+        local = self.agent.jobs.running() if self.agent.jobs is not None else []
+        far = [str(run["job_id"]) for run in runs if "/" in str(run.get("job_id"))]
+        return list(dict.fromkeys([*local, *far]))
+
+    def stop_jobs(self) -> list[str]:
+        """Ends them: a person's word, and no call of the agent's. Returns those that could not be ended, with the reason."""
+        routed = self.agent.tools.get("training_job")
+        problems, tool = [], self.agent.router.lend(original(routed)) if routed is not None else None
+        for job_id in self.running_jobs():
+            try:
+                if tool is not None:
+                    tool.forward(operation="stop", job_id=job_id)
+                elif self.agent.jobs is not None:
+                    self.agent.jobs.stop(job_id)
+            except Exception as error:  # noqa: BLE001 - a tool's own code, or a service that is away: the others end all the same
+                problems.append(f"{job_id}: {error}")
+        return problems
 
     def _effects_of(self, tool: str) -> str:
         routed = self.agent.tools.get(tool)

@@ -17,6 +17,7 @@ from ..events import (
     DecisionRecorded,
     Event,
     Extended,
+    JobReported,
     ModeChanged,
     ModelAnswered,
     ModelDelta,
@@ -139,6 +140,8 @@ class Renderer:
             case DecisionRecorded():
                 sources = f" ({', '.join(event.sources)})" if event.sources else ""
                 self._aside("◆", f"{event.subject}: {event.choice}, as {event.reason}{sources}")
+            case JobReported():
+                self._job(event)
             case Warned():
                 self.warn(event.text)
             case SessionEnded():
@@ -150,6 +153,14 @@ class Renderer:
 
     def warn(self, text: str) -> None:
         self.paper.put(Text.assemble(("! ", "bold yellow"), (words.printable(text), "yellow")), INDENT, INDENT + 2)
+
+    def _job(self, event: JobReported) -> None:
+        name = f"{event.name} ({event.job_id})" if event.name else event.job_id
+        bad = event.serious or event.state in ("failed", "timeout", "lost")
+        if bad:
+            self.warn(f"job {name}: {event.what}: {event.text}")
+        else:
+            self._aside("▪", f"job {name}: {event.text}")
 
     def _aside(self, mark: str, text: str) -> None:
         self.paper.put(Text(f"{mark} {words.printable(text)}", "dim"), INDENT, INDENT + 2)

@@ -277,6 +277,10 @@ def _worth(event: Event) -> str:
     match event:
         case told.Warned(text=text):
             return f":warning: {one_line(text, 1_000)}"
+        case told.JobReported():
+            bad = event.serious or event.state in ("failed", "timeout", "lost")
+            mark = ":warning:" if bad else ":stopwatch:"
+            return f"{mark} Job {span(event.name or event.job_id)}: {one_line(event.text, 500)}"
         case told.DecisionRecorded():
             return f"Decided: {one_line(event.subject, 200)}: *{one_line(event.choice, 200)}* ({one_line(event.reason, 300)})"
         case told.Steered(text=text, by=by):

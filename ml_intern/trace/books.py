@@ -130,6 +130,8 @@ class Books:
             self._pay(price(note.get("costUsd")))
         elif kind in ("experiment", "evaluation") and isinstance(note.get("data"), dict):
             self._records.append((kind, note["data"]))
+            if not forked:  # a job that was counted in full beforehand and took less
+                self._spent += price(note["data"].get("correction_usd")) or 0.0
         elif kind == "parked":
             self._parked = texts(note.get("calls"))
         elif kind == "resumed":

@@ -230,6 +230,9 @@ def hostile(s: StagedSession) -> e.Outcome:
     s.tell(e.AgentStarted(agent=bad, task=bad))
     s.tell(e.AgentEnded(agent=bad, state=bad, report=bad, steps=1, usage=e.Usage()))
     s.tell(e.DecisionRecorded(step=1, subject=bad, choice=bad, reason=bad, sources=(bad,)))
+    for state in ("running", "failed"):
+        s.tell(e.JobReported(job_id=bad, name=bad, what=bad, text=bad, state=state, serious=True))
+    s.tell(e.JobReported(job_id=bad, name=bad, what=bad, text=bad, state=bad))
     s.approve(asked)
     s.tell(e.PlanChanged(items=({"text": bad, "status": bad},)))
     s.tell(e.ModelDelta(step=1, text=bad))
