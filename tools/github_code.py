@@ -76,7 +76,7 @@ class GithubCodeTool(Tool):
     max_seconds = 60
     patience = 20  # seconds without a word
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._state: dict = {}  # shared by copies of the tool: requests left, by resource
 
@@ -142,7 +142,7 @@ class GithubCodeTool(Tool):
                     continue
                 score, matched = self._score(item["path"], query)
                 if score > 0:
-                    url = f"{about['html_url']}/blob/{self._quoted(ref)}/{self._quoted(item['path'])}"
+                    url = f"{about.get('html_url') or ''}/blob/{self._quoted(ref)}/{self._quoted(item['path'])}"
                     row = {"repo": name, "path": item["path"], "size": item.get("size"), "matched": matched}
                     rows.append((score, {**row, "url": url}))
         if query and self._token():
@@ -244,7 +244,7 @@ class GithubCodeTool(Tool):
             about |= {"license": (item.get("license") or {}).get("spdx_id"), "pushed": item.get("pushed_at")}
             about |= {"topics": item.get("topics") or [], "archived": bool(item.get("archived"))}
             rows.append({**about, "url": item.get("html_url")})
-        answer: dict = {"repositories": rows, "total": found["total_count"]}
+        answer: dict = {"repositories": rows, "total": found.get("total_count", len(rows))}
         if not rows:
             answer["hint"] = (
                 f"{owner} has no repository for {query!r}: leave `query` out." if query else "It has none."

@@ -67,9 +67,11 @@ class HubDocsTool(Tool):
     }
     effects = "read"
     most_tokens = 6000
+    # Whose pages' titles are searched where the site has no search and no library is named.
+    core: tuple = ("transformers", "trl", "peft", "datasets", "accelerate", "huggingface_hub", "hub", "diffusers")
     max_bytes = 60_000_000
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._texts: dict = {}  # shared by copies of the tool: the libraries whose full text was split up
 
@@ -102,7 +104,7 @@ class HubDocsTool(Tool):
 
     def _search(self, query: str, place: dict, limit: int) -> dict:
         """The site's own search and the ranking of the library's text, merged by ranks."""
-        library, found, warnings, errors, answered = place["library"], [], [], [], False
+        library, found, errors, answered = place["library"], [], [], False
         if not place["version"]:
             try:
                 rows = self._of_site(query, library)
@@ -110,26 +112,28 @@ class HubDocsTool(Tool):
                 found.append(rows)
             except (OSError, ValueError) as error:
                 errors.append(error)
-        # Without a library the words may name some: `sfttrainer of trl`.
+        # Without a library the words may name some, as `packing in trl`; else the titles of a few must do.
         named = [library] if library else []
         if not named and errors:
-            known = self._libraries()["libraries"]
-            named = [word for word in dict.fromkeys(query.lower().split()) if word in known][:3]
-        for one in named:
+            named = [word for word in dict.fromkeys(query.lower().split()) if word in self._known()][:3]
+        for one in named or (self.core if errors else ()):
             try:
-                found.append(self._of_text(query, self._place("", one, place["version"])))
+                found.append(self._of_text(query, self._place("", one, place["version"]), bool(named)))
                 answered = True
-            except FileNotFoundError as error:
-                if not answered:
+            except FileNotFoundError:
+                if library and not [one for one in errors if not isinstance(one, FileNotFoundError)]:
                     raise
-                warnings.append(str(error))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 errors.append(error)
-        if not answered:
-            if library or not errors:
-                raise errors[0]
-            raise type(errors[0])(f"{errors[0]} Or name a `library`: its own text is searched then.")
-        warnings += [str(error) for error in errors]
+        # What failed may have had it: that is not "nothing found".
+        broken = [error for error in errors if not isinstance(error, FileNotFoundError)]
+        if not answered or (broken and not [row for ranked in found for row in ranked]):
+            raise type(errors[0])(
+                f"{errors[0]}" + ("" if library else " Or name a `library`: its own text is searched then.")
+            )
+        warnings = [str(error) for error in errors]
+        if errors and not named:
+            warnings.append(f"Only titles of {', '.join(self.core)} were searched: name a `library` for more.")
         scores, rows = {}, {}
         for ranked in found:
             for rank, row in enumerate(ranked):
@@ -175,13 +179,16 @@ class HubDocsTool(Tool):
         row = {"page": self._name(place), "section": section, "title": title, "library": place["library"]}
         return {**row, "excerpt": " ".join(text.split())[:400], "url": self._hub() + self._path(place)}
 
-    def _of_text(self, query: str, place: dict) -> list:
-        """Pages of a library by BM25 over their sections; a word in a heading counts like four in the text."""
+    def _of_text(self, query: str, place: dict, whole: bool = True) -> list:
+        """Pages of a library by BM25 over their sections; a word in a heading counts like four in the text.
+
+        `whole`: by all of its text, not by the titles of its pages only.
+        """
         import bisect
         import math
         import re
 
-        text = self._text(place)
+        text = self._text(place, whole)
         idle = {
             "a",
             "an",
@@ -250,17 +257,17 @@ class HubDocsTool(Tool):
                 rows[one["page"]] = self._row(about, one["title"], one["section"], body[max(at - 100, 0) : at + 500])
         return list(rows.values())
 
-    def _text(self, place: dict) -> dict:
+    def _text(self, place: dict, whole: bool) -> dict:
         """A library's text in sections: of `llms-full.txt`, else the titles of its pages."""
         import re
         from time import monotonic
 
-        key = self._hub() + self._path({**place, "page": ""})
+        key = (self._hub() + self._path({**place, "page": ""}), whole)
         kept = self._texts.get(key)
         if kept and monotonic() - kept["read"] < 3600:
             return kept
         subject, got = f"the documentation of {place['library']}", None
-        for base in self._bases(place):
+        for base in self._bases(place) if whole else ():
             got = got or self._get(f"{subject} in full", f"{base}/llms-full.txt", "text")
         text, sections = got["text"] if got else "", []
         marks = list(re.finditer(r"^### (.*)\n(\S+?)\.md$", text, flags=re.MULTILINE))
@@ -287,7 +294,7 @@ class HubDocsTool(Tool):
         low = text.lower()
         if len(low) != len(text):  # a few letters become two
             low = "".join([one.lower() if len(one.lower()) == 1 else one for one in text])
-        while len(self._texts) > 3:
+        while len([one for one in self._texts if one[1]]) > 3 or len(self._texts) > 20:
             self._texts.pop(next(iter(self._texts)), None)
         self._texts[key] = {"read": monotonic(), "text": text, "low": low, "sections": sections}
         return self._texts[key]
@@ -305,8 +312,8 @@ class HubDocsTool(Tool):
                 pages.setdefault(self._place(self._local(url), "", "")["page"], self._anchor(title)[0])
             if pages:
                 return pages
-        for base in self._bases(place):
-            got = self._get(subject, f"{base}/index", "any")
+        for address in [f"{base}{end}" for base in self._bases(place) for end in ("/index", "")]:
+            got = self._get(subject, address, "any")
             for link in html.document_fromstring(got["text"]).xpath("//a[@href]") if got and got["html"] else ():
                 href = link.get("href").split("#")[0]
                 if re.match(rf"(https?://[^/]+)?/{place['root']}/{re.escape(place['library'])}/", href):
@@ -314,10 +321,8 @@ class HubDocsTool(Tool):
                     pages.setdefault(self._place(self._local(href), "", "")["page"], name or href)
             if pages:
                 return pages
-        known = list(self._libraries()["libraries"])
-        raise FileNotFoundError(
-            f"The Hub ({self._hub()}) has no documentation of {place['library']!r}{self._near(place['library'], known)}."
-        )
+        near = self._near(place["library"], self._known())
+        raise FileNotFoundError(f"The Hub ({self._hub()}) has no documentation of {place['library']!r}{near}.")
 
     def _pages_of(self, place: dict) -> dict:
         shown, room, pages = {}, self.most_tokens * 4, self._listed(place)
@@ -336,6 +341,13 @@ class HubDocsTool(Tool):
         rows = json.loads(got["text"]) if got else []
         found = {row["id"]: row.get("category") or "" for row in rows}
         return {"libraries": found} if found else {"libraries": {}, "hint": "This Hub lists none: name a `library`."}
+
+    def _known(self) -> list:
+        """Names of the libraries; none where the site does not say."""
+        try:
+            return list(self._libraries()["libraries"])
+        except OSError:
+            return []
 
     def _near(self, name: str, names: list) -> str:
         import difflib
@@ -393,8 +405,8 @@ class HubDocsTool(Tool):
         subject = f"the page {self._name(place)}"
         page = place["page"] or "index"
         for base in self._bases(place):
-            for ending in (".md", ""):
-                got = self._get(subject, f"{base}/{self._quoted(page)}{ending}", "any")
+            for address in (f"/{self._quoted(page)}.md", f"/{self._quoted(page)}", *([""] if page == "index" else [])):
+                got = self._get(subject, base + address, "any")
                 lines = [] if got is None else self._of_html(got["text"]) if got["html"] else got["text"].split("\n")
                 if got and [line for line in lines if line.strip()]:
                     lines = [line.rstrip() for line in lines]
@@ -698,6 +710,8 @@ class HubDocsTool(Tool):
                     raise TypeError("a list of objects was expected")
             if page and kind == "text":
                 return None  # some sites answer with a page where they have no such file
+            if kind == "text" and "](" not in text:
+                raise TypeError("a list of pages was expected")
             if page and not self._main(text):
                 raise TypeError("a page of documentation was expected")
             return {"text": text, "html": page}

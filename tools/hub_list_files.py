@@ -58,7 +58,7 @@ class HubListFilesTool(Tool):
     effects = "read"
     most_pages = 30  # of a thousand entries each
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._answers: dict = {}  # shared by copies of the tool
 
@@ -84,12 +84,8 @@ class HubListFilesTool(Tool):
         where, deep = (folder or "").strip("/"), recursive is not False
         place = f"/api/{repo_type}s/{repo_id}"
         subject = f"{repo_type} {repo_id}" + (f" at {revision}" if revision else "")
-        about = self._get(
-            subject,
-            f"{place}/revision/{self._quoted(revision or 'main')}",
-            ("sha", "private", "gated"),
-            self._describe,
-        )
+        at = f"/revision/{self._quoted(revision)}" if revision else ""
+        about = self._get(subject, place + at, ("sha", "private", "gated"), self._describe)
         below = f"/{self._quoted(where)}" if where else ""
         tree = f"{place}/tree/{about['sha']}{below}"
         subject = f"the files of {subject}" + (f" in {where}" if where else "")

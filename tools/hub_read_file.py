@@ -56,7 +56,7 @@ class HubReadFileTool(Tool):
     first_piece = 131_072  # bytes of the first request; the next are larger
     most_bytes = 20_000_000  # fetched for one file
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._files: dict = {}  # shared by copies of the tool
 
@@ -389,13 +389,14 @@ class HubReadFileTool(Tool):
             if response.status_code >= 400:
                 response.read()
             hf_raise_for_status(response)
-            if commit is None:  # the official client takes no file without it either
-                raise TypeError("a file with its commit was expected")
             data, limit = bytearray(), stop + 1 - (start if response.status_code == 206 else 0)
             for part in response.iter_bytes():
                 data += part
                 if len(data) >= limit:
                     break
+            page = "html" in response.headers.get("content-type", "")
+            if commit is None and (page or data[:200].lstrip().lower().startswith((b"<!doctype html", b"<html"))):
+                raise TypeError("a file was expected, not a web page")
             total = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
             length = response.headers.get("content-length", "")
             plain = response.headers.get("content-encoding", "identity") == "identity"

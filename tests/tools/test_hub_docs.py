@@ -187,7 +187,7 @@ class TestSearching:
         assert asked(docs) == ["/api/docs/search?q=rejected"]
         assert "hint" in tool(query="zeppelin")
 
-    def test_a_site_without_a_search_is_made_up_for(self, docs, tool):
+    def test_a_site_without_a_search_is_made_up_for(self, docs, tool, monkeypatch, tmp_path):
         docs.fail("/api/docs/search", status=404, times=None)
         answer = tool(query="preference data rejected", library="trl")
         assert answer["results"][0]["page"] == "trl/dpo_trainer"
@@ -195,8 +195,13 @@ class TestSearching:
         answer = HubDocsTool()(query="trl beta")
         assert answer["results"][0]["section"] == "Beta"
         assert "warnings" in answer
-        with pytest.raises(OSError, match="name a `library`"):
-            tool(query="beta alone")
+        answer = HubDocsTool()(query="dpo trainer")
+        assert [row["page"] for row in answer["results"]] == ["trl/dpo_trainer", "trl/sft_trainer"]
+        assert "Only titles of transformers, trl," in answer["warnings"][-1]
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+        docs.fail("llms|/index|api/docs$", status=500, times=None)
+        with pytest.raises(OSError, match="Or name a `library`"):
+            HubDocsTool()(query="something new")
 
     def test_a_library_without_a_text_is_searched_by_titles(self, docs, tool):
         docs.fail("/api/docs/search", status=404, times=None)
