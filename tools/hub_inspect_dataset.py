@@ -75,7 +75,7 @@ class HubInspectDatasetTool(Tool):
     }
     effects = "read"
 
-    def __init__(self):
+    def __init__(self, model_repo_id=None):
         super().__init__()
         self._answers: dict = {}  # shared by copies of the tool
 
@@ -131,7 +131,7 @@ class HubInspectDatasetTool(Tool):
         seen = {name: len(look["rows"].get(name, [])) for name in totals}
         short = [f"{name} {n:,} of {totals[name] or 'more'}" for name, n in seen.items() if n != totals[name]]
         if short:
-            which = "spread evenly over each" if look["source"] == "viewer" else "the first of each"
+            which = "spread evenly over each" if look["source"] == "viewer" or look["spread"] else "the first of each"
             notes.append(f"Not all rows were examined, but {which}: {', '.join(short[:8])}.")
         columns, warnings = self._columns(look, totals[look["split"]], notes)
         if not rows:
@@ -330,7 +330,7 @@ class HubInspectDatasetTool(Tool):
                 f"{scripted if script in sizes else ' Try hub_download.'}"
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        rows, counts, features = {}, {}, {}
+        rows, counts, features, spread = {}, {}, {}, False
         for name in [split, *[other for other in names if other != split][:4]]:
             found, whole = [], True
             for number, path in enumerate(layout[(config, name)]):
@@ -339,7 +339,7 @@ class HubInspectDatasetTool(Tool):
                     break
                 where, what = {"dataset": info.id, "revision": info.sha, "path": path}, f"{path} of dataset {info.id}"
                 if path.endswith(".parquet") and sizes[path] > 20_000_000:
-                    budget -= 20_000_000
+                    budget, spread = budget - 20_000_000, True
                     some, complete = self._ask(what, 90, self._streamed, **where, most=most - len(found)), False
                 else:
                     content, complete = self._ask(what, 90, self._read, **where)
@@ -360,7 +360,7 @@ class HubInspectDatasetTool(Tool):
             size = sum([sizes[path] for path in layout[(config, name)]])
             splits.append({"split": name, "rows": counts.get(name), "bytes": size})
         look = {"source": "files", "configs": configs, "config": config, "split": split, "splits": splits}
-        return {**look, "features": features, "rows": rows, "notes": []}
+        return {**look, "features": features, "rows": rows, "notes": [], "spread": spread}
 
     def _layout(self, sizes: dict, configs: Any) -> dict:
         """(config, split) to files: as the card's `configs` say, else by the words train, test, ... in the path."""
@@ -436,7 +436,7 @@ class HubInspectDatasetTool(Tool):
         ]
         splits = [{"split": name, "rows": len(rows[name]), "bytes": None} for name in names]
         look = {"source": "files", "configs": configs, "config": config, "split": split, "splits": splits}
-        return {**look, "features": features, "rows": rows, "notes": notes}
+        return {**look, "features": features, "rows": rows, "notes": notes, "spread": False}
 
     def _streamed(self, dataset: str, revision: str, path: str, most: int) -> list:
         """Rows of large Parquet: some row groups, spread evenly, about 20 MB of them, fetched by range."""

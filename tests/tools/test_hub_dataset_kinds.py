@@ -344,6 +344,7 @@ def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
     found = inspect()
     assert set(found["columns"]["label"]["labels"]) == {"0", "1"}  # not the beginning alone
     assert found["all_rows_examined"] is False
+    assert "spread evenly over each" in " ".join(found["notes"])
     assert [one for one in hub.requests if one.headers.get("range")]
 
 

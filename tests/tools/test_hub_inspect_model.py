@@ -204,6 +204,58 @@ def test_what_a_good_model_looks_like(hub):
     assert memory["qlora_gb"] < memory["lora_gb"] < memory["full_gb"]
 
 
+# Read off PyTorch 2.13 and transformers 5.24 with `saved_tensors_hooks`, autocast to bfloat16, fused attention, no
+# dropout: bytes that one more layer keeps for each token and dimension, where weights have 32 and 16 bits.
+KEPT = [
+    ("llama", {"intermediate_size": 683, "num_key_value_heads": 4, "hidden_act": "silu"}, 55.44, 45.44),
+    ("llama", {"intermediate_size": 1024, "num_key_value_heads": 1, "hidden_act": "silu"}, 63.09, 53.09),
+    ("gpt2", {"activation_function": "gelu_new"}, 64.12, 60.09),
+    ("bert", {"intermediate_size": 1024, "hidden_act": "gelu"}, 40.12, 32.09),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "whole", "half"), KEPT)
+def test_activations_are_within_a_tenth_of_what_pytorch_keeps(kind, config, whole, half):
+    tool = HubInspectModelTool()
+    sizes = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = tool._shape({"model_type": kind, **sizes, **config})
+    assert tool._kept(shape, 32) == pytest.approx(whole * 256, rel=0.1)
+    assert tool._kept(shape, 16) == pytest.approx(half * 256, rel=0.1)
+
+
+# Counted in models made by transformers 5.24, and with peft 0.21 in their adapters of rank 16 on all linear layers.
+COUNTED = [
+    (
+        {"model_type": "qwen3", "head_dim": 128, "num_key_value_heads": 2, "intermediate_size": 1408},
+        13_899_264,
+        663_552,
+    ),
+    ({"model_type": "llama", "num_key_value_heads": 2, "intermediate_size": 1408}, 11_276_800, 581_632),
+    (
+        {"model_type": "gemma2", "head_dim": 64, "num_key_value_heads": 4, "intermediate_size": 1408},
+        11_805_184,
+        598_016,
+    ),
+    ({"model_type": "opt", "hidden_act": "relu", "ffn_dim": 2048}, 12_610_560, 589_824),
+    ({"model_type": "bert", "hidden_act": "gelu", "intermediate_size": 2048}, 12_872_192, 614_432),
+    ({"model_type": "modernbert", "hidden_act": "gelu", "intermediate_size": 768}, 9_179_648, 434_208),
+    (
+        {"model_type": "t5", "is_encoder_decoder": True, "d_kv": 64, "d_ff": 2048, "hidden_act": "relu"},
+        29_371_904,
+        1_441_792,
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "blocks", "adapters"), COUNTED)
+def test_blocks_and_adapters_are_counted_as_the_libraries_count_them(config, blocks, adapters):
+    tool = HubInspectModelTool()
+    sizes = {"hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "hidden_act": "silu"}
+    linear, learnt = tool._linear(tool._shape({**sizes, **config}))
+    assert linear == pytest.approx(blocks, rel=0.03)
+    assert learnt == pytest.approx(adapters, rel=0.2)
+
+
 def test_memory_grows_with_length_and_batch_and_no_request_is_made_for_that(hub):
     model(hub, LLAMA, files={"model.safetensors": weights(w=("BF16", 1000, 1000))})
     tool = HubInspectModelTool()
