@@ -513,6 +513,10 @@ class GithubCodeTool(Tool):
                     )
                 tries -= 1
                 continue
+            soon = answered.get("retry-after", "")
+            if status in (403, 429) and soon.isdigit() and int(soon) <= 5 and tries <= 2:
+                sleep(int(soon))
+                continue
             if status:
                 self._explain(status, answered, body, path)
                 cause = f"failed (HTTP {status})"

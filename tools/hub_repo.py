@@ -629,7 +629,11 @@ class HubRepoTool(Tool):
             return not [key for key in ("visibility", "gated") if wish[key] and state[key] != wish[key]]
         if operation.endswith(("_branch", "_tag")):
             refs = self._look({**wish, "operation": "refs"})["tags" if operation.endswith("_tag") else "branches"]
-            return (wish["name"] in refs) == operation.startswith("create")
+            there, begun = refs.get(wish["name"]), wish["revision"] or ""
+            if operation.startswith("delete"):
+                return there is None
+            # Another's of the same name is none of this call's.
+            return there is not None and (len(begun) != 40 or there == begun)
         status = self._details(wish).status
         return status in {"merge": ("merged",), "close": ("closed",), "reopen": ("open", "draft")}[operation]
 

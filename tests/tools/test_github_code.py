@@ -283,6 +283,12 @@ class TestLimits:
         assert said in complaint(call, ConnectionError)
         assert len(github.requests) == 1
 
+    def test_a_short_wait_is_waited(self, github, tool):
+        github.fail(".", status=429, headers={"Retry-After": "1"})
+        started = time.monotonic()
+        assert tool(**CALLS["read"])["text"]
+        assert 1 <= time.monotonic() - started < 4
+
     def test_what_has_not_changed_does_not_count(self, github, tool, monkeypatch):
         tool(**CALLS["find"])
         now, before = time.time(), dict(github.used)

@@ -325,6 +325,15 @@ class TestOnce:
         assert made.reconcile(made.call_id, **arguments) is None
 
 
+def test_a_branch_of_the_same_name_elsewhere_is_not_this_calls(repo, api):
+    commits = api.list_repo_commits("tester/m")
+    made, arguments = asked("create_branch", name="dev", revision=commits[0].commit_id)
+    api.create_branch("tester/m", branch="dev", revision=commits[1].commit_id)
+    assert made.reconcile("call_1", **arguments) is None
+    with pytest.raises(ValueError, match="409"):
+        made(**arguments)
+
+
 def test_words_are_left_once_however_often_a_call_is_made(repo, api, acts):
     for operation in ("commit", "create_pull_request", "create_discussion", "comment"):
         made, arguments = acts(operation)
