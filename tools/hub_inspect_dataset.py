@@ -125,7 +125,11 @@ class HubInspectDatasetTool(Tool):
                 shape = f"The dataset viewer's answer has another shape than its API says ({error!r})."
                 why = error if isinstance(error, ConnectionError) else shape
                 notes.append(f"{why} Computed from the files instead.")
-        look = look or self._from_files(info, config, split, notes)
+        try:
+            look = look or self._from_files(info, config, split, notes)
+        except ModuleNotFoundError as error:
+            said = " ".join(notes).removesuffix(" Computed from the files instead.")
+            raise ModuleNotFoundError(f"{error} {said}".strip(), name="pyarrow") from error
         rows, notes = look["rows"][look["split"]], notes + look["notes"]
         totals = {part["split"]: part["rows"] for part in look["splits"]}
         seen = {name: len(look["rows"].get(name, [])) for name in totals}
@@ -222,7 +226,7 @@ class HubInspectDatasetTool(Tool):
                 found = self._from_files(info, config, split, [])
                 if found["features"].keys() == features.keys():
                     rows = {name: some for name, some in found["rows"].items() if len(some) == totals.get(name)}
-            except (ValueError, OSError):
+            except (ValueError, OSError, ImportError):
                 rows = {}  # the files are laid out in a way that only the viewer understands
         for name in [name for name in pages if name not in rows]:
             found, total = {item["row_idx"]: item for item in pages[name]["rows"]}, totals[name]
@@ -440,18 +444,10 @@ class HubInspectDatasetTool(Tool):
 
     def _streamed(self, dataset: str, revision: str, path: str, most: int) -> list:
         """Rows of large Parquet: some row groups, spread evenly, about 20 MB of them, fetched by range."""
-        import importlib
 
         from huggingface_hub import HfFileSystem
 
-        try:
-            # `import` would make it a requirement of this tool.
-            parquet = importlib.import_module("pyarrow.parquet")
-        except ImportError:
-            raise ValueError(
-                f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`, or set HF_DATASETS_SERVER to a "
-                "dataset viewer that has it."
-            ) from None
+        parquet = self._arrow(path)
         system = HfFileSystem(endpoint=self._hub(), use_listings_cache=False)
         rows = []
         with system.open(f"datasets/{dataset}@{revision}/{path}", "rb", block_size=1_000_000) as file:
@@ -487,24 +483,26 @@ class HubInspectDatasetTool(Tool):
                     return bytes(content), False
         return bytes(content), True
 
+    def _arrow(self, path: str) -> Any:
+        import importlib
+
+        try:
+            # `import` would make it a requirement of this tool, and it is larger than all others together.
+            return importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            why = f"{path} is Parquet, which needs pyarrow where no dataset viewer shows its rows: `pip install pyarrow`."
+            raise ModuleNotFoundError(why, name="pyarrow") from None
+
     def _parse(self, path: str, content: bytes, whole: bool, most: int) -> tuple:
         """Rows of the beginning of a file, `most` and five million cells at most, and whether that is all of them."""
         import csv
-        import importlib
         import io
         import json
         import zlib
         from itertools import islice, repeat
 
         if path.endswith(".parquet"):
-            try:
-                # `import` would make it a requirement of this tool.
-                parquet = importlib.import_module("pyarrow.parquet")
-            except ImportError:
-                raise ValueError(
-                    f"{path} is Parquet and pyarrow is not installed. `pip install pyarrow`, or set HF_DATASETS_SERVER to "
-                    "a dataset viewer that has it."
-                ) from None
+            parquet = self._arrow(path)
             table = parquet.read_table(io.BytesIO(content))
             most = min(most, 5_000_000 // max(1, table.num_columns))
             return table.slice(0, most).to_pylist(), table.num_rows <= most

@@ -3,6 +3,9 @@
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -330,6 +333,21 @@ def test_a_bomb_of_zeros_is_not_unpacked_whole(hub, monkeypatch):
     found = inspect("acme/bomb", rows=0)
     assert found["rows_examined"]["train"] == 59
     assert found["all_rows_examined"] is False
+
+
+def test_parquet_without_pyarrow_or_viewer_says_what_to_do_about_either(hub):
+    """In a process of its own, where pyarrow is hidden: it may be installed here or not."""
+    hub.seed("acme/data", "dataset", {"train.parquet": b"PAR1"})
+    hub.fail("/datasets-server/", **NOT_READY, times=None)
+    code = "import sys\nsys.modules['pyarrow'] = None\nfrom ml_intern.tools import HubInspectDatasetTool\n"
+    code += "try:\n    HubInspectDatasetTool()('acme/data')\nexcept ImportError as error:\n    print(error)"
+    command, environment = [sys.executable, "-c", code], {**os.environ, **hub.environment()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    said = done.stdout.strip()
+    assert said.startswith("train.parquet is Parquet, which needs pyarrow where no dataset viewer shows its rows")
+    assert "`pip install pyarrow`" in said
+    assert "still computing" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
