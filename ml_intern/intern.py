@@ -199,6 +199,7 @@ class MLIntern:
             context_window=self.settings.context_window,
             trace_url=lambda trace: self._sharer.address_of(trace),
         )
+        self._left_out = self.offline and bool(mcp or hub_tools or _borrowing(self.settings, (), ()).servers)
         self._warm = Warm()
         self._sharer = Sharer(self.settings.home, self._warn, wanted=False if self.offline else share)
         self._loop = SubmissionLoop(self._handle, self._refused)
@@ -363,9 +364,9 @@ class MLIntern:
         """
         self._loop.put(Steer(self.session(session_id).id, text, by))
 
-    def interrupt(self, session_id: str | None = None) -> None:
-        """Stops a session's turn (the newest one's by default). From any thread."""
-        self._loop.put(Interrupt(self.session(session_id).id))
+    def interrupt(self, session_id: str | None = None, jobs: bool = False) -> None:
+        """Stops a session's turn (the newest one's by default), with `jobs` its training jobs as well. From any thread."""
+        self._loop.put(Interrupt(self.session(session_id).id, jobs))
 
     def compact(self, session_id: str | None = None, focus: str = "") -> None:
         """Makes a session's conversation shorter (the newest one's by default), whatever fills the window. From any thread.
@@ -483,6 +484,8 @@ class MLIntern:
         first, self.sessions[session.id] = not self.sessions, session
         if self.on_event:
             session.events.listen(self.on_event)
+        if first and self._left_out:
+            session.warn("Tools of MCP servers and of the Hub are left out: --offline is set.")
         for warning in session.masker.warnings if first else ():
             session.warn(warning)
         if self._endpoints:
@@ -559,8 +562,8 @@ class MLIntern:
                 self.sessions[session_id].start(task, images, datasets)
             case Approval(session_id, call_id, answer):
                 self.sessions[session_id].answer(call_id, answer)
-            case Interrupt(session_id):
-                self.sessions[session_id].interrupt()
+            case Interrupt(session_id, jobs):
+                self.sessions[session_id].interrupt(jobs)
             case Compact(session_id, focus):
                 self.sessions[session_id].compact(focus)
             case Steer(session_id, text, by):

@@ -244,8 +244,29 @@ class Session:
             put_down(journal, step)
             journal.close()
 
-    def interrupt(self) -> None:
-        """Stops the turn: running code and tools now, the loop before its next step, a request to the model as it streams."""
+    def running_jobs(self) -> list[str]:
+        """Its training jobs that run, as far as is known; they go on when a turn or this process ends."""
+        shop = self._shop
+        return shop.running_jobs() if shop is not None else []
+
+    def stop_jobs(self) -> list[str]:
+        """Ends its jobs that run, here and elsewhere. Returns what could not be ended, with the reason. Takes seconds."""
+        with self._lock:
+            shop = self._open()
+        return shop.stop_jobs()
+
+    def _end_jobs(self) -> None:
+        for problem in self.stop_jobs():
+            self.warn(f"A job could not be ended. {problem}")
+
+    def interrupt(self, jobs: bool = False) -> None:
+        """Stops the turn: running code and tools now, the loop before its next step, a request to the model as it streams.
+
+        Args:
+            jobs (`bool`, defaults to `False`): Its jobs as well, which go on otherwise.
+        """
+        if jobs:
+            threading.Thread(target=self._end_jobs, name=f"end-jobs-{self.id[:8]}", daemon=True).start()
         with self._lock:
             if not self.busy and not self._questions:
                 return

@@ -34,9 +34,10 @@ class Approval:
 
 @dataclass(frozen=True)
 class Interrupt:
-    """Stop the turn of a session."""
+    """Stop the turn of a session; with `jobs` its training jobs as well."""
 
     session_id: str
+    jobs: bool = False
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,10 @@ class Chat:
         elif self.partner.busy and self.partner.session is not None:
             self.renderer.warn(STOPPING)
             self.renderer.status.stopping()
+            jobs = self.partner.session.running_jobs()
             self.partner.session.interrupt()
+            if jobs:
+                self.tell(f"Training goes on ({', '.join(jobs)}): `/jobs stop` ends it.")
         else:
             self.tell("Ctrl-C again leaves, and so does /quit")
 

@@ -207,11 +207,18 @@ def steer(
 
 
 @app.command()
-def stop(session: Session, home: Home = None, verbose: Verbose = False) -> int:
+def stop(
+    session: Session,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Its training jobs as well; also of one whose process is gone.")
+    ] = False,
+    home: Home = None,
+    verbose: Verbose = False,
+) -> int:
     """Stops the turn of a session that runs in another process on this machine."""
     from .remote import stop
 
-    return stop(session, home=home)
+    return stop(session, jobs=jobs, home=home)
 
 
 @app.command()

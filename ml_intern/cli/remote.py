@@ -15,6 +15,7 @@ from ..errors import InternError
 from ..events import ApprovalAnswer, ApprovalRequest
 from ..gateways.peers import Peer, Running, find
 from ..settings import Settings
+from ..trace.listing import find as find_trace
 from . import text as words
 from .ask import ask
 from .card import QUESTION, card
@@ -99,18 +100,51 @@ def steer(session: str, text: str, *, home: Path | None = None) -> int:
     return 0
 
 
-def stop(session: str, *, home: Path | None = None) -> int:
+def stop(session: str, *, jobs: bool = False, home: Path | None = None) -> int:
     """Stops the turn of a session; it stays whole, and so does its trace.
 
+    Args:
+        jobs (`bool`, defaults to `False`): Its training jobs as well. They outlive a session's process: those of one whose
+            process is gone are ended too.
+
     Returns:
-        `int`: 0.
+        `int`: 0; 1 where a job could not be ended.
     """
-    peer, running = _find(session, home)
-    if running.state not in ("running", "waiting"):
+    try:
+        peer, running = _find(session, home)
+    except InternError:
+        if not jobs:
+            raise
+        return _end_jobs(find_trace(_home(home), session, own=True))
+    if running.state not in ("running", "waiting") and not jobs:
         raise InternError(f"{running.id[:8]} is not at work", f"its state is {running.state}")
-    peer.stop(running.id)
-    Paper().put(f"stopping {running.id[:8]}")
+    peer.stop(running.id, jobs)
+    Paper().put(f"stopping {running.id[:8]}{' and its jobs' if jobs else ''}")
     return 0
+
+
+def _end_jobs(trace: Path) -> int:
+    """Ends the jobs of a session that nobody works with: those of this machine by their keepers, others at their service."""
+    from ..execution.jobs import LocalJobs
+    from ..records import EXPERIMENT
+    from ..tools import TrainingJobTool
+    from ..trace import restore
+
+    paper, failed = Paper(), 0
+    local = LocalJobs(None, trace.with_suffix("") / "jobs")
+    tool = TrainingJobTool(jobs=local)
+    latest = {str(run.get("id")): run for kind, run in restore(trace).records if kind == EXPERIMENT}
+    far = [str(run.get("job_id")) for run in latest.values() if run.get("state") in ("scheduled", "running")]
+    found = [*local.running(), *(job_id for job_id in far if "/" in job_id)]
+    for job_id in found:
+        try:
+            paper.put(f"{job_id}: {tool(operation='stop', job_id=job_id)['state']}")
+        except (OSError, ValueError, RuntimeError) as error:
+            failed += 1
+            paper.put(words.printable(f"{job_id}: {error}"))
+    if not found:
+        paper.put("None of its jobs runs.")
+    return 1 if failed else 0
 
 
 def whoami(how: str) -> str:

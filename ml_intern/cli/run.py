@@ -196,12 +196,29 @@ class Conversation:
                     session.interrupt()
                 case SessionEnded():
                     self.view.show(item)
+                    if item.outcome.state is State.INTERRUPTED and (jobs := session.running_jobs()):
+                        self._about_jobs(session, jobs)
                     return item.outcome
                 case ApprovalAsked():
                     self.view.show(item)
                     self._put(item.request, session)
                 case _:
                     self.view.show(item)
+
+    def _about_jobs(self, session: Session, jobs: list[str]) -> None:
+        """Jobs go on when their session is interrupted, unless the person says otherwise."""
+        many = f"{len(jobs)} jobs go on" if len(jobs) > 1 else "1 job goes on"
+        said = words.printable(f"{many}: {', '.join(jobs)}.")
+        if not (self.attended and sys.stdin.isatty()):
+            print(f"{said} stop {session.id[:8]} --jobs ends {'them' if len(jobs) > 1 else 'it'}.", file=sys.stderr)
+            return
+        try:
+            answer = input(f"{said} End {'them' if len(jobs) > 1 else 'it'} as well? [y/N] ")
+        except EOFError:
+            return
+        if answer.strip().lower() in ("y", "yes"):
+            for problem in session.stop_jobs() or ["ended"]:
+                print(words.printable(problem), file=sys.stderr)
 
     def show_rest(self) -> None:
         """What was told while the session closed."""

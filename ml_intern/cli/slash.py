@@ -300,6 +300,19 @@ async def _tools(chat: Chat, rest: str) -> None:
         chat.paper.put(Text(first), 33, label=f"{name:<22}{does:<9}")
 
 
+async def _jobs(chat: Chat, rest: str) -> None:
+    session = _session(chat)
+    jobs = await asyncio.to_thread(session.running_jobs)
+    if rest not in ("", "stop"):
+        raise InternError(f"{words.one_line(rest)} is nothing to do with jobs", "", "/jobs stop ends those that run.")
+    if rest == "stop":
+        problems = await asyncio.to_thread(session.stop_jobs)
+        for problem in problems:
+            chat.renderer.warn(problem)
+        jobs = await asyncio.to_thread(session.running_jobs)
+    chat.tell(f"running: {', '.join(jobs)}" if jobs else "no job runs")
+
+
 async def _new(chat: Chat, rest: str) -> None:
     _idle(chat, "A new conversation can begin")
     chat.partner.session, chat.partner.plan = None, ()
@@ -342,6 +355,7 @@ TABLE = (
         lambda chat: (("usd ", "dollars more"), ("steps ", "steps more"), ("hours ", "hours more")),
     ),
     Slash("plan", "", "the agent's plan", _plan),
+    Slash("jobs", "[stop]", "its training jobs that run; end them", _jobs, lambda chat: (("stop", "end them"),)),
     Slash("undo", "", "take the last turn out of the conversation", _undo),
     Slash("new", "", "begin a new conversation", _new),
     Slash("sessions", "[WORDS]", "earlier sessions, newest first", _sessions),

@@ -55,19 +55,21 @@ class LocalJobs:
     """The jobs of one session.
 
     Args:
-        executor (`JailExecutor`): Where the session's code runs: jobs get the same workspace, kind of jail, network, packages
-            and GPUs, and as much memory and disk.
+        executor (`JailExecutor`, *optional*): Where the session's code runs: jobs get the same workspace, kind of jail,
+            network, packages and GPUs, and as much memory and disk. Without it none can be started.
         folder (`Path`, *optional*): Where their folders lie, made when the first one starts. Without it they lie in a
             temporary one, and do not outlive this object: see [`close`].
     """
 
-    def __init__(self, executor: JailExecutor, folder: Path | None = None) -> None:
+    def __init__(self, executor: JailExecutor | None, folder: Path | None = None) -> None:
         self._executor, self.folder = executor, folder
         self._temporary: Path | None = None
 
     @property
     def workspace(self) -> Workspace:
-        """Where they run."""
+        """Where they run. Raises `JobError`: nobody works with them."""
+        if self._executor is None:
+            raise JobError("There is no workspace", "these jobs' session is not at work")
         return self._executor.workspace
 
     def start(
@@ -202,7 +204,8 @@ class LocalJobs:
     def _write_order(
         self, folder: Path, command: Sequence[str], cwd: str, seconds: float, variables: Mapping[str, str]
     ) -> None:
-        executor, workspace = self._executor, self._executor.workspace
+        executor, workspace = self._executor, self.workspace
+        assert executor is not None
         limits = replace(executor.limits, processes=PROCESSES)
         gpus = executor.gpus
         order = {

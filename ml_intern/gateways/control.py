@@ -146,7 +146,7 @@ class ControlServer:
                 session = self._session(request["session"])
                 self._intern.steer(str(request["text"]), session.id, by=str(request.get("by", "")))
             case "stop":
-                self._session(request["session"]).interrupt()
+                self._session(request["session"]).interrupt(request.get("jobs") is True)
             case "extend":
                 session, usd = self._session(request["session"]), float(request.get("usd", 0))
                 if usd and session.config.budget_usd is None:

@@ -59,8 +59,9 @@ class Peer:
     def steer(self, session_id: str, text: str, by: str = "") -> None:
         self._ask("steer", session=session_id, text=text, by=by)
 
-    def stop(self, session_id: str) -> None:
-        self._ask("stop", session=session_id)
+    def stop(self, session_id: str, jobs: bool = False) -> None:
+        """Stops its turn, with `jobs` its training jobs as well."""
+        self._ask("stop", session=session_id, jobs=jobs)
 
     def extend(self, session_id: str, steps: int = 0, usd: float = 0.0, by: str = "") -> None:
         """Lets its turn take this much more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..events import Usage
@@ -131,7 +132,10 @@ class Books:
         elif kind in ("experiment", "evaluation") and isinstance(note.get("data"), dict):
             self._records.append((kind, note["data"]))
             if not forked:  # a job that was counted in full beforehand and took less
-                self._spent += price(note["data"].get("correction_usd")) or 0.0
+                less = note["data"].get("correction_usd")
+                self._spent = max(
+                    0.0, self._spent + (less if isinstance(less, int | float) and math.isfinite(less) else 0)
+                )
         elif kind == "parked":
             self._parked = texts(note.get("calls"))
         elif kind == "resumed":
