@@ -229,7 +229,9 @@ def _said(kind: str, note: Row) -> str:
         case "masked":
             return f"outputs of steps 1 to {count(note.get('masked'))} folded away for the model"
         case "subagent":
-            return f"sub-agent {text(note.get('agent'))}: {text(note.get('state'))}"
+            cost = words.money(number(note["costUsd"]) if isinstance(note.get("costUsd"), int | float) else None)
+            facts = f"{count(note.get('steps'))} steps · {words.duration(number(note.get('seconds')))} · {cost}"
+            return f"sub-agent {text(note.get('agent'))}: {text(note.get('state'))}  {facts}"
         case "reconciled":
             return f"found out: {'it happened' if note.get('happened') is True else 'it did not happen'}{by()}"
         case "repaired":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LARGEST_TEXT = 200_000
 """Longer texts (in characters) go to a file of their own, named by its digest; the row keeps their head and tail."""
 
+CLOSED = -1
 HOLDER = "holder"
 """File in a session's folder: the process that holds its trace."""
 
@@ -199,6 +200,7 @@ class Journal:
         size = self._size
         if size == self._synced:
             return
+        self._refuse_closed()
         try:
             os.fdatasync(self._file)
         except OSError as error:
@@ -206,11 +208,10 @@ class Journal:
         self._synced = max(self._synced, size)
 
     def close(self) -> None:
-        with self._lock:
-            file, self._file = (
-                self._file,
-                -1,
-            )  # its number may be another file's soon: nothing is written to it any more
+        with self._lock:  # the file's number may be another one's soon: nothing is written to it any more
+            file, self._file = self._file, CLOSED
+        if file == CLOSED:
+            return
         with contextlib.suppress(OSError):
             os.fdatasync(file)
         with contextlib.suppress(OSError):
@@ -220,6 +221,7 @@ class Journal:
         if self._held is not None:
             self._held.append(line)
             return
+        self._refuse_closed()
         try:
             written = os.write(self._file, line)
             if written != len(line):
@@ -230,6 +232,10 @@ class Journal:
                 os.ftruncate(self._file, self._size)
             raise self._failed(error) from None
         self._size += len(line)
+
+    def _refuse_closed(self) -> None:
+        if self._file == CLOSED:
+            raise JournalFailed(f"The journal {self.path} is closed", "its session has ended or sleeps")
 
     def _failed(self, error: OSError) -> JournalFailed:
         return JournalFailed(

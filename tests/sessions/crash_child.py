@@ -294,7 +294,7 @@ class Trap:
     def _inside(self, frame: Any, event: str, arg: Any) -> Any:
         if event == "return":
             name = _qualified(frame)
-            if name == "Journal.sync":
+            if name in ("Journal.sync", "SidechainJournal.sync"):
                 journal = frame.f_locals["self"]
                 os.write(self._syncs[journal.sidechain], _noted(journal))
             self._pass(name, "return")

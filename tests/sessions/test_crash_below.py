@@ -16,7 +16,7 @@ from ml_intern.testing import LocalHub
 from ml_intern.trace import note_of, read_rows
 from ml_intern.trace.subagents import traces_of_sub_agents
 
-BELOW = ("SubAgent._begin", "SubAgent._end", "TraceRecorder.agent_started", "TraceRecorder.agent_ended", "TraceRecorder.called",
+BELOW = ("SidechainJournal._write", "SubAgent._begin", "SubAgent._end", "TraceRecorder.agent_started", "TraceRecorder.agent_ended", "TraceRecorder.called",
          "Settling._cut_off", "Settling._call", "Settling._find_out", "SubAgent.calling", "runs_of", "put_down",
          "TraceRecorder.steered")  # fmt: skip
 FIRST, KILLS = 41_000, 10
