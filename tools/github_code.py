@@ -19,9 +19,9 @@ class GithubCodeTool(Tool):
 
     name = "github_code"
     description = (
-        "Code on GitHub, in four operations. 'find': example files (scripts, notebooks, recipes) of a `repo` or `owner`, best "
-        "for `query` first. 'read': a file's lines, notebooks as code; of a folder its entries. 'repositories': an "
-        "`owner`'s, by stars. Works without a token for about 60 new requests an hour."
+        "Finds example code on GitHub and reads it, for about 60 new requests an hour without a token. 'find': example files "
+        "(scripts, notebooks, recipes) of a `repo` or `owner`, best for `query` first. 'read': a file's lines, notebooks as "
+        "code; of a folder its entries. 'repositories': an `owner`'s, by stars."
     )
     inputs = {
         "operation": {"type": "string", "description": "find, read or repositories."},

@@ -18,9 +18,9 @@ class HubDocsTool(Tool):
 
     name = "hub_docs"
     description = (
-        "Documentation of the Hugging Face libraries and courses (transformers, trl, peft, datasets, hub, ...). Give `query` "
-        "to search, best with `library`; then `page` to read one of the results. A long page gives its contents first: name "
-        "a `section`. `library` alone lists its pages; nothing lists the libraries."
+        "Searches and reads the documentation of the Hugging Face libraries and courses (transformers, trl, peft, datasets, "
+        "...). Give `query` to search, best with `library`; then `page` to read one of the results. A long page gives its "
+        "contents first: name a `section`. `library` alone lists its pages; nothing lists the libraries."
     )
     inputs = {
         "query": {"type": "string", "description": "What to look for (default none).", "nullable": True},

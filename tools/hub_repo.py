@@ -18,10 +18,11 @@ class HubRepoTool(Tool):
 
     name = "hub_repo"
     description = (
-        "A repository on the Hugging Face Hub. Free: refs, commits, discussions (pull requests too), discussion (one, with its "
-        "diff and `head`), settings. A person is asked first: create_repo, update_settings, rename, duplicate, create_branch, "
-        "delete_branch, create_tag, delete_tag, commit and create_pull_request (text files; weights go with hub_push), "
-        "create_discussion, comment, merge (of the `head` you read), close, reopen."
+        "Reads and changes branches, tags, history, pull requests and settings of a repository on the Hugging Face Hub. Free: "
+        "refs, commits, discussions (pull requests too), discussion (one, with its diff and `head`), settings. A person is "
+        "asked first: create_repo, update_settings, rename, duplicate, create_branch, delete_branch, create_tag, delete_tag, "
+        "commit and create_pull_request (text files; weights go with hub_push), create_discussion, comment, merge (of the "
+        "`head` you read), close, reopen."
     )
     inputs = {
         "operation": {"type": "string", "description": "One of those named above."},
