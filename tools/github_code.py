@@ -475,7 +475,7 @@ class GithubCodeTool(Tool):
 
         api, deadline, tries, hops = self._api(), monotonic() + self.max_seconds, 0, 0
         address = api + path + (f"?{urlencode(params)}" if params else "")
-        headers = {"Accept": accept, "X-GitHub-Api-Version": "2022-11-28", "User-Agent": "github_code"}
+        headers = {"Accept": accept, "User-Agent": "github_code"}
         headers |= {"Authorization": f"Bearer {self._token()}"} if self._token() else {}
         headers |= {"If-None-Match": etag} if etag else {}
         while True:

@@ -5,6 +5,8 @@ import os
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import validate
 from ml_intern.tools import HubDocsTool
 from saving import assert_survives_saving
@@ -203,6 +205,15 @@ class TestSearching:
         with pytest.raises(OSError, match="Or name a `library`"):
             HubDocsTool()(query="something new")
 
+    def test_what_is_documented_elsewhere_is_found_with_its_address(self, docs, tool):
+        row = {"text": "Blocks hold components.", "product": "gradio", "heading1": "Blocks"}
+        row |= {"source_page_url": "https://www.gradio.app/docs/gradio/blocks", "source_page_title": "Blocks"}
+        docs.fail("/api/docs/search", status=200, headers={"content-type": "application/json"}, body=json.dumps([row]))
+        (found,) = tool(query="blocks", library="gradio")["results"]
+        assert (found["page"], found["library"]) == (row["source_page_url"], "gradio")
+        with pytest.raises(ValueError, match="Read it with another tool"):
+            tool(page=found["page"])
+
     def test_a_library_without_a_text_is_searched_by_titles(self, docs, tool):
         docs.fail("/api/docs/search", status=404, times=None)
         assert [row["page"] for row in tool(query="tune", library="setfit")["results"]] == ["setfit/tune"]
@@ -226,6 +237,30 @@ class TestSearching:
     def test_wrong_arguments(self, tool, arguments):
         with pytest.raises(ValueError, match=r"`limit`|`from_line`|Give either"):
             tool(**arguments)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["# a", "## b [[c]]", "text", "```", "```py", "~~~", "    # d", "", "#no", "####### e"]),
+        max_size=30,
+    )
+)
+def test_headings_nest_and_are_never_code(lines):
+    heads = HubDocsTool()._headings(lines)
+    fenced, fence = set(), ""
+    for number, line in enumerate(lines):
+        if fence:
+            fenced.add(number)
+            fence = "" if line == fence else fence
+        elif line.startswith(("```", "~~~")):
+            fence = line[:3]
+    for one in heads:
+        assert one["line"] not in fenced
+        assert lines[one["line"]] in ("# a", "## b [[c]]")
+        inside = [other for other in heads if one["line"] < other["line"] < one["end"]]
+        assert all(other["level"] > one["level"] for other in inside)
+        assert one["end"] == len(lines) or [other for other in heads if other["line"] == one["end"]]
 
 
 class TestCache:

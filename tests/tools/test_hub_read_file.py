@@ -9,6 +9,8 @@ import zipfile
 
 import pytest
 from huggingface_hub import HfApi
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import validate
 from ml_intern.tools import HubReadFileTool
 from saving import assert_survives_saving
@@ -216,6 +218,21 @@ def test_tensors_of_a_file_by_its_header(read, hub):
     }
     assert not [request for request in hub.requests if "authorization" in request.headers and "/cdn/" in request.path]
     assert [request for request in hub.requests if "/cdn/" in request.path]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9000), max_size=40), st.integers(1, 40))
+def test_parts_cover_everything_once_whatever_the_lines(lengths, first):
+    lines = [f"{number}:" + "x" * length for number, length in enumerate(lengths)]
+    tool, seen, line = HubReadFileTool(), [], first
+    while line is not None and line <= len(lines):
+        part = tool._part(lines, line, None, True)
+        text = part["text"].split("\n")
+        assert (part["from_line"], part["to_line"]) == (line, line + len(text) - 1)
+        assert len(part["text"]) <= max(tool.most_characters, tool.most_of_a_line + 40)
+        seen += text
+        line = part["next_line"]
+    assert [one.split(":")[0] for one in seen] == [str(number) for number in range(len(lines))][first - 1 :]
 
 
 def test_a_push_is_seen_and_a_commit_stays(read, hub, monkeypatch):
