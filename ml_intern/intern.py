@@ -167,8 +167,9 @@ class MLIntern:
         self._model_options = {"options": options, "prices": {**prices_in(self.settings.prices), **(prices or {})}}
         self._tools = tools
         self._colleagues = makers_of(managed_agents)
-        reads = research_model if research_model is not None else self.settings.research_model
-        self._research_model = (self._chosen(reads) if reads else None) if isinstance(reads, str) else lambda: reads
+        reads = self.settings.research_model if research_model is None else research_model
+        named = self._chosen(reads) if isinstance(reads, str) and reads and not self.offline else None
+        self._research_model = named if isinstance(reads, str) else lambda: reads
         self.on_event, self.on_approval = on_event, on_approval
         self.sessions: dict[str, Session] = {}
         self.notifies_slack = enable_slack_notifications

@@ -242,6 +242,28 @@ def test_of_the_interns_tools_it_has_those_it_is_said_to(home) -> None:
         assert (team.name, team.members()) == ("researcher", [])
 
 
+def test_its_model_may_be_another_one(home, monkeypatch) -> None:
+    own = ScriptedModel([])
+
+    def models_of(intern: MLIntern) -> list[str]:
+        with intern:
+            (team,) = intern._make_agents(lambda: own)
+            return [str(getattr(team._make()[0].model, "model_id", "")) for _ in range(2)]
+
+    assert models_of(MLIntern(own, home=home)) == [own.model_id] * 2, "the session's"
+    assert models_of(MLIntern(own, home=home, research_model="ollama/small")) == ["ollama_chat/small"] * 2
+    monkeypatch.setenv("ML_INTERN_RESEARCH_MODEL", "vllm/smaller")
+    assert models_of(MLIntern(own, home=home)) == ["hosted_vllm/smaller"] * 2
+    other = Reader("x")
+    assert models_of(MLIntern(own, home=home, research_model=other)) == ["reader"] * 2
+
+
+def test_without_a_network_there_is_none(home) -> None:
+    with MLIntern(ScriptedModel([]), home=home) as intern:
+        intern.offline = True  # as the argument has it, which changes this whole process besides
+        assert intern._make_agents(lambda: ScriptedModel([])) == []
+
+
 def test_a_page_is_read_only_where_a_tool_returned_its_address() -> None:
     page = FoundPageTool(lambda url: url.startswith("http://127.0.0.1"))
     with pytest.raises(ValueError, match="no address that a tool returned"):
