@@ -45,6 +45,8 @@ class ForeignTool(Tool):
     skip_forward_signature_validation = True
     workspace: Any = None
     call_id = ""
+    origin = ""
+    """Where it comes from, for the record."""
     words = ""
     """What a model reads of it that somebody else wrote."""
 

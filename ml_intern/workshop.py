@@ -273,9 +273,12 @@ class Workshop:
         if waits_for := self._borrowed.waits_for:
             self.events.emit(told.Waiting(on=waits_for))
         router = self.agent.router
-        for tool in self._borrowed.tools({*router, *self.agent.managed_agents}, interrupted.is_set):
+        found = self._borrowed.tools({*router, *self.agent.managed_agents}, interrupted.is_set)
+        for tool in found:
             router[tool.name] = tool
             router.untrusted.add(f"what `{tool.name}` says of itself", tool.words)
+        if found:
+            self.journal.note("borrowed", tools={tool.name: tool.origin for tool in found})
 
     def fetch(self, datasets: Sequence[str]) -> None:
         """Puts data sets from the Hub into the workspace."""

@@ -165,12 +165,12 @@ class Connection:
         except BaseException as error:  # noqa: BLE001 - a thread's boundary: told to whoever asks for the server
             life.error = _first(error)
         finally:
-            life.over.set()
-            life.ready.set()
             with contextlib.suppress(OSError, ValueError):
                 life.said.seek(0)
                 life.last_words = " ".join(life.said.read()[-400:].split())
             life.said.close()
+            life.over.set()
+            life.ready.set()
 
     async def _live(self, life: _Life) -> None:
         from mcp import Client

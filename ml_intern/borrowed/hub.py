@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import contextvars
+import os
 import re
 import threading
 import time
@@ -96,7 +97,7 @@ def current_revision(repo: str, branch: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return str(HfApi().space_info(repo, revision=branch, timeout=10).sha)
+        return str(HfApi(endpoint=_endpoint()).space_info(repo, revision=branch, timeout=10).sha)
     except (HfHubHTTPError, HFValidationError) as error:
         raise OSError(str(error).splitlines()[0]) from error
     except Exception as error:  # the HTTP library differs between releases; without an answer the message does without
@@ -161,6 +162,7 @@ class HubTool(ForeignTool):
         self, name: str, pinned: Pinned, code: str, needs: str, known: KnownTools, options: dict[str, Any]
     ) -> None:
         self.name, self.pinned, self.code, self.needs, self.known = name, pinned, code, needs, known
+        self.origin = f"hub {pinned}"
         self.program = Program.read(code)
         self._jail = _Jail(options)
         self.inputs = {key: _input(about) for key, about in self.program.inputs.items()}
@@ -180,10 +182,6 @@ class HubTool(ForeignTool):
     def introduce(self) -> Introduction:
         head = f"{CODE} of the Space {self.pinned.repo} at {self.pinned.revision}. It runs in a jail of its own, without keys."
         return self.known.introduction(self.origin, CODE, head, self.text)
-
-    @property
-    def origin(self) -> str:
-        return f"hub {self.pinned}"
 
     def met(self, seen: Introduction) -> None:
         self.known.add(self.origin, CODE, self.text, seen.digest)
@@ -256,6 +254,7 @@ class HubTools:
         pinned (`Iterable[Pinned]`): Which.
         known (`KnownTools`, *optional*): What a person has read.
         options (`dict`, *optional*): For their jails.
+        cache (`Path`, *optional*): Where what was fetched is kept; otherwise where the Hub's client keeps it.
         note (`Callable[[str], None]`, *optional*): Told of one that cannot be had.
     """
 
@@ -265,7 +264,9 @@ class HubTools:
         known: KnownTools | None = None,
         options: dict[str, Any] | None = None,
         note: Callable[[str], None] = lambda text: None,
+        cache: Path | None = None,
     ) -> None:
+        self._cache = cache
         self.pinned, self.known, self._note = tuple(pinned), known or KnownTools(), note
         self._options = dict(options or {})
         self._fetched: dict[Pinned, tuple[str, str] | Exception] = {}
@@ -309,18 +310,26 @@ class HubTools:
 
     def _fetch(self, pinned: Pinned) -> None:
         try:
-            self._fetched[pinned] = fetch(pinned)
+            self._fetched[pinned] = fetch(pinned, self._cache)
         except Exception as error:  # noqa: BLE001 - told when the tools are asked for
             self._fetched[pinned] = error
 
 
-def fetch(pinned: Pinned) -> tuple[str, str]:
+def _endpoint() -> str | None:
+    """The Hub's address, as it stands in the environment now."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def fetch(pinned: Pinned, cache: Path | None = None) -> tuple[str, str]:
     """The code of a Space's tool, and what it needs: files of that commit, read and not run."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     def text(name: str) -> str:
-        path = Path(hf_hub_download(pinned.repo, name, repo_type="space", revision=pinned.revision))
+        found = hf_hub_download(
+            pinned.repo, name, repo_type="space", revision=pinned.revision, endpoint=_endpoint(), cache_dir=cache
+        )
+        path = Path(found)
         if path.stat().st_size > LARGEST_CODE:
             raise ValueError(f"its {name} is too large to be read")
         return path.read_text(encoding="utf-8")

@@ -48,7 +48,7 @@ class Borrowed:
         known = KnownTools(self.home / FILE)
         self.servers = McpServers(self.what.servers, known, self.note)
         options = {name: value for name, value in self.jail.items() if name in _FOR_JAIL}
-        self.hub = HubTools(self.what.pinned, known, options, self.note)
+        self.hub = HubTools(self.what.pinned, known, options, self.note, self.home / "cache" / "hub-tools")
 
     def start(self) -> None:
         """Begins with all of it in the background."""

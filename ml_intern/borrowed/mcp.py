@@ -44,6 +44,7 @@ class McpTool(ForeignTool):
 
     def __init__(self, name: str, definition: Definition, connection: Connection, known: KnownTools) -> None:
         self.name, self.connection, self.known = name, connection, known
+        self.origin = f"MCP {connection.server.name}: {connection.server.said}"
         self._as_registered = self  # a call works with a copy
         self._define(definition)
         super().__init__()
@@ -168,9 +169,10 @@ class McpServers:
         return found
 
     def _of(self, connection: Connection, taken: Collection[str], stopped: Callable[[], bool]) -> list[McpTool]:
-        definitions = connection.tools(stopped)
+        wanted = connection.server.tools
+        definitions = [one for one in connection.tools(stopped) if not wanted or one.name in wanted]
         unique = {definition.name: definition for definition in definitions}
-        if connection.offers_resources(stopped):
+        if (not wanted or READ_RESOURCE in wanted) and connection.offers_resources(stopped):
             unique.setdefault(READ_RESOURCE, _resource_definition())
         names = names_for(connection.server.name, unique, taken)
         found = []

@@ -22,8 +22,8 @@ _SESSION = (
 
 def reserved() -> frozenset[str]:
     """Names that are ours, whether or not a session has those tools."""
-    files = resources.files("ml_intern.tools").iterdir()
-    return frozenset({*_SESSION, *(item.name.removesuffix(".py") for item in files if item.name.endswith(".py"))})
+    names = [item.name for item in resources.files("ml_intern.tools").iterdir()]
+    return frozenset({*_SESSION, *(name.removesuffix(".py") for name in names if re.fullmatch(r"[a-z]\w*\.py", name))})
 
 
 def prefix_of(origin: str, own: Collection[str]) -> str:

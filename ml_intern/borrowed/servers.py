@@ -36,6 +36,7 @@ class McpServer:
         cwd (`str`, *optional*): Where it is started.
         url (`str`), headers (`Mapping[str, str]`): Of one that is reached over HTTP.
         sse (`bool`): Whether it speaks the older protocol over HTTP.
+        tools (`tuple[str, ...]`): Its tools that are wanted, by their own names; all, if none.
         start_seconds (`float`, defaults to 30), call_seconds (`float`, defaults to 300): How long to wait for it.
     """
 
@@ -47,6 +48,7 @@ class McpServer:
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     sse: bool = False
+    tools: tuple[str, ...] = ()
     start_seconds: float = START_SECONDS
     call_seconds: float = CALL_SECONDS
 
@@ -108,6 +110,8 @@ class McpServer:
             raise wrong("it has either a command or a url")
         if not isinstance(args, list) or not isinstance(env, Mapping) or not isinstance(headers, Mapping):
             raise wrong("`args` is a list, `env` and `headers` are objects")
+        if not isinstance(about.get("tools", []), list):
+            raise wrong("`tools` is a list of names")
         if url and urlsplit(fill(url)).scheme not in ("http", "https"):
             raise wrong("its url begins with https:// or http://")
         return cls(
@@ -119,6 +123,7 @@ class McpServer:
             url=fill(url),
             headers={str(key): fill(value) for key, value in headers.items()},
             sse=str(about.get("type", about.get("transport", ""))).lower() == "sse",
+            tools=tuple(map(str, about.get("tools") or ())),
             start_seconds=_seconds(about.get("start_seconds", START_SECONDS), wrong),
             call_seconds=_seconds(about.get("call_seconds", CALL_SECONDS), wrong),
         )

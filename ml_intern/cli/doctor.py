@@ -47,7 +47,7 @@ def run(home: Path | None = None, as_json: bool = False) -> int:
     mask = Masker().text
     findings = [
         Finding(f.name, f.ok, mask(f.says), mask(f.remedy))
-        for f in (python(), jail(), gpus(home), *models(), hub(), slack(), *place(home))
+        for f in (python(), jail(), gpus(home), *models(), hub(), slack(), *servers(home), *place(home))
     ]
     missing = list(dict.fromkeys(finding.name for finding in findings if finding.ok is False))
     if as_json:
@@ -248,6 +248,21 @@ def slack() -> Finding:
             "Slack", None, "it is told, and nobody may answer there", "export SLACK_OWNER=U... (your member ID)"
         )
     return Finding("Slack", True, "it is told and answers: tokens and people are set (`slack` listens)")
+
+
+def servers(home: Path | None) -> list[Finding]:
+    """The MCP servers of this home, as far as one can see without starting them; nothing where there are none."""
+    from ..borrowed import read_servers
+
+    try:
+        found = read_servers((), Settings.load(home).home.expanduser().absolute())
+    except InternError as error:
+        return [Finding("MCP", False, f"{error.what}: {error.why}", error.remedy)]
+    lacking = [server.name for server in found if server.command and shutil.which(server.command) is None]
+    if lacking:
+        return [Finding("MCP", None, f"no program for {', '.join(lacking)}", "Install it, or correct mcp.json.")]
+    named = ", ".join(server.name for server in found)
+    return [Finding("MCP", True, f"{named}: calls are asked about (`tools trust NAME` shows what they say)")] if found else []
 
 
 def place(home: Path | None) -> list[Finding]:

@@ -36,25 +36,27 @@ def listing(
         return 0
     from ..gateways.tool_spaces import requirements_of
 
-    tools = made(())
-    rows = [
-        {
-            "name": tool.name,
-            "effects": getattr(type(tool), "effects", "unknown"),
-            "description": tool.description,
-            "requirements": requirements_of(tool),
-            "inputs": tool.inputs,
-        }
-        for tool in tools
-    ]
+    tools = [(tool, requirements_of(tool)) for tool in made(())]
     if json:
-        print(as_json.dumps(rows))
+        print(as_json.dumps([_about(tool, needs) for tool, needs in tools]))
         return 0
-    wide = max(len(row["name"]) for row in rows)
-    for row in rows:
-        print(f"{row['name']:<{wide}}  {_effects(row['effects']):<8}  {_first_sentence(row['description'])}")
-        print(f"{'':<{wide}}  needs {', '.join(row['requirements'])}")
+    wide = max(len(tool.name) for tool, _ in tools)
+    for tool, needs in tools:
+        effects = _effects(getattr(type(tool), "effects", "unknown"))
+        print(f"{tool.name:<{wide}}  {effects:<10}  {_first_sentence(tool.description)}")
+        print(f"{'':<{wide}}  needs {', '.join(needs)}")
     return 0
+
+
+def _about(tool: Tool, needs: list[str]) -> dict[str, Any]:
+    effects = getattr(type(tool), "effects", "unknown")
+    return {
+        "name": tool.name,
+        "effects": effects,
+        "description": tool.description,
+        "requirements": needs,
+        "inputs": tool.inputs,
+    }
 
 
 @app.command()

@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -299,7 +299,7 @@ class _Record:
             self._recorder = None
 
     @contextlib.contextmanager
-    def _rows(self) -> Iterator[TraceRecorder]:
+    def _rows(self) -> Generator[TraceRecorder]:
         with self._lock:
             if self._recorder is None:
                 folder = self.home / "sessions"
