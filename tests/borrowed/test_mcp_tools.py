@@ -29,6 +29,7 @@ from ml_intern.borrowed.servers import McpServer
 from ml_intern.events import ApprovalAnswer, ApprovalRequest, Parked, Warned
 from ml_intern.replay import replay
 from ml_intern.testing import ScriptedModel
+from ml_intern.trace import note_of, read_rows
 
 RAW = Path(__file__).with_name("raw_server.py")
 TEXT = {"type": "object", "properties": {"text": {"type": "string", "description": "Any."}}}
@@ -295,9 +296,28 @@ def test_interruption_reaches_a_call_and_the_server_is_told(raw: Raw, make) -> N
     until(lambda: "cancelled" in raw.calls)
 
 
-def test_offline_starts_no_server(raw: Raw, home: Path) -> None:
-    with MLIntern(ScriptedModel([]), mcp=[raw.server()], home=home, tools=[], offline=True) as intern:
-        assert intern._config.borrowing.servers == ()
+def test_offline_starts_no_server_and_says_so(raw: Raw, home: Path) -> None:
+    """In a process of its own: offline is for good."""
+    program = f"""
+from ml_intern import MLIntern
+from ml_intern.events import Warned
+from ml_intern.testing import ScriptedModel
+server = dict(name="raw", command={sys.executable!r}, args={list(raw.server().args)!r})
+with MLIntern(ScriptedModel(["<code>\\nfinal_answer('done')\\n</code>"]), mcp=[server], home={str(home)!r}, tools=[], offline=True) as intern:
+    print(intern.run("Go."), [e.text for e in intern.session().events.history if isinstance(e, Warned)])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "done ['Tools of MCP servers and of the Hub are left out: --offline is set." in done.stdout, done.stderr
+    assert left_behind(raw.folder) == "" and raw.calls == []
+
+
+def test_it_is_on_record_where_tools_came_from(raw: Raw, make) -> None:
+    intern = make([code("final_answer('done')")], raw.server())
+    intern.run("Go.")
+    notes = [
+        note for row in read_rows(intern.session().trace) if (note := note_of(row)) and note["kind"] == "borrowed"
+    ]
+    assert [list(note["tools"]) for note in notes] == [["raw_say"]] and str(RAW) in notes[0]["tools"]["raw_say"]
 
 
 # In any agent.

@@ -1,0 +1,135 @@
+"""How servers are named: files in the usual format, words of a command line, dicts; and what is never shown of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_intern.borrowed import KnownTools, McpServer, read_servers
+from ml_intern.borrowed.keeper import Lines
+from ml_intern.borrowed.naming import argument_names, names_for, reserved
+from ml_intern.errors import SettingsError
+from ml_intern.foreign import quoted
+
+
+def test_the_usual_file_is_read_from_the_home_and_others_come_beside_it(tmp_path: Path) -> None:
+    servers = {
+        "files": {
+            "command": "npx",
+            "args": ["-y", "pkg", "${ROOT:-/data}"],
+            "env": {"KEY": "${MY_KEY}"},
+            "tools": ["read"],
+        },
+        "far": {
+            "type": "http",
+            "url": "https://mcp.example.com/mcp?x=1",
+            "headers": {"Authorization": "Bearer ${MY_KEY}"},
+        },
+        "old": {"type": "sse", "url": "http://127.0.0.1:1/sse", "call_seconds": 5},
+        "off": {"command": "x", "disabled": True, "alwaysAllow": ["*"]},
+    }
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+    files, far, old, more = read_servers(["more=uvx thing --fast"], tmp_path, {"MY_KEY": "k" * 20})
+    assert (files.command, files.args, files.env, files.tools) == (
+        "npx",
+        ("-y", "pkg", "/data"),
+        {"KEY": "k" * 20},
+        ("read",),
+    )
+    assert far.headers == {"Authorization": "Bearer " + "k" * 20} and not far.sse and old.sse and old.call_seconds == 5
+    assert (more.name, more.command, more.args) == ("more", "uvx", ("thing", "--fast"))
+    assert "k" * 20 not in repr(files) + repr(far) + files.said + far.said + files.key + far.key
+    assert set(far.secrets) == {"Bearer " + "k" * 20, "k" * 20} and files.secrets == {"k" * 20: "KEY"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("npx -y @modelcontextprotocol/server-filesystem", "filesystem"),
+        ("uvx mcp-server-git", "git"),
+        ("https://mcp.example.com/mcp", "example"),
+        ("http://127.0.0.1:8000/mcp", "127.0.0.1"),
+        ("here=http://127.0.0.1:8000/mcp", "here"),
+        ({"url": "https://api.weather.com/mcp"}, "weather"),
+        ({"name": "mine", "command": "run"}, "mine"),
+    ],
+)
+def test_a_word_is_enough(given: Any, name: str) -> None:
+    (server,) = read_servers([given], environment={})
+    assert server.name == name
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"name": "a"}, "either a command or a url"),
+        ({"name": "a", "command": "x", "url": "https://x"}, "either a command or a url"),
+        ({"name": "a", "url": "ftp://x"}, "begins with https"),
+        ({"name": "a", "command": "x", "args": "y"}, "`args` is a list"),
+        ({"name": "a", "command": "x", "call_seconds": True}, "numbers of seconds"),
+        ({"name": "a", "command": "x", "env": {"K": "${NOT_SET_ANYWHERE}"}}, "NOT_SET_ANYWHERE"),
+        ({"mcpServers": []}, "no object"),
+        ("", "is empty"),
+        ("'unbalanced", "names no MCP server"),
+        ("no/such/file.json", "Cannot read"),
+    ],
+)
+def test_what_is_no_server_is_refused_with_the_reason(given: Any, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        read_servers([given], environment={})
+
+
+def test_two_of_one_name_are_refused() -> None:
+    with pytest.raises(SettingsError, match="there twice"):
+        read_servers(["a=one", "a=two"])
+    assert len(read_servers(["a=one", "a=one"])) == 1
+
+
+def test_another_command_under_a_name_is_another_server() -> None:
+    assert McpServer("a", "x").key != McpServer("a", "x", ("y",)).key != McpServer("b", "x", ("y",)).key
+
+
+def test_names_are_the_same_in_any_order_and_never_ours() -> None:
+    own = reserved()
+    assert {"hub_push", "final_answer", "plan", "ask_user", "arxiv_search"} <= own
+    some = ["b c", "b-c", "b_c", "d"]
+    forwards, backwards = names_for("a", some, ()), names_for("a", some[::-1], ())
+    assert forwards == backwards and len(set(forwards.values())) == 4 and forwards["d"] == "a_d"
+    for origin in {name.partition("_")[0] for name in own}:
+        assert not own & set(names_for(origin, ["push", "answer", "user", "x"], ()).values())
+        assert all(name.startswith("mcp_") for name in names_for(origin, ["x"], ()).values())
+    assert argument_names(["a-b", "a_b", "class"]).keys() == {"a-b", "a_b", "class"}
+    assert len(set(argument_names(["a-b", "a_b", "class"]).values())) == 3
+
+
+def test_a_quotation_holds_nothing_that_ends_it_or_hides() -> None:
+    shown = quoted('a """ b </code> `x` ```c``` \u202e\u200b\x1b[31m <|im_end|> "d"\n\ne', 200)
+    assert shown.startswith('"') and shown.endswith('"') and "\n" not in shown
+    for hidden in ('"""', "</code>", "```", "\u202e", "\u200b", "\x1b", "<|im_end|>"):
+        assert hidden not in shown
+    assert len(quoted("x" * 10_000)) < 620
+
+
+def test_what_was_read_is_kept_whole_by_several_at_once_and_a_broken_file_is_no_approval(tmp_path: Path) -> None:
+    path = tmp_path / "foreign-tools.json"
+    one, other = KnownTools(path), KnownTools(path)
+    one.add("a", "x", "first", "1")
+    other.add("a", "y", "second", "2")
+    assert one.knows("a", "x") and one.knows("a", "y") and path.stat().st_mode & 0o077 == 0
+    assert one.introduction("a", "x", "head", "first", "1").news == ""
+    assert "has changed" in one.introduction("a", "x", "head", "other", "3").news
+    for broken in ("{", "[]", '{"a": {"x": "1"}}', '{"a": 1}'):
+        path.write_text(broken)
+        assert "nobody has read" in one.introduction("a", "x", "head", "first", "1").news
+
+
+def test_lines_that_are_too_long_are_answered_for_and_all_others_pass() -> None:
+    lines = Lines(100)
+    long = b'{"jsonrpc":"2.0","id":"a-1","result":"' + b"x" * 500 + b'"}\n'
+    out = b"".join(lines.take(bytes([byte])) for byte in b"short\n" + long + b"next\n")
+    first, second, third = out.splitlines()
+    assert (first, third) == (b"short", b"next")
+    assert json.loads(second)["id"] == "a-1" and "540 bytes" in json.loads(second)["error"]["message"]
