@@ -312,7 +312,8 @@ class HubInspectDatasetTool(Tool):
         return configs, config, split or ("train" if "train" in names else names[0]), names
 
     def _from_files(self, info: Any, config: str | None, split: str | None, notes: list) -> dict:
-        """Data files of up to five splits: all rows of 20 MB, else the first 20,000; in all 60 MB and two minutes."""
+        """Data files of up to five splits: all rows of 20 MB, else 20,000 of as many bytes, spread over the files where
+        they are cut at lines or are Parquet; in all 60 MB and two minutes."""
         import time
 
         until, budget = time.monotonic() + 120, 60_000_000
@@ -323,21 +324,30 @@ class HubInspectDatasetTool(Tool):
         if folders:
             return self._from_folders(folders, config, split)
         if not layout:
-            script = info.id.split("/")[-1] + ".py"
-            scripted = (
-                f" Its loading script {script} is run by no current `datasets`: look for data that was converted, "
-            )
-            scripted += "with revision='refs/convert/parquet'." if script in sizes else ""
+            script, way = info.id.split("/")[-1] + ".py", "Try hub_download."
+            if script in sizes:
+                way = f"Its loading script {script} is run by no current `datasets`: look for data that was converted, with "
+                way += "revision='refs/convert/parquet'."
             raise ValueError(
                 f"Dataset {info.id} has no rows that can be read: {' '.join(notes)} Of its {len(sizes)} files "
-                f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines, Parquet or text."
-                f"{scripted if script in sizes else ' Try hub_download.'}"
+                f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines, Parquet or text. {way}"
             )
         configs, config, split, names = self._choose(list(layout), config, split)
         rows, counts, features, spread = {}, {}, {}, False
         for name in [split, *[other for other in names if other != split][:4]]:
-            found, whole = [], True
-            for number, path in enumerate(layout[(config, name)]):
+            found, whole, paths = [], True, layout[(config, name)]
+            size = sum([sizes[path] for path in paths])
+            lined = [path for path in paths if path.endswith((".jsonl", ".ndjson", ".csv", ".tsv", ".txt"))]
+            if size > 20_000_000 and lined == paths and budget > 0:
+                length = 2_000_000 if name == split else 500_000
+                found = self._pieces(info, paths, sizes, length, most)
+                budget -= 10 * length
+            if found:
+                rows[name], counts[name], spread = found, None, True
+                continue
+            if size > 60_000_000 and len(paths) > 3:
+                paths, whole = [paths[0], paths[len(paths) // 2], paths[-1]], False
+            for number, path in enumerate(paths):
                 if len(found) >= most or number == 20 or budget < 0 or time.monotonic() > until:
                     whole = False
                     break
@@ -464,24 +474,55 @@ class HubInspectDatasetTool(Tool):
                     break
         return rows[:most]
 
-    def _read(self, dataset: str, revision: str, path: str) -> tuple:
-        """The beginning of a file, and whether that is all of it."""
+    def _pieces(self, info: Any, paths: list, sizes: dict, length: int, most: int) -> list:
+        """Rows out of ten pieces, spread evenly over the bytes of all files; none where lines are no rows, or the Hub
+        gives no ranges."""
+        total, rows, heads = sum([sizes[path] for path in paths]), [], {}
+        for number in range(10):
+            start, at = round(number * max(0, total - length) / 9), 0
+            while start >= sizes[paths[at]]:
+                start, at = start - sizes[paths[at]], at + 1
+            path = paths[at]
+            where, what = {"dataset": info.id, "revision": info.sha, "path": path}, f"{path} of dataset {info.id}"
+            content, _ = self._ask(what, 60, self._read, **where, start=start, most=length)
+            if start:
+                content = content[content.find(b"\n") + 1 :]
+                if path.endswith((".csv", ".tsv")):
+                    if path not in heads:
+                        head, _ = self._ask(what, 60, self._read, **where, most=100_000)
+                        heads[path] = head[: head.find(b"\n") + 1]
+                    content = heads[path] + content
+            content = content[: content.rfind(b"\n") + 1]
+            some, _ = self._parse(path, content, True, length)
+            lines = len([line for line in content.splitlines() if line.strip()])
+            if not some or (path.endswith((".csv", ".tsv")) and len(some) != lines - 1):
+                return []
+            rows += some[: most // 10]
+        return rows
+
+    def _read(self, dataset: str, revision: str, path: str, start: int = 0, most: int = 20_000_000) -> tuple:
+        """Bytes of a file from `start` on, about `most` of them, and whether that is the whole file; no bytes where the
+        Hub does not give ranges."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
         url = hf_hub_url(dataset, path, repo_type="dataset", revision=revision, endpoint=self._hub())
-        content = bytearray()
+        content, headers = bytearray(), build_hf_headers()
+        if start:
+            headers["Range"] = f"bytes={start}-{start + most - 1}"
         with http_stream_backoff(
-            "GET", url, headers=build_hf_headers(), timeout=20, max_retries=1, retry_on_status_codes=(502, 503, 504)
+            "GET", url, headers=headers, timeout=20, max_retries=1, retry_on_status_codes=(502, 503, 504)
         ) as response:
             hf_raise_for_status(response)
             if "html" in response.headers.get("Content-Type", ""):
                 raise TypeError("a web page")
+            if start and response.status_code != 206:
+                return b"", False
             for chunk in response.iter_bytes(1_000_000):
                 content += chunk
-                if len(content) > 20_000_000:
+                if len(content) > most:
                     return bytes(content), False
-        return bytes(content), True
+        return bytes(content), not start
 
     def _arrow(self, path: str) -> Any:
         import importlib
@@ -514,7 +555,7 @@ class HubInspectDatasetTool(Tool):
                 raise ValueError(f"{path}.gz cannot be read as what its name says: {error}.") from error
             whole = whole and unpacked.eof
         text = content.decode("utf-8-sig", errors="replace")
-        if not whole:
+        if not whole and not text.lstrip().startswith("["):
             text = text[: text.rfind("\n") + 1]
         try:
             if path.endswith(".txt"):
@@ -525,14 +566,30 @@ class HubInspectDatasetTool(Tool):
                 most = min(most, 5_000_000 // (1 + header.count(comma)))
                 csv.field_size_limit(20_000_000)
                 rows = map(self._typed, csv.DictReader(io.StringIO(text, newline=""), delimiter=comma), repeat({}))
-            elif path.endswith(".json") and whole and text.lstrip().startswith("["):
-                rows = json.loads(text)
+            elif path.endswith(".json") and text.lstrip().startswith("["):
+                rows = json.loads(text) if whole else self._begun(text, most)
             else:
                 rows = map(json.loads, [line for line in text.split("\n") if line.strip()])
             rows = [row if isinstance(row, dict) else {"value": row} for row in islice(rows, most + 1)]
         except (csv.Error, ValueError) as error:
             raise ValueError(f"{path} cannot be read as what its name says: {error}. Use hub_download.") from error
         return rows[:most], whole and len(rows) <= most
+
+    def _begun(self, text: str, most: int) -> list:
+        """The values at the beginning of a JSON array that breaks off."""
+        import json
+
+        decoder, rows, at = json.JSONDecoder(), [], text.index("[") + 1
+        while len(rows) <= most:
+            at += len(text[at : at + 1000]) - len(text[at : at + 1000].lstrip(" \t\r\n,"))
+            try:
+                row, at = decoder.raw_decode(text, at)
+            except ValueError:
+                break
+            rows.append(row)
+        if not rows:
+            raise ValueError("its first value is larger than what was read")
+        return rows
 
     def _typed(self, row: dict, known: dict) -> dict:
         """A row of CSV, with numbers for what looks like one; `known` keeps what each text was taken for."""
@@ -609,7 +666,8 @@ class HubInspectDatasetTool(Tool):
         return columns, warnings
 
     def _tokens(self, rows: list, columns: dict, tokenizer: str | None, notes: list) -> None:
-        """Adds tokens of texts and conversations: of 2,000 rows at most, counted by a tokenizer or estimated."""
+        """Adds tokens of texts and conversations, counted by a tokenizer or estimated: of 2,000 rows and two million
+        characters a column at most, spread evenly."""
         import statistics
 
         count = self._estimate
@@ -619,13 +677,13 @@ class HubInspectDatasetTool(Tool):
                 notes.append(f"Tokens are counted by the tokenizer of {tokenizer}, without a chat template.")
             except (OSError, ValueError) as error:
                 notes.append(f"Tokens are estimated: {error}")
-        step = max(1, len(rows) // 2000)
         for name in list(columns)[:200]:  # wide tables have no texts that anyone could read
             column = columns[name]
             if "characters" not in column and column["role"] != "conversation":
                 continue
-            found = [self._said(row.get(name)) for row in rows[::step]]
-            sizes = sorted([count(text[:200_000]) for text in found if text])
+            found = [text for text in [self._said(row.get(name)) for row in rows] if text]
+            step = max(1, len(found) // 2000, sum([len(text) for text in found]) // 2_000_000)
+            sizes = sorted([count(text[:200_000]) for text in found[::step]])
             if not sizes:
                 continue
             edges = {"median": statistics.median(sizes), "p95": sizes[int(0.95 * (len(sizes) - 1))], "max": sizes[-1]}

@@ -278,22 +278,69 @@ def test_a_viewer_that_stops_half_way_leaves_a_sample_and_that_is_said(hub):
     assert "Not all rows were examined" in found["notes"][-1]
 
 
-def test_of_large_files_the_beginning_is_read_and_that_is_said(hub, monkeypatch):
+def test_large_files_are_read_in_pieces_from_all_over_them_and_that_is_said(hub, monkeypatch):
+    """Sorted by label, over two files: the beginning alone would show one label."""
     monkeypatch.delenv("HF_DATASETS_SERVER")
-    rows = lines(*[{"text": f"Film review no {i}" + " so" * 300, "label": i % 2} for i in range(15_000)])
-    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train/a.jsonl": rows, "train/b.jsonl": rows})
+    parts = [lines(*[{"text": f"Film {k} {i}" + " so" * 300, "label": k} for i in range(15_000)]) for k in range(2)]
+    hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train/a.jsonl": parts[0], "train/b.jsonl": parts[1]})
+    hub.requests.clear()
     found = inspect()
-    assert found["rows_examined"] == {"train": 20_000}
+    assert 15_000 < found["rows_examined"]["train"] <= 20_000
     assert found["all_rows_examined"] is False
     assert found["splits"][0]["rows"] is None
-    assert "Not all rows were examined, but the first of each: train 20,000 of more." in found["notes"]
+    assert len(found["columns"]["label"]["labels"]) == 2
+    assert "Not all rows were examined, but spread evenly over each: train" in found["notes"][-1]
+    assert found["duplicates"]["within"] == {"train": 0}
+    assert len([one for one in hub.requests if "/cdn/" in one.path and "range" in one.headers]) == 9
+
+
+def test_large_csv_is_cut_at_lines_unless_its_cells_hold_lines(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    rows = [f'{i},"a film, no {i}{" so" * 300}",{int(i >= 12_500)}\n' for i in range(25_000)]
+    hub.seed("acme/plain", "dataset", {"train.csv": ("id,text,label\n" + "".join(rows)).encode()})
+    found = inspect("acme/plain")
+    assert set(found["features"]) == {"id", "text", "label"}
+    assert found["columns"]["label"]["labels"].keys() == {"0", "1"}
+    assert found["columns"]["id"]["missing"] == 0
+    broken = "id,text,label\n" + "".join(rows).replace("film, no", "film,\nno")
+    hub.seed("acme/cells", "dataset", {"train.csv": broken.encode()})
+    found = inspect("acme/cells")
+    assert found["sample"][1]["text"].startswith("a film,\nno 1 so")
+    assert "but the first of each" in found["notes"][-1]
+
+
+def test_a_hub_that_gives_no_ranges_gives_the_beginning(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    content = lines(*[{"text": f"Film {i}" + " so" * 3000} for i in range(2500)])
+    about = {"id": "acme/reviews", "sha": "0" * 40, "tags": [], "private": False}
+    about["siblings"] = [{"rfilename": "train.jsonl", "size": len(content)}]
+
+    def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(json.dumps(about) if request.url.path.startswith("/api/") else content)
+
+    with Service(Starlette(routes=[Route("/{path:path}", answer)])) as front:
+        monkeypatch.setenv("HF_ENDPOINT", front.url)
+        found = inspect()
+    assert found["sample"][0]["text"].startswith("Film 0")
+    assert 2000 < found["rows_examined"]["train"] < 2500
+    assert "but the first of each" in found["notes"][-1]
+
+
+def test_the_beginning_of_a_large_array_is_read(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    rows = [{"text": f"Film {i}" + " so" * 3000, "nested": [{"a": [1, "]"]}]} for i in range(2500)]
+    hub.seed("acme/array", "dataset", {"train.json": json.dumps(rows, indent=1).encode()})
+    found = inspect("acme/array", rows=1)
+    assert found["sample"][0]["nested"] == [{"a": [1, "]"]}]
+    assert 2000 < found["rows_examined"]["train"] < 2500
+    assert found["all_rows_examined"] is False
 
 
 def test_more_bytes_than_the_limit_are_not_fetched(hub, monkeypatch):
     monkeypatch.delenv("HF_DATASETS_SERVER")
-    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines({"text": "x" * 1_000_000}) * 25})
+    hub.seed("acme/reviews", "dataset", {"train.jsonl": lines({"text": "x" * 1_000_000}) * 45})
     found = inspect()
-    assert found["rows_examined"]["train"] in (19, 20)
+    assert found["rows_examined"]["train"] in (9, 10, 11)
     assert found["all_rows_examined"] is False
 
 
