@@ -67,6 +67,9 @@ class HubDocsTool(Tool):
     }
     effects = "read"
     most_tokens = 6000
+    idle_words = (
+        "a an and are as at be by can do does for from how i in is it my of on or that the this to use using what"
+    )
     # Whose pages' titles are searched where the site has no search and no library is named.
     core: tuple = ("transformers", "trl", "peft", "datasets", "accelerate", "huggingface_hub", "hub", "diffusers")
     max_bytes = 60_000_000
@@ -116,14 +119,14 @@ class HubDocsTool(Tool):
         named = [library] if library else []
         if not named and errors:
             named = [word for word in dict.fromkeys(query.lower().split()) if word in self._known()][:3]
-        for one in named or (self.core if errors else ()):
+        for name in named or (self.core if errors else ()):
             try:
-                found.append(self._of_text(query, self._place("", one, place["version"]), bool(named)))
+                found.append(self._of_text(query, self._place("", name, place["version"]), bool(named)))
                 answered = True
             except FileNotFoundError:
                 # Some are documented elsewhere, as Gradio is: the site's search may know them all the same.
-                elsewhere = [row for ranked in found for row in ranked]
-                if library and not elsewhere and not [one for one in errors if not isinstance(one, FileNotFoundError)]:
+                broken = [error for error in errors if not isinstance(error, FileNotFoundError)]
+                if library and not broken and not [row for ranked in found for row in ranked]:
                     raise
             except (OSError, ValueError) as error:
                 errors.append(error)
@@ -191,42 +194,7 @@ class HubDocsTool(Tool):
         import re
 
         text = self._text(place, whole)
-        idle = {
-            "a",
-            "an",
-            "and",
-            "are",
-            "as",
-            "at",
-            "be",
-            "by",
-            "can",
-            "do",
-            "does",
-            "for",
-            "from",
-            "how",
-            "i",
-            "in",
-            "is",
-        }
-        idle |= {
-            "it",
-            "my",
-            "of",
-            "on",
-            "or",
-            "that",
-            "the",
-            "this",
-            "to",
-            "use",
-            "using",
-            "what",
-            "when",
-            "with",
-            "you",
-        }
+        idle = self.idle_words.split()
         terms = [term for term in dict.fromkeys(re.findall(r"\w+", query.lower())) if term not in idle]
         terms = terms or re.findall(r"\w+", query.lower())
         sections, starts = text["sections"], [one["start"] for one in text["sections"]]
@@ -661,6 +629,8 @@ class HubDocsTool(Tool):
         about = {"time": time(), "fetched": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
         if got is None:
             got = {"text": None, "html": False}
+        elif got["text"] is None:
+            return None
         self._keep(path, {**about, **got})
         return {**about, **got, "warning": ""} if got["text"] is not None else None
 
@@ -711,7 +681,7 @@ class HubDocsTool(Tool):
                 if not isinstance(rows, list) or [row for row in rows if not isinstance(row, dict)]:
                     raise TypeError("a list of objects was expected")
             if page and kind == "text":
-                return None  # some sites answer with a page where they have no such file
+                return {"text": None, "html": True}  # some sites answer with a page where they have no such file
             if kind == "text" and "](" not in text:
                 raise TypeError("a list of pages was expected")
             if page and not self._main(text):
