@@ -4,6 +4,9 @@ BIN := .venv/bin
 READY := .venv/ready
 TRAIN := .venv-train/ready
 
+# Compiled modules are kept, whatever the machine says: hundreds of processes of the tests would compile them anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-train check bench conformance soak lock clean style
 
 demo: $(READY)
