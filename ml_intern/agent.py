@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
@@ -220,6 +221,8 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
                 jobs = self.jobs = LocalJobs(executor)
                 self.router.services["jobs"] = lambda: jobs
             self.router.services |= {"workspace": lambda: executor.workspace, "runner": lambda: self._runner}
+            for what in ("inspect_dataset", "inspect_model"):  # one tool asks another, through the router like any caller
+                self.router.services[what] = functools.partial(self.router.get, f"hub_{what}")
             return executor
         if self.executor_type in ("docker", "modal", "blaxel"):
             raise ValueError(

@@ -24,10 +24,9 @@ class TrainingConfigTool(Tool):
 
     name = "training_config"
     description = (
-        "Plans a training run and writes its script into the workspace: one file for `uv run`, with pinned versions, "
-        "evaluation, checkpoints, --resume and --smoke. Checks columns, splits, leaks, labels, lengths, chat template, "
-        "tokenizer, licence, batch, memory, time and cost first. If `ready` is false nothing was written: do what each "
-        "failed check's `fix` says. Then run smoke_command, and only then command."
+        "Plans a training run: checks columns, splits, leaks, labels, lengths, chat template, tokenizer, licence, batch, "
+        "memory, time and cost, then writes one script for `uv run` with pinned versions, evaluation, checkpoints, --resume "
+        "and --smoke. If `ready` is false nothing was written: do what the failed checks' `fix` says."
     )
     inputs = {
         "task": {"type": "string", "description": "What the model is to learn, in a sentence."},
@@ -78,6 +77,7 @@ class TrainingConfigTool(Tool):
                 "type": "object",
                 "description": "{memory_gb: {parts, total, available}, steps, hours, usd, usd_worst, from}",
             },
+            "start": {"type": ["object", "null"], "description": "Arguments for training_job's start."},
             "script": {"type": ["string", "null"], "description": "Path in the workspace."},
             "command": {"type": ["string", "null"]},
             "smoke_command": {"type": ["string", "null"]},
@@ -215,7 +215,7 @@ class TrainingConfigTool(Tool):
         self._check_model(method, data, model, values, options, checks)
         self._check_terms(data, model, options, checks)
         estimate = self._estimate(method, adapter, data, model, machine, values, hyper, options, budget or {}, checks)
-        self._check_delivery(hardware, options, checks)
+        self._check_delivery(hardware, data, model, options, checks)
         ready = not [check for check in checks if not check["ok"]]
         plan = {
             "name": self._name(method, dataset, base_model, options),
@@ -248,6 +248,7 @@ class TrainingConfigTool(Tool):
             },
             "checks": checks,
             "estimate": estimate,
+            "start": None,
             "script": None,
             "command": None,
             "smoke_command": None,
@@ -261,8 +262,12 @@ class TrainingConfigTool(Tool):
         written = json.dumps({**answer["plan"], "checks": checks, "estimate": estimate}, indent=2, ensure_ascii=False)
         self.workspace.write_bytes(f"{folder}/plan.json", written.encode())
         script = f"{folder}/train.py"
+        start = {"script": script, "backend": "local" if hardware == "local" else "hf_jobs"}
+        start |= {} if hardware == "local" else {"hardware": hardware}
+        start |= {"estimate": f"{round(60 * estimate['hours'] + 0.5)}m"} if estimate["hours"] else {}
         return {
             **answer,
+            "start": start,
             "script": script,
             "command": f"python {script} --output {folder}",
             "smoke_command": f"python {script} --smoke --output {folder}-smoke",
@@ -1153,8 +1158,14 @@ class TrainingConfigTool(Tool):
                 fix = "Whoever runs the job needs a token whose owner accepted the conditions."
                 self._add(checks, f"{what} access", True, f"{known['id']} is gated.", fix)
 
-    def _check_delivery(self, hardware: str, options: dict, checks: list) -> None:
+    def _check_delivery(self, hardware: str, data: dict, model: dict, options: dict, checks: list) -> None:
+        """Whether a job far away gets at what it needs, and whether what it made comes back."""
         push = options.get("push_to")
+        here = [known["id"] for known in (data, model) if known and not known.get("hub")]
+        if hardware != "local" and here:
+            why = f"A job on {hardware} does not see this workspace, where {' and '.join(here)} lie."
+            fix = "Push them to private repositories first (hub_push), or train with hardware='local'."
+            self._add(checks, "access", False, why, fix)
         if push and str(push).count("/") != 1:
             self._add(checks, "delivery", False, f"`push_to` is USER/NAME, not {push!r}.", "Name a repository.")
         elif hardware != "local" and not push:
@@ -1330,7 +1341,6 @@ class TrainingConfigTool(Tool):
         checks: list,
     ) -> dict:
         """Memory, steps, time and cost. Fits the batch on a device to its memory, at the same rows a step."""
-        import math
 
         rows, share = data["rows"].get("train"), options.get("validation_share", 0.1)
         if rows is not None and not data["splits"]["validation"]:
@@ -1370,9 +1380,9 @@ class TrainingConfigTool(Tool):
             "rows_a_step": values.get("batch_size", 0) * values.get("accumulation", 0) * max(1, machine["devices"]),
             "steps": steps,
             "hours": None if hours is None else round(hours, 3),
-            "timeout_hours": None if hours is None else math.ceil(max(0.5, 2 * hours) * 4) / 4,
+            "timeout_hours": None if hours is None else round(1.5 * hours + 1 / 6, 2),
             "usd": None if hours is None else round(hours * price, 2),
-            "usd_worst": None if hours is None else round(math.ceil(max(0.5, 2 * hours) * 4) / 4 * price, 2),
+            "usd_worst": None if hours is None else round((1.5 * hours + 1 / 6) * price, 2),
             "from": f"{basis}; prices: {machine['prices']}. Orders of magnitude: the smoke run tells seconds a step.",
         }
         if not parts:
@@ -1504,6 +1514,7 @@ class TrainingConfigTool(Tool):
             "half": adapter == "qlora" or (adapter == "lora" and trl),
             "qlora": adapter == "qlora",
             "merge": adapter == "lora" and method != "embeddings",
+            "whole": adapter == "full" and method != "embeddings",
             "part": adapter == "lora" and method == "embeddings",
             "wrap": adapter != "full" and not trl,
             "hub": bool(plan["dataset_revision"]),
@@ -1968,7 +1979,18 @@ def last_checkpoint() -> str | None:
     return found
 
 
+?whole|def load_weights(model, checkpoint: str) -> None:
+?whole|    """All of a checkpoint's weights, as `from_pretrained` reads them.
+?whole|
+?whole|    transformers 5.24's trainer takes the names in the file for those in memory. Where they differ, as for ViT, it goes
+?whole|    on without these weights and only warns: a run that is taken up again, or its best checkpoint, is then another.
+?whole|    """
+?whole|    model.load_state_dict(type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict())
+?whole|
+?whole|
 def train_and_save(trainer, *processors) -> None:
+?whole|    trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
+?whole|    trainer._load_best_model = lambda: load_weights(trainer.model, trainer.state.best_model_checkpoint)
     trainer.train(resume_from_checkpoint=last_checkpoint())
     metrics = trainer.evaluate()  # of the best checkpoint, on validation
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -2178,7 +2200,7 @@ def main() -> None:
 
     model = load_model(AutoModelForTokenClassification, **head_options())
 ?new_head|    forget_head(model)
-?adapter|    model = get_peft_model(model, lora("TOKEN_CLS"))  # trains the head too
+?adapter|    model = get_peft_model(model, lora("TOKEN_CLS", head=["classifier", "score"]))
 
     trainer = Trainer(
         model=model,
@@ -2193,25 +2215,36 @@ def main() -> None:
     train_and_save(trainer, tokenizer)
 '''
 
-    IMAGE_CLASSIFICATION = """
+    IMAGE_CLASSIFICATION = '''
 >import random
 >import numpy as np
 >from PIL import ImageOps
 >from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments
 
 
+class Epoch(TrainerCallback):
+    """The number of the epoch, from which flips are drawn: so a run that is taken up again draws them as before."""
+
+    number = 0
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.number = int((state.epoch or 0) + 1e-6)
+
+
 def main() -> None:
     begin()
     set_seed(CONFIG["seed"])
     processor = AutoImageProcessor.from_pretrained(**BASE)
-    columns = CONFIG["columns"]
+    columns, epoch = CONFIG["columns"], Epoch()
 
     def pixels(pictures: list) -> torch.Tensor:
         return processor([one.convert("RGB") for one in pictures], return_tensors="pt")["pixel_values"]
 
     def for_training(rows: dict) -> dict:
-        flip = HYPERPARAMETERS["flip"]
-        shown = [ImageOps.mirror(one) if flip and random.random() < 0.5 else one for one in rows[columns["image"]]]
+        shown = rows[columns["image"]]
+        if HYPERPARAMETERS["flip"]:
+            drawn = [random.Random(f"{CONFIG['seed']} {epoch.number} {number}").random() for number in rows["number"]]
+            shown = [ImageOps.mirror(one) if chance < 0.5 else one for one, chance in zip(shown, drawn, strict=True)]
         return {"pixel_values": list(pixels(shown)), "labels": [label_of(one) for one in rows[columns["label"]]]}
 
     def as_it_is(rows: dict) -> dict:
@@ -2223,6 +2256,7 @@ def main() -> None:
         return {"pixel_values": pictures, "labels": torch.tensor([row["labels"] for row in rows])}
 
     train, validation = load_data()
+    train = train.add_column("number", list(range(len(train))))
     train.set_transform(for_training)
     validation.set_transform(as_it_is)
 
@@ -2239,10 +2273,10 @@ def main() -> None:
         eval_dataset=validation,
         data_collator=collate,
         compute_metrics=lambda found: scores(found.label_ids, found.predictions.argmax(-1)),
-        callbacks=[Journal()],
+        callbacks=[Journal(), epoch],
     )
     train_and_save(trainer, processor)
-"""
+'''
 
     SFT = """
 >from transformers import AutoModelForCausalLM

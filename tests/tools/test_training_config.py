@@ -14,10 +14,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ml_intern.tools import TrainingConfigTool
+from ml_intern.tools import HubInspectDatasetTool, HubInspectModelTool, TrainingConfigTool
 from saving import assert_survives_saving
 
+from ml_intern import InternAgent
 from ml_intern.router import ToolRouter
+from ml_intern.steps import ToolCallStep
+from ml_intern.testing import ScriptedModel
 
 ROOT = Path(__file__).parents[2]
 WORDS = "river stone cloud paper light green house water music north small early round quiet seven bridge".split()  # noqa: SIM905
@@ -585,6 +588,49 @@ def test_the_host_looks_up_what_is_not_passed_in(workspace, distant):
     planned = router["training_config"](**distant, options={"config": "en", "base_revision": "v1"})
     assert planned["ready"], planned["checks"]
     assert asked == [{"dataset": "org/data", "config": "en"}, {"model": "org/model", "revision": "v1"}]
+
+
+def test_in_an_agent_the_inspecting_tools_are_asked(workspace, hub):
+    """Through the router: each of these calls is on record like the agent's own."""
+    rows = "".join(f"{json.dumps(text)},{('calm', 'angry')[n % 2]}\n" for n, text in enumerate(sentences(60)))
+    hub.seed("tester/mails", "dataset", {"train.csv": f"text,label\n{rows}".encode()})
+    shape = {"architectures": ["BertForMaskedLM"], "model_type": "bert", "vocab_size": 100, "hidden_size": 32}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 128}
+    header = json.dumps({"w": {"dtype": "F32", "shape": [100, 32], "data_offsets": [0, 12800]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(12800)
+    hub.seed("tester/encoder", "model", {"config.json": json.dumps(shape).encode(), "model.safetensors": weights})
+    steps = []
+    agent = InternAgent(
+        tools=[TrainingConfigTool(), HubInspectDatasetTool(), HubInspectModelTool()],
+        model=ScriptedModel([]),
+        workspace=workspace,
+    )
+    try:
+        agent.step_callbacks.register(ToolCallStep, steps.append)
+        planned = agent.tools["training_config"](
+            task="Tell calm from angry.",
+            method="text-classification",
+            dataset="tester/mails",
+            base_model="tester/encoder",
+        )
+    finally:
+        agent.cleanup()
+    assert planned["ready"], planned["checks"]
+    assert planned["plan"]["labels"] == {"angry": "angry", "calm": "calm"}
+    assert planned["plan"]["parameters"] == 3200
+    assert len(planned["plan"]["dataset_revision"]) == len(planned["plan"]["base_revision"]) == 40
+    assert [step.tool for step in steps] == [
+        "training_config", "hub_inspect_dataset", "hub_inspect_model",
+    ]  # fmt: skip
+
+
+def test_a_job_far_away_sees_nothing_of_the_workspace(tool, local):
+    refused = failed(tool(**local, hardware="cpu-upgrade", options={"push_to": "ann/model"}))
+    assert "hub_push" in refused["fix"]
+    start = tool(**talking())["start"]
+    assert start["backend"] == "hf_jobs"
+    assert start["hardware"] == "a100-large"
+    assert re.fullmatch(r"\d+m", start["estimate"])
 
 
 def test_it_survives_saving():
