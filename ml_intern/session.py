@@ -616,7 +616,7 @@ class Session:
 
     def _may_park(self, shop: Workshop) -> bool:
         """Whether whoever is at work waits for a person: a sub-agent that is not would be cut off in its work."""
-        waiting = self._questions.askers
+        waiting = shop.agent.gate.waiting
         at_work = (
             path for path in tuple(shop.agent.runs) if not any(f"{who}/".startswith(f"{path}/") for who in waiting)
         )

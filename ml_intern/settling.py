@@ -92,7 +92,7 @@ class Settling:
     def _cut_off(self, run: RestoredRun, above: Place) -> str:
         """Ends a task on record, what it left open first. Returns what the agent above it reads."""
         shop, task = self.shop, run.run
-        sub = at_path(shop.agent, task.agent)
+        sub = at_path(shop.agent.below.values(), task.agent)
         observer = above.observer.agent_cut_off(task, run.action)
         place = Place(task.agent, sub.router if sub is not None else None, observer)
         shop.agent.runs[task.agent] = CutOff(task.agent, shop.ledger, observer)

@@ -110,6 +110,7 @@ class Member(Notes, Protocol):
     """An agent of this project: it brings its own loop, which counts and asks by itself."""
 
     ending: Ending | None
+    below: dict[str, Below]
 
     def subs(self) -> list[SubAgent]: ...
 
@@ -397,6 +398,12 @@ class SubAgent:
         """Who works under its name: itself."""
         return [self]
 
+    def at(self, path: str) -> SubAgent | None:
+        """The sub-agent of that path: itself, or one below it."""
+        if path == self.path:
+            return self
+        return at_path(self.below if self.member is None else self.member.below.values(), path)
+
     def cleanup(self) -> None:
         """Ends the jails and sandboxes that code ran in, its own and of those below it."""
         if isinstance(self.agent, CodeAgent):
@@ -447,6 +454,8 @@ class Below(Protocol):
 
     def members(self) -> list[SubAgent]: ...
 
+    def at(self, path: str) -> SubAgent | None: ...
+
     def interrupt(self) -> None: ...
 
     def cleanup(self) -> None: ...
@@ -475,14 +484,9 @@ class CutOff:
         self.observer.called(step)
 
 
-def at_path(above: Superior | Member, path: str) -> SubAgent | None:
-    """The sub-agent of that path, below `above`; `None` where there is none (any more)."""
-    for sub in above.subs():
-        if sub.path == path:
-            return sub
-        if path.startswith(f"{sub.path}/"):
-            return at_path(sub, path)
-    return None
+def at_path(below: Iterable[Below], path: str) -> SubAgent | None:
+    """The sub-agent of that path, among these and those below them; `None` where there is none (any more)."""
+    return next((found for one in below if (found := one.at(path)) is not None), None)
 
 
 def original(thing: Any) -> Any:

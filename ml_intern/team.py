@@ -83,6 +83,19 @@ class Team:
         """Those that were made so far."""
         return list(self._all)
 
+    def at(self, path: str) -> SubAgent | None:
+        """The member of that path, made where it is not there yet, or one below it."""
+        assert self._above is not None
+        own = f"{self._above.path}/{self.name}" if self._above.path else self.name
+        first, _, _ = path.removeprefix(own).partition("/")
+        number = 1 if first == "" else int(first[1:]) if first[:1] == "#" and first[1:].isdecimal() else 0
+        if not path.startswith(own) or not 1 <= number <= self.at_once:
+            return None
+        with self._changed:
+            while len(self._all) < number:
+                self._free.append(self._new())
+        return self._all[number - 1].at(path)
+
     def interrupt(self) -> None:
         for member in self.members():
             member.interrupt()

@@ -95,11 +95,6 @@ class Questions:
     def unanswered(self) -> list[ApprovalRequest]:
         return [pending.request for pending in list(self._open.values()) if not pending.answered]
 
-    @property
-    def askers(self) -> tuple[str, ...]:
-        """Who waits: paths of sub-agents, `""` for the session's own agent."""
-        return tuple(pending.request.agent for pending in list(self._open.values()))
-
     def put(self, request: ApprovalRequest, asleep: bool = False) -> Pending:
         """A question waits from here on; `asleep`: its answer wakes the session."""
         pending = self._open[request.call_id] = Pending(request, asleep)

@@ -7,7 +7,9 @@ import json
 import pickle
 import shlex
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +66,7 @@ class ApprovalGate:
         self.on_rule, self.left_usd, self.find_own = on_rule, left_usd, find_own
         self.unmet: dict[str, str] = {}
         """Tools whose last call was refused, with the reason: what the task wanted and did not get."""
+        self._queued: Counter[str] = Counter()
         self._one_at_a_time, self._finding, self._changing = threading.Lock(), threading.Lock(), threading.Lock()
 
     def __call__(self, step: ToolCallStep) -> None:
@@ -77,25 +80,43 @@ class ApprovalGate:
             if step.problem is not None:
                 return  # the router raises it
             if step.question:
-                with self._one_at_a_time:
+                with self._in_turn(step.agent):
                     if self._question(step):
                         return
                 continue
             if self._passes(step):
                 return
-            with self._one_at_a_time:  # a rule may have been given while this waited for its turn
+            with self._in_turn(step.agent):  # a rule may have been given while this waited for its turn
                 if self._passes(step) or self._approved(step):
                     return
         raise Denied(f"`{step.tool}` was not called", f"its arguments were edited {MOST_EDITS} times")
 
     def put(self, request: ApprovalRequest) -> ApprovalAnswer:
         """Asks a person something that is about no call, between two steps: on record, and in turn with other questions."""
-        with self._one_at_a_time:
+        with self._in_turn(request.agent):
             self.observer.approval_asked(request, request.call_id)
             nobody_there = self.ask is None or self.policy.mode == "deny"
             answer = nobody(request) if nobody_there or self.ask is None else self.ask(request)
             self.observer.approval_answered(request, answer, request.call_id)
         return answer
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Who waits for a person's answer, or for their turn to ask: paths of sub-agents, `""` for the agent at the top."""
+        with self._changing:
+            return tuple(who for who, calls in self._queued.items() if calls > 0)
+
+    @contextmanager
+    def _in_turn(self, who: str) -> Generator[None]:
+        """One question after the other."""
+        with self._changing:
+            self._queued[who] += 1
+        try:
+            with self._one_at_a_time:
+                yield
+        finally:
+            with self._changing:
+                self._queued[who] -= 1
 
     def _decided(self, step: ToolCallStep) -> tuple[Call, Verdict]:
         if step.destination is not None and "/" in step.destination.name:
