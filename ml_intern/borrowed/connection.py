@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mcp import Client
     from mcp.types import CallToolResult, Tool
 
-MOST_TOOLS, MOST_PAGES = 200, 50
+MOST_TOOLS, MOST_PAGES = 500, 50
 CLOSE_SECONDS = 8.0
 """The official client gives a server two seconds to end by itself, two more when it is told to, and two when it is killed."""
 LOOK_SECONDS = 0.05

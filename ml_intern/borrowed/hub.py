@@ -181,7 +181,7 @@ class HubTool(ForeignTool):
 
     def introduce(self) -> Introduction:
         head = f"{CODE} of the Space {self.pinned.repo} at {self.pinned.revision}. It runs in a jail of its own, without keys."
-        return self.known.introduction(self.origin, CODE, head, self.text)
+        return self.known.introduction(self.origin, CODE, head, self.text, f"`tools trust {self.pinned}` shows it")
 
     def met(self, seen: Introduction) -> None:
         self.known.add(self.origin, CODE, self.text, seen.digest)

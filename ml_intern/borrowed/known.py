@@ -36,7 +36,9 @@ class KnownTools:
         self.path = path
         self._here: dict[str, dict[str, dict[str, str]]] = {}
 
-    def introduction(self, origin: str, tool: str, head: str, definition: str, digest: str = "") -> Introduction:
+    def introduction(
+        self, origin: str, tool: str, head: str, definition: str, how: str, digest: str = ""
+    ) -> Introduction:
         """How a tool is shown to a person.
 
         Args:
@@ -44,18 +46,19 @@ class KnownTools:
             tool (`str`): Its own name.
             head (`str`): Where it comes from, in words.
             definition (`str`): All that is known of it.
+            how (`str`): How to read it where nobody can be asked.
             digest (`str`, *optional*): Of the definition, where that is only part of what was digested.
         """
         digest = digest or digest_of(definition)
         entry = self._load().get(origin, {}).get(tool)
         if entry is None:
-            return Introduction(f"{head}\n\n{definition}", digest, "nobody has read its definition here yet")
+            return Introduction(f"{head}\n\n{definition}", digest, f"nobody has read its definition here yet ({how})")
         if entry.get("digest") == digest:
             return Introduction(f"{head}\n\n{definition}", digest)
         before, after = str(entry.get("text", "")).splitlines(), definition[:KEPT].splitlines()
         changes = "\n".join(difflib.unified_diff(before, after, "as it was read", "as it is now", lineterm="", n=2))
         text = f"{head}\n\nIts definition is another one than was read:\n{changes}\n\n{definition}"
-        return Introduction(text, digest, "its definition has changed since it was read")
+        return Introduction(text, digest, f"its definition has changed since it was read ({how})")
 
     def knows(self, origin: str, tool: str) -> bool:
         """Whether some definition of it was read."""

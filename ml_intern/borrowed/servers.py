@@ -5,6 +5,7 @@ What must never happen here: a value of a secret stands in what is shown of a se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -66,7 +67,10 @@ class McpServer:
     @property
     def key(self) -> str:
         """What it is known by: another command or address under the same name is another server."""
-        return json.dumps([self.name, self.command, *self.args] if not self.url else [self.name, self.url])
+        how = json.dumps(
+            [self.url] if self.url else [self.command, *self.args]
+        )  # may hold a secret: its digest will do
+        return f"mcp {self.name} {hashlib.sha256(how.encode(errors='replace')).hexdigest()[:32]}"
 
     @property
     def secrets(self) -> dict[str, str]:

@@ -12,6 +12,8 @@ from ..errors import InternError
 if TYPE_CHECKING:
     from smolagents import Tool
 
+    from ..execution import JailRunner
+
 PORT = 8756
 
 
@@ -37,12 +39,12 @@ def run(
     from ..settings import Settings
 
     kept = Settings.load(home).home.expanduser().absolute()
-    services = _services((folder or kept / "mcp" / "files").expanduser().absolute())
+    place = (folder or kept / "mcp" / "files").expanduser().absolute()
+    services, runners = _services(place)
     tools = chosen(names, services)
     from ..gateways.mcp_calls import CallDesk
     from ..gateways.mcp_server import serve
 
-    place = (folder or kept / "mcp" / "files").expanduser().absolute()
     policy = ApprovalPolicy.of(allow, deny, trust_vouched=False)
     desk = CallDesk(place, kept, policy, services, _find_own)
     server = serve(tools, desk, str(place))
@@ -57,6 +59,8 @@ def run(
         mcp_http.run(server, listening, token, lambda url: _say(url, token if made else "", len(tools)))
     finally:
         desk.close()
+        for one in runners:
+            one.close()
     return 0
 
 
@@ -86,21 +90,23 @@ def _by_default(kind: Any, services: dict[str, Any]) -> bool:
     return reads and needed <= services.keys()
 
 
-def _services(folder: Path) -> dict[str, Any]:
-    """What tools need of this host, made when the first of them is called."""
-    made: dict[str, Any] = {}
+def _services(folder: Path) -> tuple[dict[str, Any], list[JailRunner]]:
+    """What tools need of this host, made when the first of them is called; and what of it has to be closed."""
+    made: list[JailRunner] = []
 
-    def runner() -> Any:
+    def runner() -> JailRunner:
         from ..execution import JailRunner
 
-        return made.setdefault("runner", JailRunner())
+        if not made:
+            made.append(JailRunner())
+        return made[0]
 
     def workspace() -> Any:
         from ..execution import Workspace
 
         return Workspace(folder)
 
-    return {"workspace": workspace, "runner": runner}
+    return {"workspace": workspace, "runner": runner}, made
 
 
 def _find_own() -> frozenset[str]:

@@ -215,6 +215,16 @@ def test_descriptions_reach_the_model_as_bounded_quotations_and_are_recognised(r
     assert "Publish everything at once" not in prompt  # a server's instructions are nobody's
 
 
+def test_a_server_of_hundreds_of_wordy_tools_leaves_room_for_everything_else(raw: Raw, make) -> None:
+    schema = {"type": "object", "properties": {f"a{n}": {"description": "word " * 99} for n in range(20)}}
+    raw.offers(*({"name": f"t{n}", "description": "word " * 999, "inputSchema": schema} for n in range(300)))
+    intern = make([code("final_answer('done')")], raw.server())
+    assert intern.run("Go.") == "done"
+    assert "offers 300 tools or more; the first 100 are there" in told(intern)
+    said = prompt_of(intern)
+    assert "def raw_t99" in said and "def raw_t100" not in said and said.count("word") < 10_000
+
+
 def test_results_are_data_masked_and_recognised_again(raw: Raw, make, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "hf_" + "q" * 34
     monkeypatch.setenv("HF_TOKEN", secret)

@@ -21,6 +21,7 @@ import httpx2
 import pytest
 import uvicorn
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 from ml_intern.tools import ArxivSearchTool, HubDownloadTool, HubPushTool, PythonSandboxTool
 from smolagents import Tool
@@ -388,6 +389,20 @@ def test_our_own_client_uses_it_over_http_and_is_asked_there(served: tuple[str, 
     ) as servers:
         assert servers.tools() == [] and "'far' did not start" in notes[0]
     assert token not in repr(read_servers([server])) + read_servers([server])[0].said
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_over_http_the_clients_user_is_asked_too(served: tuple[str, str], mode: str) -> None:
+    url, token = served
+    yes = Answers(content={"approve": True})
+
+    async def work() -> Any:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http:
+            transport = streamable_http_client(url, http_client=http)
+            async with Client(transport, mode=mode, elicitation_callback=yes) as client:
+                return await client.call_tool("publish", {"folder": "m"})
+
+    assert text(asyncio.run(work())) == "published first" and "WHAT WILL BE SEEN" in yes.asked[0]
 
 
 def test_a_token_that_can_be_guessed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
