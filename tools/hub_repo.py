@@ -303,7 +303,7 @@ class HubRepoTool(Tool):
         key = self._key(wish)
         if self._planned[0] == key and monotonic() - self._planned[1] < 30:
             return self._planned[2]
-        plan: dict = {"problems": [], "flags": [], "lines": [], "visibility": "", "state": ""}
+        plan: dict = {"problems": self._leaks(wish), "flags": [], "lines": [], "visibility": "", "state": ""}
         operation, new = wish["operation"], wish["operation"] == "create_repo"
         try:
             info = self._info(wish)
@@ -358,8 +358,20 @@ class HubRepoTool(Tool):
 
         return json.dumps([self._hub(), wish], sort_keys=True)
 
+    def _leaks(self, wish: dict) -> list:
+        """Says which of the texts that a call would leave on the Hub hold a key; empty where none does."""
+        said = {key: wish[key] or "" for key in ("title", "text", "name")}
+        leaks = self._secrets({}, {**wish["files"], **said})
+        return (
+            [f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real."]
+            if leaks
+            else []
+        )
+
     def _plan_settings(self, wish: dict, state: dict, plan: dict) -> None:
         order = ["private", "protected", "public"]
+        if wish["operation"] != "update_settings" and self._is_so(wish):
+            plan["problems"].append(f"{wish['target']} exists already.")
         if wish["operation"] == "rename":
             plan["lines"].append(f"It will be called {wish['target']}; its old address will lead there.")
             return
@@ -444,11 +456,6 @@ class HubRepoTool(Tool):
             plan["lines"] += difflib.unified_diff(*sides, f"{path} {label}", f"{path} new", lineterm="")
         if same == len(wish["files"]) and not wish["delete"]:
             plan["problems"].append("Nothing would change: the files are so already.")
-        leaks = self._secrets({}, {**wish["files"], "title": wish["title"] or "", "text": wish["text"] or ""})
-        if leaks:
-            plan["problems"].append(
-                f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real."
-            )
 
     def _text_of(self, wish: dict, path: str, revision: str) -> str | None:
         """A file as it stands; `None` where it is no text of at most a megabyte."""
@@ -473,11 +480,6 @@ class HubRepoTool(Tool):
     def _plan_talk(self, wish: dict, plan: dict) -> None:
         """Discussions, and what becomes of a pull request."""
         operation, said = wish["operation"], wish["text"] or ""
-        leaks = self._secrets({}, {"title": wish["title"] or "", "text": said})
-        if leaks:
-            plan["problems"].append(
-                f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real."
-            )
         if operation == "create_discussion":
             plan["lines"] += [f"A new discussion: {wish['title']}", said]
             return
@@ -511,6 +513,8 @@ class HubRepoTool(Tool):
 
     def _act(self, wish: dict) -> dict:
         """Carries a call out."""
+        if self._leaks(wish):
+            raise ValueError(self._leaks(wish)[0])
         api, where, subject, operation = self._api(), wish["where"], wish["subject"], wish["operation"]
         asked, note = (
             f"{operation} of {subject}",
@@ -579,9 +583,6 @@ class HubRepoTool(Tool):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         request = wish["operation"] == "create_pull_request"
-        leaks = self._secrets({}, {**wish["files"], "title": wish["title"] or "", "text": wish["text"] or ""})
-        if leaks:
-            raise ValueError(f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real.")
         operations: list = [CommitOperationAdd(path, text.encode()) for path, text in wish["files"].items()]
         operations += [CommitOperationDelete(path, is_folder=path.endswith("/")) for path in wish["delete"]]
         if not request and self.call_id:

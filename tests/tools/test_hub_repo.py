@@ -233,6 +233,8 @@ REFUSED = [
     ("update_settings", {"visibility": "protected"}, "private or public"),
     ("rename", {"name": "team/m"}, "stays with its owner"),
     ("rename", {}, "repo_id"),
+    ("rename", {"name": "open"}, "tester/open exists already"),
+    ("duplicate", {"repo_id": "acme/theirs", "name": "tester/m"}, "tester/m exists already"),
     ("create_repo", {}, "exists already"),
     ("create_branch", {"repo_id": "tester/none", "name": "x"}, "knows no model tester/none"),
     ("create_branch", {"repo_id": "short", "name": "x"}, "owner/name"),
@@ -377,6 +379,28 @@ def test_what_each_act_leads_to(repo, api, acts):
     made, arguments = asked("create_repo", "tester/app", repo_type="space")
     made(**arguments)
     assert api.space_info("tester/app").sdk == "gradio"
+
+
+KEY = "AKIA" + "ABCDEFGHIJKLMNOP"
+WITH_A_KEY = {
+    "commit": {"title": "Add", "files": {"a.txt": KEY}},
+    "create_pull_request": {"title": "Add", "text": KEY, "files": {"a.txt": "x"}},
+    "create_discussion": {"title": KEY},
+    "comment": {"number": 1, "text": KEY},
+    "close": {"number": 1, "text": KEY},
+    "create_tag": {"name": "v1", "text": KEY},
+}
+
+
+@pytest.mark.parametrize("operation", WITH_A_KEY)
+def test_no_key_goes_out_whatever_was_looked_up_before(repo, api, operation):
+    """The Hub was away when the call was made ready, and is back when it is carried out."""
+    api.create_discussion("tester/m", title="A question")
+    repo.requests.clear()
+    made, arguments = asked(operation, **WITH_A_KEY[operation])
+    with pytest.raises(ValueError, match="Keys or passwords"):
+        made(**arguments)
+    assert writes_of(repo) == []
 
 
 def test_a_pull_request_that_moved_on_is_not_merged(repo, api):
