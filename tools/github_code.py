@@ -201,10 +201,11 @@ class GithubCodeTool(Tool):
         terms = [re.sub(r"[^a-z0-9]", "", word) for word in query.lower().split()]
         for word in [word for word in dict.fromkeys(terms) if word]:
             stem = re.sub(r"(ing|ed|s)$", "", word) if len(word) > 5 else word
-            if stem in re.sub(r"[^a-z0-9]", "", name):
-                score, matched = score + 30, [*matched, word]
-            elif stem in plain:
-                score, matched = score + 18, [*matched, word]
+            # `lora` is in `lora_dpo.py`, and less so in `adalora.py`.
+            whole = [one for one in re.split(r"[^a-z0-9]+", path.lower()) if one.startswith(stem)]
+            if stem in plain:
+                there = 18 if stem in re.sub(r"[^a-z0-9]", "", name) else 9
+                score, matched = score + there + (14 if whole else 0), [*matched, word]
         if matched and len(matched) == len(set(terms)):
             score += 20
         return score, matched

@@ -100,6 +100,11 @@ class TestFinding:
         assert paths(answer)[0] == first
         assert answer["results"][0]["matched"]
 
+    def test_a_whole_word_counts_more_than_a_part_of_one(self, github, tool):
+        names = ("adalora_with_dora/run_glue.py", "bdlora/chat.py", "lora_dpo/train.py", "alora/alora_finetuning.py")
+        github.add("acme/peft", {f"examples/{name}": b"1" for name in names} | {"src/lora.py": b"1"})
+        assert paths(tool(operation="find", repo="acme/peft", query="lora"))[0] == "examples/lora_dpo/train.py"
+
     def test_words_that_no_path_has(self, tool):
         answer = tool(operation="find", repo="acme/trainers", query="quantization")
         assert "None of 14 paths has a word of 'quantization'" in answer["hint"]
