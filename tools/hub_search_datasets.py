@@ -159,7 +159,7 @@ class HubSearchDatasetsTool(Tool):
         response = http_backoff(
             "GET",
             f"{self._hub()}/api/datasets",
-            params={**params, "expand": [*fields, "private", "tags", "usedStorage"]},
+            params={**params, "expand": [*fields, "mainSize", "private", "tags"]},
             headers=build_hf_headers(),
             timeout=20,
             max_retries=1,
@@ -172,7 +172,7 @@ class HubSearchDatasetsTool(Tool):
         # Only the mark is taken from the link: who pages asks this Hub again, not whatever host stands there.
         link = response.links.get("next", {}).get("url")
         mark = parse_qs(urlsplit(link).query).get("cursor", [None])[0] if link else None
-        return [self._row(DatasetInfo(**item)) for item in answer], mark
+        return [{**self._row(DatasetInfo(**item)), "bytes": item.get("mainSize")} for item in answer], mark
 
     def _row(self, info: Any) -> dict:
         import textwrap
@@ -195,7 +195,6 @@ class HubSearchDatasetsTool(Tool):
             "languages": named["language"],
             "license": ", ".join(named["license"]) or None,
             "size_category": ", ".join(named["size_categories"]) or None,
-            "bytes": info.used_storage,
             "modalities": named["modality"],
             "formats": named["format"],
             "gated": bool(info.gated),

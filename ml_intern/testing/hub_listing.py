@@ -25,6 +25,44 @@ _ORDERS: dict[str, Callable[[_Found], Any]] = {
     "createdAt": lambda found: found[0].date,
     "lastModified": lambda found: found[1].date,
 }
+# What a list may be asked to show, by which the Hub is stricter than about one repository: no `usedStorage`, say.
+_EVERYWHERE = [
+    "author",
+    "cardData",
+    "createdAt",
+    "disabled",
+    "downloads",
+    "downloadsAllTime",
+    "gated",
+    "lastModified",
+    "likes",
+    "private",
+    "resourceGroup",
+    "sha",
+    "siblings",
+    "tags",
+    "trendingScore",
+    "xetEnabled",
+]
+_EXPANDABLE = {
+    "models": [
+        "config",
+        "evalResults",
+        "gguf",
+        "inference",
+        "inferenceProviderMapping",
+        "library_name",
+        "mask_token",
+        "model-index",
+        "pipeline_tag",
+        "safetensors",
+        "spaces",
+        "transformersInfo",
+        "widgetData",
+    ],
+    "datasets": ["citation", "description", "mainSize", "paperswithcode_id"],
+    "spaces": ["datasets", "models", "region", "runtime", "sdk", "subdomain"],
+}
 _ALWAYS = ["createdAt", "private", "likes", "downloads", "tags", "pipeline_tag", "library_name", "sdk"]
 _DETAILS = ["author", "sha", "lastModified", "gated", "disabled", "description"]
 
@@ -38,7 +76,7 @@ def listing(call: Call) -> Response:
     sort = call.one("sort") or "trendingScore"
     if sort not in _ORDERS:
         raise Refused(400, f'"sort" must be one of {", ".join(_ORDERS)}')
-    order, limit = _ORDERS[sort], min(call.number("limit", 1000), 1000)
+    order, limit, names = _ORDERS[sort], min(call.number("limit", 1000), 1000), _properties(call)
     with call.hub.store.lock:
         found = sorted(_matching(call), key=lambda one: one[0].id)
         found.sort(key=order, reverse=True)
@@ -50,7 +88,7 @@ def listing(call: Call) -> Response:
                 raise Refused(400, f'"cursor" is not one that this Hub gave out: {error}') from error
             found = [one for one in found if order(one) < value or (order(one) == value and one[0].id > last)]
         page = found[:limit]
-        items = [describe(call, repo, head, _properties(call)) for repo, head in page]
+        items = [describe(call, repo, head, names) for repo, head in page]
     headers = {}
     if page and len(found) > limit:
         mark = json.dumps([order(page[-1]), page[-1][0].id]).encode()
@@ -110,6 +148,11 @@ def _apps(about: Profile) -> set[str]:
 def _properties(call: Call) -> list[str]:
     """What to show of each repository in a list."""
     if expand := call.many("expand"):
+        known = sorted(_EVERYWHERE + _EXPANDABLE[call.params["types"]])
+        for place, name in enumerate(expand):
+            if name not in known:
+                options = "|".join(f'"{one}"' for one in known)
+                raise Refused(400, f"Invalid option: expected one of {options} at expand[{place}]")
         return expand
     model, full = call.params["types"] == "models", call.flag("full")
     names = _ALWAYS + (_DETAILS if full or not model else []) + (["siblings"] if full else [])
@@ -157,6 +200,8 @@ def describe(call: Call, repo: Repo, commit: Commit, names: list[str], *, blobs:
     }
     if "siblings" in names:
         values["siblings"] = [_sibling(path, file, blobs) for path, file in sorted(commit.files.items())]
+    if "mainSize" in names and repo.type == "dataset":
+        values["mainSize"] = sum(file.size for file in commit.files.values())
     if "usedStorage" in names:
         sizes = {file.sha256: file.size for past in repo.commits.values() for file in past.files.values()}
         values["usedStorage"] = sum(sizes.values())

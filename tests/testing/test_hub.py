@@ -180,6 +180,17 @@ def test_listing_shows_what_was_asked_for(hub, api):
     assert (expanded.downloads, expanded.author, expanded.tags) == (0, "acme", None)
 
 
+def test_a_list_shows_less_than_a_page_of_its_own_and_refuses_the_rest(hub, api):
+    """As the Hub does: a client that asks for `usedStorage` of a list gets nothing at all."""
+    hub.seed("acme/a", "dataset", {"a.csv": b"x" * 100})
+    assert api.dataset_info("acme/a", expand=["usedStorage"]).used_storage > 100
+    (shown,) = api.list_datasets(expand=["mainSize"])
+    assert shown.main_size == sum(one.size for one in api.list_repo_tree("acme/a", repo_type="dataset"))
+    for ask, name in ((api.list_datasets, "usedStorage"), (api.list_models, "usedStorage"), (api.list_models, "sdk")):
+        with pytest.raises(HfHubHTTPError, match=r"Invalid option: expected one of .author.*at expand.0."):
+            list(ask(expand=[name]))
+
+
 def test_filter_that_is_not_supported_is_refused(api):
     with pytest.raises(HfHubHTTPError, match="cannot filter by"):
         list(api.list_spaces(datasets="acme/a"))
