@@ -211,7 +211,7 @@ def test_it_can_be_answered_while_the_session_sleeps(build) -> None:
 )
 def test_nobody_is_bothered_with_what_is_no_proposal(arguments: dict[str, Any]) -> None:
     tool = ProposeGrantTool(lambda rules, budget, by: pytest.fail("granted"), Budget)
-    with pytest.raises(ValueError, match=r"`why`|`rules`|`budget_usd`|rule"):
+    with pytest.raises(ValueError, match=r"`why`|`rules`|`budget_usd`|rule|deny publish"):
         tool.check(**arguments)
 
 

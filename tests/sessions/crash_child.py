@@ -40,6 +40,7 @@ from ml_intern.trace import note_of, read_rows
 
 LINES = (
     "session",
+    "turns",
     "waiting",
     "wake",
     "settling",
