@@ -129,11 +129,17 @@ class GithubCodeTool(Tool):
             found = self._repositories(place["owner"], query, 3, warnings)["repositories"]
             found = found or self._repositories(place["owner"], "", 3, warnings)["repositories"]
             names = [one["repo"] for one in found]
-            warnings.append(f"Looked in {', '.join(names)} only: name a `repo` for another.")
+            warnings.append(f"Looked in {', '.join(names) or 'none'} only: name a `repo` for another.")
         for name in names:
-            about = self._json(f"/repos/{self._quoted(name)}", {}, warnings, "full_name")
-            name, ref = about["full_name"], place["ref"] or about.get("default_branch") or "HEAD"
-            tree = self._json(f"/repos/{name}/git/trees/{self._quoted(ref)}", {"recursive": "1"}, warnings, "tree")
+            try:
+                about = self._json(f"/repos/{self._quoted(name)}", {}, warnings, "full_name")
+                name, ref = about["full_name"], place["ref"] or about.get("default_branch") or "HEAD"
+                tree = self._json(f"/repos/{name}/git/trees/{self._quoted(ref)}", {"recursive": "1"}, warnings, "tree")
+            except FileNotFoundError as error:
+                if place["repo"]:
+                    raise
+                warnings.append(str(error))  # such as an empty one among others
+                continue
             complete = complete and not tree.get("truncated")
             blobs = [item for item in tree["tree"] if item["type"] == "blob"]
             paths += len(blobs)
@@ -151,10 +157,10 @@ class GithubCodeTool(Tool):
                 score = 45 - rank + (same[0][0] if same else max(self._score(row["path"], "")[0], 0))
                 rows = [one for one in rows if one not in same] + [(score, {**(same[0][1] if same else {}), **row})]
         rows = [rows[at] for _, _, at in sorted([(-row[0], row[1]["path"], at) for at, row in enumerate(rows)])]
-        # Without words only what looks like an example, not all of the source.
-        matching = [row for row in rows if (row[1]["matched"] if query else row[0] >= 18)]
-        answer: dict = {"results": [row for _, row in (matching or rows)[:limit]], "total": len(matching or rows)}
-        answer["complete"] = complete
+        # Without words, or where no path has one, only what looks like an example, not all of the source.
+        matching = [row for row in rows if row[1]["matched"]]
+        chosen = matching or [row for row in rows if row[0] >= 18] or rows
+        answer: dict = {"results": [row for _, row in chosen[:limit]], "total": len(chosen), "complete": complete}
         if not complete:
             answer["hint"] = "GitHub lists only a part of so large a repository: name a folder in `path` with 'read'."
         elif query and not matching:
@@ -198,7 +204,8 @@ class GithubCodeTool(Tool):
             score -= 40
         score -= len(folders)
         matched, plain = [], re.sub(r"[^a-z0-9/]", "", path.lower())
-        terms = [re.sub(r"[^a-z0-9]", "", word) for word in query.lower().split()]
+        idle = ("a", "an", "and", "the", "with", "for", "of", "in", "on", "to", "how", "using", "example", "examples")
+        terms = [re.sub(r"[^a-z0-9]", "", word) for word in query.lower().split() if word not in idle]
         for word in [word for word in dict.fromkeys(terms) if word]:
             stem = re.sub(r"(ing|ed|s)$", "", word) if len(word) > 5 else word
             # `lora` is in `lora_dpo.py`, and less so in `adalora.py`.

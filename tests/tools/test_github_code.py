@@ -126,8 +126,10 @@ class TestFinding:
         answer = tool(operation="find", owner="acme", query="lora")
         assert [(row["repo"], row["path"]) for row in answer["results"]] == [("acme/adapters", "examples/lora.py")]
         assert "Looked in acme/adapters only" in answer["warnings"][0]
+        github.repos["acme/empty"].stars = 8000
         answer = tool(operation="find", owner="acme", query="grpo vllm")
         assert answer["results"][0]["repo"] == "acme/trainers"
+        assert "acme/empty" in answer["warnings"][1]
 
     def test_a_listing_that_was_cut_says_so(self, github, tool):
         github.repos["acme/trainers"].truncated = 5
