@@ -290,7 +290,9 @@ class HubInspectModelTool(Tool):
         else:
             counts, how = self._headers(info, sizes, unknown)
         if counts:
-            return {**answer, **self._counted(counts, how, quantized)}
+            here = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
+            stored = sum([sizes[name] for name in here if not name.startswith("consolidated")])
+            return {**answer, **self._counted(counts, how, quantized, stored)}
         gguf = info.gguf if isinstance(info.gguf, dict) else {}
         if isinstance(gguf.get("total"), int):
             least = min([size for name, size in sizes.items() if name.endswith(".gguf")] or [0])
@@ -324,8 +326,9 @@ class HubInspectModelTool(Tool):
                 entry["files"], entry["bytes"] = entry["files"] + 1, entry["bytes"] + size
         return formats
 
-    def _counted(self, counts: dict, how: str, quantized: dict) -> dict:
-        """What numbers of each type come to. Quantized weights lie packed in whole numbers, several in one."""
+    def _counted(self, counts: dict, how: str, quantized: dict, stored: int) -> dict:
+        """What numbers of each type come to. Quantized weights lie packed in whole numbers, several in one; the Hub
+        counts them one by one, or as they lie, which the size of the files tells."""
         width: dict[str, float] = {
             "F64": 8,
             "I64": 8,
@@ -347,12 +350,16 @@ class HubInspectModelTool(Tool):
         # Whole numbers that are not packed weights are buffers, such as positions.
         total = sum([count for kind, count in counts.items() if kind.startswith(("F", "BF"))])
         packed = [kind for kind in ("I32", "U32", "U8", "I8") if quantized and kind in counts]
+        size = sum(heavy.values())
+        unpacked = "Hub" in how and 0 < 1.2 * stored < size
         for kind in packed:
             room = int(8 * width.get(kind, 1))
-            total += counts[kind] * (room // bits if isinstance(bits, int) and 0 < bits < room else 1)
+            several = isinstance(bits, int) and 0 < bits < room and not unpacked
+            total += counts[kind] * (room // bits if several else 1)
         if packed:
-            how += ", unpacked by its quantization config (approximate)"
-        about = {"parameters": total or sum(counts.values()), "parameters_from": how, "bytes": sum(heavy.values())}
+            how += ", weights counted one by one (approximate)"
+            size = min(size, stored) or size
+        about = {"parameters": total or sum(counts.values()), "parameters_from": how, "bytes": size}
         return {**about, "dtype": named.get(common, common)}
 
     def _headers(self, info: Any, sizes: dict, unknown: list) -> tuple:

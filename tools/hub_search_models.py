@@ -192,7 +192,9 @@ class HubSearchModelsTool(Tool):
         card, tags = info.card_data.to_dict() if info.card_data else {}, info.tags or []
 
         weights = info.safetensors.parameters or {} if info.safetensors else {}
-        width = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+        # Of quantized ones the Hub counts each weight, though several lie in one number: their size is not known here.
+        width = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8}
+        size = sum([width.get(kind, 0) * count for kind, count in weights.items()])
         bases = [tag.split(":", 1)[1] for tag in tags if tag.count(":") == 1 and tag.startswith("base_model:")]
         languages, licences = self._listed(card.get("language")), self._listed(card.get("license"))
         licences = licences or [tag[8:] for tag in tags if tag.startswith("license:")]
@@ -206,7 +208,7 @@ class HubSearchModelsTool(Tool):
             "license": ", ".join(licences) or None,
             "languages": languages[:20],
             "parameters": info.safetensors.total if info.safetensors else None,
-            "bytes": sum([width.get(kind, 1) * count for kind, count in weights.items()]) or None,
+            "bytes": size if size and weights.keys() <= width.keys() else None,
             "downloads": info.downloads,
             "likes": info.likes,
             "gated": bool(info.gated),

@@ -405,7 +405,8 @@ def test_experts_cost_memory_for_all_and_activations_for_those_that_are_asked(hu
 def test_quantized_weights_are_unpacked_and_not_offered_for_full_fine_tuning(
     hub, quantization, counts, parameters, said
 ):
-    packed = weights(**{kind.lower(): (kind, count) for kind, count in counts.items()})
+    size = sum(count * {"I32": 4, "F16": 2, "BF16": 2}.get(kind, 1) for kind, count in counts.items())
+    packed = weights(**{kind.lower(): (kind, count) for kind, count in counts.items()}) + bytes(size)
     model(hub, {**LLAMA, "quantization_config": quantization}, files={"model.safetensors": packed})
     found = inspect()
     assert (found["parameters"], found["quantization"]) == (parameters, said)
@@ -414,6 +415,18 @@ def test_quantized_weights_are_unpacked_and_not_offered_for_full_fine_tuning(
     assert (memory["full_gb"], memory["lora_gb"]) == (None, None)
     assert (memory["qlora_gb"] is None) == (said != "bitsandbytes, 4 bits")
     assert "its weights are quantized" in " ".join(found["unknown"])
+
+
+def test_weights_that_the_hub_counted_one_by_one_are_not_unpacked_again(hub):
+    """It does so for MXFP4, GPTQ, AWQ and others; the files are smaller than such a count says."""
+    quantization = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    packed = weights(blocks=("U8", 10_000), head=("BF16", 50)) + bytes(10_100)
+    model(hub, {**LLAMA, "quantization_config": quantization}, files={"model.safetensors": packed})
+    assert inspect()["parameters"] == 20_050
+    told(hub, safetensors={"parameters": {"U8": 20_000, "BF16": 50}, "total": 20_050})
+    found = inspect()
+    assert found["parameters"] == 20_050
+    assert found["memory"]["parts"]["load"]["weights_gb"] == round(len(packed) / 1e9, 3)
 
 
 def test_gguf_runs_but_is_not_fine_tuned(hub):
