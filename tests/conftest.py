@@ -28,5 +28,12 @@ def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which something has to be killed that does not obey: 0.6 s until then. tests/execution/test_ending.py holds
+    what it is by itself."""
+    monkeypatch.setattr("ml_intern.execution.executor.GRACE_SECONDS", 0.6)
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "a home"

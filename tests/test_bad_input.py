@@ -32,12 +32,14 @@ ANSWERS = {
     "binary garbage": (bytes(range(256)).decode("latin-1") * 50, ""),
     "garbage as code": (block("\x00\x01\x02 \x7f"), ""),
     "lone surrogates": (block("print('\ud800')"), ""),
+    "400 kB of code": (block("x = 0\n" + "x += 1  # padding\n" * 22_000 + "print(x)"), "22000"),
     "2 MB of code": (block("x = 0\n" + "x += 1  # padding\n" * 110_000 + "print(x)"), "110000"),
     "a syntax error": (block("def f(:\n  pass"), "SyntaxError"),
     "only thinking tags": ("<think>hmm</think>", "code"),
 }
 
 ACTIONS = {
+    "prints 50 MB": ("for _ in range(50):\n    print('x' * 1_000_000)", "x"),
     "prints 300 MB": ("for _ in range(300):\n    print('x' * 1_000_000)", "x"),
     "recurses for ever": ("def f():\n    return f()\nf()", "RecursionError"),
     "forks": ("import os\npid = os.fork()\nif pid == 0:\n    os._exit(3)\nprint(os.waitpid(pid, 0)[1] >> 8)", "3"),
@@ -51,6 +53,14 @@ ACTIONS = {
     "replaces print": ("import builtins\nbuiltins.print = None\nimport sys\nsys.stdout = None", ""),
     "talks protocol": ("print('{\"op\": \"done\", \"n\": 1}')", "op"),
 }  # fmt: skip
+
+
+def sampled(cases: dict) -> list:
+    """The largest ones only with `make soak`."""
+    return [
+        pytest.param(name, marks=pytest.mark.soak) if name in ("2 MB of code", "prints 300 MB") else name
+        for name in cases
+    ]
 
 
 @pytest.fixture
@@ -80,19 +90,20 @@ def check(intern: MLIntern, expected: str) -> None:
     assert last_end(session.trace).state == "success"
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", sampled(ANSWERS))
 def test_whatever_the_model_answers(intern, name: str) -> None:
     answer, expected = ANSWERS[name]
     check(intern([answer, DONE]), expected)
 
 
-@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("name", sampled(ACTIONS))
 def test_whatever_the_code_does(intern, name: str) -> None:
     text, expected = ACTIONS[name]
     check(intern([block(text), DONE]), expected)
 
 
-def test_the_host_stays_small_while_300_mb_are_printed(home: Path) -> None:
+@pytest.mark.parametrize("megabytes", [100, pytest.param(300, marks=pytest.mark.soak)])
+def test_the_host_stays_small_however_much_is_printed(home: Path, megabytes: int) -> None:
     """In a process of its own: another test's memory, freed or not, is no measure."""
     program = f"""
 import resource
@@ -100,7 +111,7 @@ from pathlib import Path
 from ml_intern import MLIntern
 from ml_intern.testing import ScriptedModel
 small = "<code>\\nfor _ in range(3):\\n    print('y' * 1_000_000)\\n</code>"
-script = [small, small.replace("range(3)", "range(300)"), "<code>\\nfinal_answer(1)\\n</code>"]
+script = [small, small.replace("range(3)", "range({megabytes})"), "<code>\\nfinal_answer(1)\\n</code>"]
 peaks = []
 def peak(event):
     if type(event).__name__ == "StepFinished":

@@ -107,7 +107,9 @@ def check_run(agent: InternAgent, model: WindowedModel, window: int) -> None:
     assert len(moved) <= len(compactions), "outside compactions and masking a request begins with the one before it"
 
 
-@pytest.mark.parametrize(("steps", "window", "largest"), [(200, 8_000, 40_000), (120, 40_000, 400_000)])
+@pytest.mark.parametrize(
+    ("steps", "window", "largest"), [(200, 8_000, 40_000), pytest.param(120, 40_000, 400_000, marks=pytest.mark.soak)]
+)
 def test_hundreds_of_steps(steps: int, window: int, largest: int, tmp_path: Path) -> None:
     agent, model, _durations, _ = long_run(steps, window, largest, tmp_path)
     check_run(agent, model, window)

@@ -174,7 +174,7 @@ class TestAsInAJail:
             executor("time.sleep(60)")
         assert executor("kept").output == 1
 
-    def test_one_that_hangs_in_c_is_killed_in_time_and_its_variables_come_back(self, shared):
+    def test_one_that_hangs_in_c_is_killed_in_time_and_its_variables_come_back(self, shared, short_grace):
         executor = shared
         executor("kept = [1, 2]")
         executor.timeout_seconds = 0.5

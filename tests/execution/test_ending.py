@@ -97,7 +97,7 @@ def test_waiting_host_calls_find_out(make) -> None:
     assert not executor.cancelled.is_set()
 
 
-def test_time_limit(make) -> None:
+def test_time_limit(make, short_grace) -> None:
     executor = make(timeout_seconds=0.5)
     with pytest.raises(
         InterpreterError, match=r"exceeded the maximum execution time of 0.5 seconds.*time.sleep.*kept"
@@ -245,7 +245,7 @@ def test_nothing_outlives_the_host(jail: Jail, death: signal.Signals, tmp_path: 
     assert gone(str(root))
 
 
-def test_ctrl_c_in_the_host_stops_the_action_in_order(make) -> None:
+def test_ctrl_c_in_the_host_stops_the_action_in_order(make, short_grace) -> None:
     executor = make()
     for code, kept in (("time.sleep(100)", True), ("sum(range(10**12))", False)):
         executor(f"import time\nkept = {kept}")

@@ -208,7 +208,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_lose_the_process_is_told_in_time(make, jail: Jail, way: str) -> None:
+def test_every_way_to_lose_the_process_is_told_in_time(make, jail: Jail, way: str, short_grace) -> None:
     code, seconds = WAYS[way]
     if seconds == 4.5 and jail.kind == "landlock" and not try_bubblewrap():
         pytest.skip("the same signal in both jails, and it takes its time")

@@ -187,7 +187,7 @@ class Hangs(Tool):
     ],
     ids=["a tool that ignores it", "asleep", "a loop in C", "a fork bomb"],
 )
-def test_whatever_runs_is_stopped_and_the_session_goes_on(build, action) -> None:
+def test_whatever_runs_is_stopped_and_the_session_goes_on(build, action, short_grace) -> None:
     intern = build(ScriptedModel([code(action), code("final_answer('on')")]), tools=[Hangs()])
     session = intern.submit("Hang.")
     until(lambda: any(getattr(e, "code", None) for e in session.events.history))

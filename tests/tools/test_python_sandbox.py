@@ -135,7 +135,7 @@ class TestBoth:
         assert said["error"]["name"] == "TimeoutError" and "Variables are kept" in said["error"]["value"]
         assert sandbox("kept")["text"] == "9"
 
-    def test_one_that_hangs_in_c_is_recovered_from(self, sandbox):
+    def test_one_that_hangs_in_c_is_recovered_from(self, sandbox, short_grace):
         sandbox("gone = 9\nopen('kept.txt', 'w').write('k')")
         started = time.monotonic()
         said = sandbox("sum(range(10**13))", timeout=0.5)
