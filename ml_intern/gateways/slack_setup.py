@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .slack_outbox import explain
@@ -17,49 +18,19 @@ BOT_SCOPES = {
     "channels:history": "hearing replies in its threads",
     "groups:history": "the same in private channels",
     "im:history": "direct messages",
+    "mpim:history": "direct messages of several people",
     "channels:read": "looking whether it is in the channel",
     "groups:read": "the same for private channels",
+    "im:read": "the same for direct messages",
+    "mpim:read": "the same for those of several people",
     "commands": "the slash command",
 }
 NEEDED = ("chat:write",)
 """Without these nothing works; without others a part does not."""
-_OPTIONAL = ("commands", "groups:history", "groups:read")
+_OPTIONAL = ("commands", "groups:history", "groups:read", "mpim:history", "im:read", "mpim:read")
 
-MANIFEST = f"""\
-# ML Intern in Slack: api.slack.com/apps > Create New App > From a manifest > paste this.
-display_information:
-  name: ML Intern
-  description: Takes a task in machine learning and does it in a thread
-  background_color: "#1f2937"
-features:
-  app_home:
-    messages_tab_enabled: true
-    messages_tab_read_only_enabled: false
-  bot_user:
-    display_name: ML Intern
-    always_online: false
-  slash_commands:
-    - command: /ml-intern
-      description: Begin a task, or see what is at work
-      usage_hint: "[status | what to do]"
-      should_escape: true
-oauth_config:
-  scopes:
-    bot:
-{chr(10).join(f"      - {scope}" for scope in BOT_SCOPES)}
-settings:
-  event_subscriptions:
-    bot_events:
-      - app_mention
-      - message.channels
-      - message.groups
-      - message.im
-  interactivity:
-    is_enabled: true
-  org_deploy_enabled: false
-  socket_mode_enabled: true
-  token_rotation_enabled: false
-"""
+MANIFEST = Path(__file__).with_name("slack-app.yaml").read_text(encoding="utf-8")
+"""What the app is made of: pasted as it is."""
 
 STEPS = """\
  1. python -m ml_intern slack --manifest > slack-app.yaml

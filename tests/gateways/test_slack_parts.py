@@ -110,6 +110,6 @@ def test_the_manifest_asks_for_what_is_used() -> None:
         and manifest["settings"]["interactivity"]["is_enabled"] is True
     )
     assert set(manifest["settings"]["event_subscriptions"]["bot_events"]) == {
-        "app_mention", "message.channels", "message.groups", "message.im",
+        "app_mention", "message.channels", "message.groups", "message.im", "message.mpim",
     }  # fmt: skip
     assert len(STEPS.splitlines()) == 10
