@@ -115,7 +115,7 @@ class EvaluateModelTool(Tool):
     # Code runs in the jail that holds the agent's own code, with no more than that has; files go to the workspace.
     effects = "read"
 
-    def __init__(self, workspace=None, jobs=None, records=None, labels=None, plots=None):
+    def __init__(self, workspace=None, jobs=None, records=None, labels=None, plots=None, model_repo_id=None):
         super().__init__()
         self.workspace = workspace
         self.jobs = jobs
@@ -1015,10 +1015,33 @@ print("done")
             "secrecy": self._secrecy(meta),
             "by": pushed["by"],
         }  # fmt: skip
+        result.update(self._of_run(sides["candidate"]["folder"], result))
         result["plots"] = self._plots(result, truths, sides) if self.plots is not False else []
         if self.records is not None:
             self.records.add("evaluation", result)
         return result
+
+    def _of_run(self, folder: Any, result: dict) -> dict:
+        """The run that made the weights, and its script: a copy is kept on the host, for whoever wants to make them again."""
+        import hashlib
+
+        above = folder.rpartition("/")[0] or "." if folder else None
+        runs = self.records.all("experiment") if self.records is not None and folder else []
+        mine = [run for run in runs if run.get("folder") in (folder, above)]
+        run = mine[-1] if mine else {}
+        told = {"experiment": run.get("id"), "script": None, "run": self._said_of_run(folder)}
+        config = run.get("config") if isinstance(run.get("config"), dict) else {}
+        path, wanted = config.get("script"), config.get("script_sha256")
+        if not isinstance(path, str) or not self.workspace.exists(path) or self.workspace.is_dir(path):
+            return told
+        content = self.workspace.read_bytes(path, 5_000_000)
+        if hashlib.sha256(content).hexdigest() != wanted:
+            result["warnings"].append(f"{path} is no longer the script that {run['id']} ran: it does not go along.")
+            return told
+        kept = self._place() / result["held_out"] / result["id"]
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (kept / "train.py").write_bytes(content)
+        return {**told, "script": "train.py"}
 
     def _told(self, side: dict, values: list, metric: str, interval: dict) -> dict:
         import statistics
@@ -1609,6 +1632,30 @@ print("done")
                 return found
         return {}
 
+    def _said_of_run(self, folder: Any) -> dict:
+        """What its script wrote down of itself, for a card: short, and no more than that."""
+        import json
+
+        config = self._run_config(folder)
+        above = folder.rpartition("/")[0] or "." if folder else "."
+        ended = (self._json_here(f"{above}/result.json") or {}) if config else {}
+        wanted = (
+            "name",
+            "method",
+            "task",
+            "base_model",
+            "base_revision",
+            "dataset",
+            "dataset_config",
+            "dataset_revision",
+        )
+        wanted += ("splits", "hyperparameters", "seed", "versions")
+        told = {name: config[name] for name in wanted if config.get(name) is not None}
+        told.update(
+            {name: ended[name] for name in ("seconds", "steps", "peak_memory_gb") if ended.get(name) is not None}
+        )
+        return {name: value for name, value in told.items() if len(json.dumps(value, default=str)) <= 4_000}
+
     def _named(self, spec: Any) -> str:
         if isinstance(spec, dict):
             return ":".join([str(spec[name]) for name in ("dataset", "config", "split") if spec.get(name)])
@@ -1973,6 +2020,9 @@ print("done")
         answers = sides["candidate"]["made"][0][0]
         if result["task"] == "classification" and 2 <= len(result["per_class"]) <= 40:
             drawn.append(("confusion.png", self._draw_confusion, (truths, answers, sorted(result["per_class"]))))
+        points = self._points(sides["candidate"]["folder"])
+        if len(points) > 1:
+            drawn.append(("training.png", self._draw_training, (points,)))
         if result["task"] == "regression":
             drawn.append(("predictions.png", self._draw_scatter, (truths, answers)))
         for name, draw, what in drawn:
@@ -1993,10 +2043,15 @@ print("done")
             values.append(side["value"])
             low.append(side["value"] - side["interval"][0])
             high.append(side["interval"][1] - side["value"])
-        axes.bar(names, values, color=["#9aa5b1", "#2f6fab"], width=0.55)
-        axes.errorbar(names, values, yerr=[low, high], fmt="none", ecolor="#222222", capsize=6)
-        for place, value in enumerate(values):
-            axes.annotate(f"{value:.4g}", (place, value / 2), ha="center", color="white", fontweight="bold")
+        for place, color in enumerate(("#7b8794", "#2f6fab")):
+            error = [[low[place]], [high[place]]]
+            axes.errorbar(
+                place, values[place], error, fmt="o", color=color, ecolor=color, capsize=8, markersize=9, linewidth=2
+            )
+            axes.annotate(f"{values[place]:.4g}", (place, values[place]), (12, -4), textcoords="offset points")
+        axes.set_xticks([0, 1], names)
+        axes.set_xlim(-0.6, 1.6)
+        axes.grid(axis="y", alpha=0.3)
         data = result["dataset"]
         axes.set_ylabel(f"{result['metric']} ({'higher' if result['higher_is_better'] else 'lower'} is better)")
         p_value = result["difference"]["p_value"]
@@ -2016,13 +2071,42 @@ print("done")
             for down, row in enumerate(table):
                 for across, count in enumerate(row):
                     color = "white" if shares[down][across] > 0.5 else "#333333"
-                    axes.annotate(str(count), (across, down), ha="center", va="center", color=color, fontsize=8)
+                    axes.annotate(str(count or ""), (across, down), ha="center", va="center", color=color, fontsize=8)
         ticks = [label[:20] for label in labels]
         axes.set_xticks(range(len(labels)), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0, fontsize=8)
         axes.set_yticks(range(len(labels)), ticks, fontsize=8)
         axes.set_xlabel("predicted")
         axes.set_ylabel("label")
         axes.set_title("Candidate: rows by label and prediction", fontsize=10)
+
+    def _points(self, folder: Any) -> list:
+        """What a run reported as it went: metrics.jsonl beside the weights, or in the folder above."""
+        for place in [folder.rpartition("/")[0] or ".", folder] if folder else []:
+            try:
+                rows = self._parse(
+                    "metrics.jsonl", self.workspace.read_bytes(f"{place}/metrics.jsonl", 50_000_000), 100_000
+                )
+            except (OSError, ValueError):
+                continue
+            return [row for row in rows if isinstance(row.get("step"), int | float)]
+        return []
+
+    def _draw_training(self, axes: Any, points: list) -> None:
+        names = list(dict.fromkeys([name for row in points for name in row]))
+        wanted = [name for name in names if name in ("loss", "eval_loss")]
+        scores = [name for name in names if name.startswith("eval_") and name != "eval_loss"]
+        scores = [name for name in scores if not name.endswith(("_runtime", "_per_second", "_seconds"))][:3]
+        right = axes.twinx() if wanted and scores else axes
+        for number, name in enumerate(wanted + scores):
+            found = [(row["step"], row[name]) for row in points if isinstance(row.get(name), int | float)]
+            found = [pair for pair in found if abs(pair[1]) < 1e12]
+            place = axes if name in wanted else right
+            dots = "." if len(found) < 40 else ""
+            place.plot(*zip(*found, strict=True), marker=dots, color=f"C{number}", label=name) if found else None
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("step")
+        axes.set_title("Training", fontsize=10)
+        axes.figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
 
     def _draw_scatter(self, axes: Any, truths: list, answers: list) -> None:
         axes.scatter(truths, answers, s=9, alpha=0.5, color="#2f6fab")

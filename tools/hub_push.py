@@ -12,8 +12,13 @@ class HubPushTool(Tool):
     and files that hold keys, are refused. A call is carried out once: its id is a line of the commit's description,
     which is looked for first (`reconcile`).
 
+    What must never happen: a figure on a card that belongs to other weights than those beside it; figures that an agent
+    made up, where this host could have measured; weights that are loaded here; a push that nobody saw in full.
+
     Args:
         workspace (*optional*): Where the folder is, with `copy_out(path, destination)`.
+        records (*optional*): What was measured, with `all("evaluation")` and `all("experiment")`; `held_out` is the folder
+            of the pictures and scripts that go along.
         provenance (`str`, *optional*): Markdown on how this came about, for the end of the card. It takes the place of what
             an earlier push put there.
     """
@@ -21,12 +26,12 @@ class HubPushTool(Tool):
     name = "hub_push"
     description = (
         "Publishes a folder of the workspace on the Hugging Face Hub as a model, dataset or Space, private by "
-        "default, in one commit; a person is asked first. A model needs `evaluation`, and is refused when it is not "
-        "better than the baseline by more than chance: by a one-sided two-proportion z-test at 95 % on n examples, "
-        "for scores from 0 to 1 (other metrics need only be better), or by the `p_value` of your own paired test. "
-        "Pickle files are refused: save safetensors, npz, onnx or skops."
+        "default, in one commit; a person is asked first. A model needs `evaluation`: the id that evaluate_model gave "
+        "for exactly these weights. It is refused when not better than the baseline by more than chance. The card gets "
+        "figures, plots, training and how to reproduce it by itself: write what it is for, and its limits. "
+        "Pickle files are refused: save safetensors or skops."
     )
-    inputs = {
+    inputs: dict = {
         "folder": {"type": "string", "description": "Folder in the workspace; everything in it is uploaded."},
         "repo_id": {"type": "string", "description": "'owner/name', or 'name' for your own namespace."},
         "repo_type": {"type": "string", "description": "model (default), dataset or space.", "nullable": True},
@@ -40,13 +45,15 @@ class HubPushTool(Tool):
             "nullable": True,
         },
         "evaluation": {
-            "type": "object",
-            "description": (
-                "Needed for a model (default none): {'task': 'text-classification', 'dataset': 'owner/name', "
-                "'split': 'test', 'metric': 'accuracy', 'baseline': 0.85, 'candidate': 0.91, 'n': 1000 held-out "
-                "examples, 'higher_is_better': True}, all measured by you. With 'p_value' of a paired test on the "
-                "same examples, such as McNemar's, that decides instead: it must be below 0.05."
-            ),
+            "type": ["string", "object"],
+            "description": "Needed for a model (default none): 'eval_...' of evaluate_model; only where there is no such tool "
+            "{'task', 'dataset', 'split', 'metric', 'baseline': 0.85, 'candidate': 0.91, 'n': 1000 held-out examples, "
+            "'higher_is_better': True, 'p_value' of a paired test}.",
+            "nullable": True,
+        },
+        "create_pr": {
+            "type": "boolean",
+            "description": "As a pull request (default: where the repository is another's).",
             "nullable": True,
         },
         "publish_anyway": {"type": "boolean", "description": "Though not better (default false).", "nullable": True},
@@ -63,6 +70,7 @@ class HubPushTool(Tool):
             "commit_url": {"type": "string"},
             "created": {"type": "boolean", "description": "Whether this call made the repository."},
             "private": {"type": "boolean"},
+            "pull_request": {"type": ["string", "null"], "description": "Its address, where it is one."},
             "files": {"type": "integer", "description": "Files in the commit, README.md among them."},
             "bytes": {"type": "integer", "description": "Their size."},
         },
@@ -71,9 +79,10 @@ class HubPushTool(Tool):
     untrusted = False  # its result says what this host did
     sends: tuple = ("folder",)
 
-    def __init__(self, workspace=None, provenance=None):
+    def __init__(self, workspace=None, provenance=None, records=None, model_repo_id=None):
         super().__init__()
         self.workspace = workspace
+        self.records = records
         self.provenance = provenance
         self.call_id = None
         # What the files whose digests come first were found to hold: check, preview and call each look at the same.
@@ -88,7 +97,8 @@ class HubPushTool(Tool):
         commit_message: str | None = None,
         card: str | None = None,
         metadata: dict | None = None,
-        evaluation: dict | None = None,
+        evaluation: str | dict | None = None,
+        create_pr: bool | None = None,
         publish_anyway: bool | None = False,
         allow_pickle: bool | None = False,
     ) -> dict:
@@ -101,8 +111,8 @@ class HubPushTool(Tool):
             self._refuse(plan, repo_id)
             where = {"repo_id": self._full_name(repo_id), "repo_type": plan["repo_type"]}
             found = self._find(where)
-            done = self._done(self.call_id, where, found) if self.call_id else None
-            return done or self._commit(plan, where, found, private is not False, commit_message)
+            done = self._done(self.call_id, where, found, create_pr) if self.call_id else None
+            return done or self._commit(plan, where, found, private is not False, commit_message, create_pr)
 
     def check(self, **arguments: Any) -> None:
         """Raises where the call would be refused whatever the Hub says, so that no person is asked in vain."""
@@ -124,7 +134,7 @@ class HubPushTool(Tool):
         """Whether the push with this id happened: its result, or `None` when none of the last 20 commits is it."""
         where = {"repo_id": self._full_name(arguments["repo_id"])}
         where["repo_type"] = arguments.get("repo_type") or "model"
-        return self._done(call_id, where, self._find(where))
+        return self._done(call_id, where, self._find(where), arguments.get("create_pr"))
 
     def preview(self, **arguments: Any) -> str:
         """What a person should read before saying yes. A Hub that is down is no obstacle: it says so."""
@@ -135,7 +145,7 @@ class HubPushTool(Tool):
         with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
             plan = self._plan(copy, **arguments)
         where = {"repo_id": arguments["repo_id"], "repo_type": plan["repo_type"]}
-        old = ""
+        old, there = "", []
         try:
             where["repo_id"] = self._full_name(where["repo_id"])
             found = self._find(where)
@@ -143,7 +153,10 @@ class HubPushTool(Tool):
                 state = "new repository, private" if private else "NEW REPOSITORY, PUBLIC: EVERYONE CAN READ IT"
             else:
                 state = "exists, is private" if found.private else "EXISTS, IS PUBLIC: EVERYONE CAN READ IT"
+                there = [sibling.rfilename for sibling in found.siblings or []]
                 old = self._readme(where, found)
+                if self._as_pull_request(where, found, arguments.get("create_pr")):
+                    state += "; AS A PULL REQUEST, which its owner decides on"
                 if private and not found.private:
                     plan["problems"].append("It is public, but private=True was asked for.")
         except OSError as error:
@@ -157,9 +170,15 @@ class HubPushTool(Tool):
             lines.append("Evaluation: " + plan["verdict"])
         sizes = plan["sizes"]
         lines.append(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, from {arguments['folder']}:")
-        lines += [f"  {name if name.isprintable() else repr(name)}  {sizes[name]:,}" for name in list(sizes)[:50]]
+        for name in list(sizes)[:50]:
+            how = ", takes the place of what is there" if name in there and name != "README.md" else ""
+            how += ", of the evaluation" if name in plan["along"] else ""
+            lines.append(f"  {name if name.isprintable() else repr(name)}  {sizes[name]:,}{how}")
         if len(sizes) > 50:
             lines.append(f"  and {len(sizes) - 50} more")
+        stays = [name for name in there if name not in sizes and name != ".gitattributes"]
+        if stays:
+            lines.append(f"Stays there as it is: {', '.join(stays[:10])}{' and more' if len(stays) > 10 else ''}")
         if plan["left_out"]:
             lines.append(f"Left out: {', '.join(plan['left_out'][:10])}")
         if not old:
@@ -215,34 +234,79 @@ class HubPushTool(Tool):
                 f"{', '.join(pickles)}: pickle runs code when it is loaded. Save as safetensors, npz, onnx or skops "
                 "(scikit-learn), or pass allow_pickle=True."
             )
-        evaluation = options.get("evaluation")
-        better, verdict = self._judge(evaluation, repo_type)
-        if not better and options.get("publish_anyway"):
-            flags.append(f"PUBLISHED ANYWAY, THOUGH NOT SHOWN TO BE BETTER: {verdict}")
-        elif not better:
-            problems.append(verdict)
+        found = self._evaluated(options.get("evaluation"), repo_type, self._digests(root, paths, digests))
+        verdict = found["verdict"]
+        if options.get("publish_anyway"):
+            flags += [f"PUBLISHED ANYWAY: {doubt}" for doubt in found["doubts"]]
+            flags += [] if found["better"] else [f"PUBLISHED ANYWAY, THOUGH NOT SHOWN TO BE BETTER: {verdict}"]
+        else:
+            problems += found["doubts"]
+            problems += [] if found["better"] or found["doubts"] else [verdict]
+        flags += found["flags"]
+        along = {name: path for name, path in self._along(found["record"]).items() if name not in paths}
 
         readme = options.get("card")
         try:
             readme = own.read_text("utf-8") if readme is None and own is not None else readme or ""
-            about = (options.get("metadata"), evaluation, verdict, repo_id.split("/")[-1], repo_type)
-            readme = self._card(readme, *about)
-            sdk = self._front_matter(readme).get("sdk")
+            about = {
+                "name": repo_id.split("/")[-1],
+                "repo_type": repo_type,
+                "paths": [*paths, *along],
+                "repo_id": repo_id,
+            }
+            readme = self._card(readme, options.get("metadata"), found, about)
+            front = self._front_matter(readme)
+            sdk = front.get("sdk")
             if repo_type == "space" and sdk not in ("gradio", "docker", "static"):
                 problems.append("A Space needs metadata={'sdk': 'gradio'}, 'docker' or 'static'.")
+            if found["record"] is not None and not front.get("license"):
+                flags.append("No licence is stated: metadata={'license': ...}")
         except ValueError as error:
             problems.append(f"The card: {error}")
             readme, sdk = readme or "", None
-        leaks = self._secrets({}, {"README.md": readme, "commit_message": options.get("commit_message") or ""}) + leaks
+        texts = {"README.md": readme, "commit_message": options.get("commit_message") or ""}
+        leaks = self._secrets(along, texts) + leaks
         if leaks:
             problems.append(f"Keys or passwords in {', '.join(leaks)}. Remove them and revoke them if they are real.")
-        paths = {"README.md": Path(copy, "README.md"), **paths}
+        paths = {"README.md": Path(copy, "README.md"), **paths, **along}
         paths["README.md"].write_text(readme, "utf-8", newline="")
         sizes = {name: path.stat().st_size for name, path in paths.items()}
         plan = {"repo_type": repo_type, "problems": problems, "flags": flags, "left_out": left_out, "paths": paths}
-        return {**plan, "sizes": sizes, "readme": readme, "sdk": sdk, "verdict": verdict}
+        return {**plan, "sizes": sizes, "readme": readme, "sdk": sdk, "verdict": verdict, "along": list(along)}
 
-    def _commit(self, plan: dict, where: dict, found: Any, private: bool, message: str | None) -> dict:
+    def _digests(self, root: Any, paths: dict, copied: Any) -> dict:
+        """File to SHA-256, as the workspace found it when it copied them, else read again."""
+        import hashlib
+
+        names = sorted([path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()])
+        known = sorted([(one.path, one.sha256) for one in copied or []])
+        if len(known) == len(names) and not [n for n, one in zip(names, known, strict=True) if not one[0].endswith(n)]:
+            return {name: one[1] for name, one in zip(names, known, strict=True) if name in paths}
+        found = {}
+        for name, path in paths.items():
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    def _along(self, record: Any) -> dict:
+        """Pictures of the evaluation and the script of the training, as this host kept them: name in the repository to file."""
+        import re
+        from pathlib import Path
+
+        if record is None or self.records is None:
+            return {}
+        held, mark = str(record.get("held_out")), str(record.get("id"))
+        if not re.fullmatch(r"held_\w+", held) or not re.fullmatch(r"eval_\w+", mark):
+            return {}
+        folder = Path(self.records.held_out, held, mark)
+        names = [str(name).split("/")[-1] for name in record.get("plots") or []]
+        found = {f"evaluation/{name}": folder / name for name in names if re.fullmatch(r"\w+\.png", name)}
+        found.update({"train.py": folder / "train.py"} if record.get("script") else {})
+        return {name: path for name, path in found.items() if path.is_file()}
+
+    def _commit(
+        self, plan: dict, where: dict, found: Any, private: bool, message: str | None, create_pr: bool | None
+    ) -> dict:
         from huggingface_hub import CommitOperationAdd
 
         subject = f"{where['repo_type']} {where['repo_id']}"
@@ -259,6 +323,7 @@ class HubPushTool(Tool):
         description = f"files: {len(operations)}, bytes: {total}, repository created: {found is None}"
         if self.call_id:
             description += f"\n\nml-intern-call: {self.call_id}"
+        asks = self._as_pull_request(where, found, create_pr)
         # `create_commit`, because `upload_folder` makes several commits of a large folder where it has xet.
         commit = self._ask(
             f"the commit to {subject}",
@@ -268,27 +333,60 @@ class HubPushTool(Tool):
             operations=operations,
             commit_message=message or f"Upload {where['repo_id'].split('/')[-1]}",
             commit_description=description,
+            create_pr=asks,
         )
         is_private = private if found is None else bool(found.private)
-        return self._result(where, commit.oid, found is None, is_private, len(operations), total)
+        counts = (found is None, is_private, len(operations), total)
+        return self._result(where, commit.oid, *counts, commit.pr_url if asks else None)
 
-    def _done(self, call_id: str, where: dict, found: Any) -> dict | None:
-        import re
+    def _as_pull_request(self, where: dict, found: Any, create_pr: bool | None) -> bool:
+        """Whether to propose the commit: if asked to, or where the repository is neither one's own nor an organisation's."""
+        if create_pr is not None or found is None:
+            return bool(create_pr) and found is not None
+        me = self._ask("who you are", 30, self._api().whoami)
+        mine = [me["name"], *[organisation["name"] for organisation in me.get("orgs") or []]]
+        return where["repo_id"].split("/")[0] not in mine
 
+    def _done(self, call_id: str, where: dict, found: Any, create_pr: bool | None) -> dict | None:
+        """The result of the push with this id, among the last commits or one's own pull requests; `None` if it is not there."""
         if found is None:
             return None
         subject = f"the commits of {where['repo_type']} {where['repo_id']}"
         for commit in self._ask(subject, 60, self._api().list_repo_commits, **where)[:20]:
-            noted = re.search(r"files: (\d+), bytes: (\d+), repository created: (True|False)", commit.message)
-            if noted and f"ml-intern-call: {call_id}" in commit.message.splitlines():
-                created, files, size = noted[3] == "True", int(noted[1]), int(noted[2])
-                return self._result(where, commit.commit_id, created, bool(found.private), files, size)
+            done = self._noted(call_id, commit.message, where, found, commit.commit_id, None)
+            if done:
+                return done
+        if not self._as_pull_request(where, found, create_pr):
+            return None
+        subject = f"the pull requests of {where['repo_type']} {where['repo_id']}"
+        asked = {**where, "author": self._ask("who you are", 30, self._api().whoami)["name"]}
+        for number in self._ask(subject, 60, self._numbers, **asked, discussion_type="pull_request")[:10]:
+            opened = self._ask(subject, 60, self._api().get_discussion_details, **where, discussion_num=number)
+            texts = [getattr(event, "content", None) or "" for event in opened.events]
+            commits = [event.oid for event in opened.events if event.type == "commit"]
+            for text in texts:
+                done = self._noted(call_id, text, where, found, commits[-1] if commits else "", opened.url)
+                if done:
+                    return done
         return None
 
-    def _result(self, where: dict, sha: str, created: bool, private: bool, files: int, size: int) -> dict:
+    def _numbers(self, **asked: Any) -> list:
+        return [discussion.num for discussion in self._api().get_repo_discussions(**asked)]
+
+    def _noted(self, call_id: str, text: str, where: dict, found: Any, sha: str, pull: Any) -> dict | None:
+        import re
+
+        noted = re.search(r"files: (\d+), bytes: (\d+), repository created: (True|False)", text)
+        if not noted or f"ml-intern-call: {call_id}" not in text.splitlines():
+            return None
+        return self._result(where, sha, noted[3] == "True", bool(found.private), int(noted[1]), int(noted[2]), pull)
+
+    def _result(
+        self, where: dict, sha: str, created: bool, private: bool, files: int, size: int, pull: Any = None
+    ) -> dict:
         url = self._url(where)
         commit = {"commit_sha": sha, "commit_url": f"{url}/commit/{sha}", "created": created, "private": private}
-        return {"repo_id": where["repo_id"], "url": url, **commit, "files": files, "bytes": size}
+        return {"repo_id": where["repo_id"], "url": url, **commit, "pull_request": pull, "files": files, "bytes": size}
 
     def _is_pickle(self, path: Any) -> bool:
         """By name, or by content where the name leaves it open: torch archives, numpy arrays of objects."""
@@ -377,11 +475,59 @@ class HubPushTool(Tool):
         what = f"{evaluation['metric']} {new:g} against a baseline of {old:g} on {n:,} held-out examples of "
         return better, f"{what}{evaluation['dataset']}, {evaluation['split']}: {'' if better else 'not '}better {how}."
 
-    def _card(self, text: str, metadata: Any, evaluation: Any, verdict: str, name: str, repo_type: str) -> str:
-        """The card: its front matter with `metadata` merged in, and the evaluation as model-index and as text."""
+    def _evaluated(self, evaluation: Any, repo_type: str, digests: dict) -> dict:
+        """What is known of how good it is: {record, said, better, verdict, doubts, flags}; `doubts` are more than not better."""
+        told = {"record": None, "said": evaluation, "better": False, "verdict": "", "doubts": [], "flags": []}
+        if not isinstance(evaluation, str) or repo_type != "model":
+            told["better"], told["verdict"] = self._judge(evaluation, repo_type)
+            if repo_type == "model" and isinstance(evaluation, dict) and self.records is not None:
+                told["doubts"] = [
+                    "The figures are the agent's own: this host has not measured them. Use evaluate_model, and pass the "
+                    "id of its result."
+                ]
+                told["flags"] = ["FIGURES BY THE AGENT, NOT MEASURED BY THIS HOST"]
+            return told
+        known = self.records.all("evaluation") if self.records is not None else []
+        mine = [one for one in known if one.get("id") == evaluation]
+        if not mine:
+            there = ", ".join([str(one.get("id")) for one in known[-3:]]) or "none"
+            return {**told, "verdict": f"There is no evaluation {evaluation!r} on record (the last ones: {there})."}
+        record = mine[-1]
+        candidate, pushed = record["candidate"], self._weights_sha256(digests)
+        if not candidate.get("weights_sha256"):
+            told["doubts"].append(
+                f"{evaluation} does not say of which weights it is. Score again, with their 'folder'."
+            )
+        elif candidate["weights_sha256"] != pushed:
+            told["doubts"].append(
+                f"{evaluation} is of other weights: of those in {candidate.get('folder')} as they were then "
+                f"({candidate['weights_sha256'][:12]}, not {str(pushed)[:12]}). Push those, or evaluate these."
+            )
+        told["doubts"] += [str(problem) for problem in record.get("problems") or []]
+        if record.get("by") == "predictions":
+            told["flags"].append(
+                "The predictions are files that the agent's code wrote: nobody saw these weights make them"
+            )
+        if (record.get("contamination") or {}).get("checked") is not True:
+            told["flags"].append("Whether training rows overlap with the held-out ones was not checked")
+        return {**told, "record": record, "better": record.get("better") is True, "verdict": self._sentence(record)}
+
+    def _sentence(self, record: dict) -> str:
+        data, difference = record["dataset"], record["difference"]
+        sides = [
+            f"{side['value']:.4g} ({side['interval'][0]:.4g} to {side['interval'][1]:.4g})"
+            for side in (record["candidate"], record["baseline"])
+        ]
+        new, old = sides
+        how = f"{difference['test']}, p = {difference['p_value']:.2g}, needs less than 0.05"
+        what = f"{record['metric']} {new} against {old} of {record['baseline']['name']} on {record['n']:,} held-out examples of "
+        what += f"{data['id']}, {data['split']}"
+        return f"{what}: {'' if record.get('better') else 'not '}better by more than chance ({how})."
+
+    def _card(self, text: str, metadata: Any, found: dict, about: dict) -> str:
+        """The card: its front matter with `metadata` merged in, and what was measured as model-index and as text."""
         import re
 
-        from huggingface_hub import EvalResult
         from huggingface_hub.repocard import RepoCard
         from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -391,44 +537,248 @@ class HubPushTool(Tool):
             raise ValueError("there is none. Pass `card` or `metadata`, or put a README.md into the folder.")
         text = text.replace("\r\n", "\n")
         front = self._front_matter(text)
-        body = re.sub(r"\A\s*---[ \t]*\n(.*?\n)?---[ \t]*(\n|\Z)", "", text, count=1, flags=re.DOTALL) or f"# {name}\n"
+        body = re.sub(r"\A\s*---[ \t]*\n(.*?\n)?---[ \t]*(\n|\Z)", "", text, count=1, flags=re.DOTALL)
+        body = body or f"# {about['name']}\n"
         for key, value in (metadata or {}).items():
             old = front.get(key)
             both = isinstance(old, list) and isinstance(value, list)
             front[key] = old + [item for item in value if item not in old] if both else value
-        section = "## Evaluation\n\nNot evaluated on held-out examples.\n"
-        if repo_type == "model" and "held-out examples of" in verdict:
-            said = {key: str(evaluation[key]) for key in ("task", "dataset", "split", "metric")}
-            old, new, n = round(evaluation["baseline"], 6), round(evaluation["candidate"], 6), evaluation["n"]
-            result = EvalResult(
-                task_type=said["task"].strip().lower().replace(" ", "-"),
-                task_name=said["task"],
-                dataset_type=re.sub(r"[^\w./-]+", "-", said["dataset"]),
-                dataset_name=said["dataset"],
-                dataset_config=evaluation.get("config"),
-                dataset_split=said["split"],
-                dataset_revision=evaluation.get("revision"),
-                metric_type=said["metric"].strip().lower().replace(" ", "_"),
-                metric_name=said["metric"],
-                metric_value=new,
-                metric_args={"baseline": old, "n": n, "split": said["split"]},
-            )
-            front["model-index"] = eval_results_to_model_index(name, [result])
-            heads = f"| metric | dataset | split | n | baseline | this model |\n{'| --- ' * 6}|\n"
-            row = f"| {said['metric']} | {said['dataset']} | {said['split']} | {n} | {old} | {new} |"
-            section = f"## Evaluation\n\n{heads}{row}\n\n{verdict}\n"
-        if repo_type == "model":
-            body = re.sub(r"<!-- evaluation -->.*?<!-- /evaluation -->\n?", "", body, flags=re.DOTALL).rstrip()
-            body += f"\n\n<!-- evaluation -->\n{section}<!-- /evaluation -->\n"
+        section, record, training = "## Evaluation\n\nNot evaluated on held-out examples.\n", found["record"], ""
+        if about["repo_type"] == "model" and record is not None:
+            self._known(front, record, about["paths"])
+            results = self._results(record, front.get("pipeline_tag"))
+            section, training = self._figures(record, found, about["paths"]), self._training(record, about)
+        elif about["repo_type"] == "model" and "held-out examples of" in found["verdict"]:
+            results, section = self._claimed(found["said"], found["verdict"])
+        else:
+            results = []
+        if results:
+            front["model-index"] = eval_results_to_model_index(about["name"], results)
+        parts = {"evaluation": section, "training": training} if about["repo_type"] == "model" else {}
         if self.provenance:
-            said = self.provenance.replace("<!--", "&lt;!--").strip()
-            body = re.sub(r"<!-- provenance -->.*?<!-- /provenance -->\n?", "", body, flags=re.DOTALL).rstrip()
-            body += f"\n\n<!-- provenance -->\n{said}\n<!-- /provenance -->\n"
+            parts["provenance"] = self.provenance.replace("<!--", "&lt;!--").strip() + "\n"
+        for name, part in parts.items():
+            body = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->\n?", "", body, flags=re.DOTALL).rstrip()
+            body += f"\n\n<!-- {name} -->\n{part}<!-- /{name} -->\n" if part else "\n"
         card = RepoCard("---\n{}\n---\n")
         for key, value in front.items():
             card.data[key] = value
         card.text = f"\n{body.strip()}\n"
         return str(card)
+
+    def _claimed(self, evaluation: dict, verdict: str) -> tuple:
+        """Figures that came with the call: as a result of the Hub's, and as a section."""
+        import re
+
+        from huggingface_hub import EvalResult
+
+        said = {key: str(evaluation[key]) for key in ("task", "dataset", "split", "metric")}
+        old, new, n = round(evaluation["baseline"], 6), round(evaluation["candidate"], 6), evaluation["n"]
+        result = EvalResult(
+            task_type=said["task"].strip().lower().replace(" ", "-"),
+            task_name=said["task"],
+            dataset_type=re.sub(r"[^\w./-]+", "-", said["dataset"]),
+            dataset_name=said["dataset"],
+            dataset_config=evaluation.get("config"),
+            dataset_split=said["split"],
+            dataset_revision=evaluation.get("revision"),
+            metric_type=said["metric"].strip().lower().replace(" ", "_"),
+            metric_name=said["metric"],
+            metric_value=new,
+            metric_args={"baseline": old, "n": n, "split": said["split"]},
+        )
+        heads = f"| metric | dataset | split | n | baseline | this model |\n{'| --- ' * 6}|\n"
+        row = f"| {said['metric']} | {said['dataset']} | {said['split']} | {n} | {old} | {new} |"
+        return [result], f"## Evaluation\n\n{heads}{row}\n\n{verdict}\n"
+
+    def _known(self, front: dict, record: dict, paths: list) -> None:
+        """Metadata that follows from what is on record, where the card does not say it itself."""
+        run, data = record.get("run") or {}, record["dataset"]
+        base = run.get("base_model") or (record.get("provenance") or {}).get("base")
+        names = [name for name in (run.get("dataset"), data["id"]) if isinstance(name, str)]
+        hub = [name for name in names if (data.get("revision") and name == data["id"]) or run.get("dataset_revision")]
+        kinds = {"adapter_config.json": "peft", "modules.json": "sentence-transformers", "config.json": "transformers"}
+        found = [kind for name, kind in kinds.items() if name in paths]
+        found = ["sklearn"] if [name for name in paths if name.endswith(".skops")] else found
+        tags = {
+            "token-classification": "token-classification",
+            "generation": "text-generation",
+            "retrieval": "sentence-similarity",
+        }
+        tags.update({"language-modeling": "text-generation"})
+        usual = ("text-classification", "token-classification", "image-classification", "tabular-classification")
+        task = run.get("method") if run.get("method") in usual else tags.get(record["task"])
+        wanted = {"datasets": list(dict.fromkeys(hub)), "library_name": (found or [None])[0], "pipeline_tag": task}
+        wanted["base_model"] = base if isinstance(base, str) and base.count("/") == 1 else None
+        if wanted["base_model"] and not front.get("base_model"):
+            wanted["base_model_relation"] = "adapter" if "adapter_config.json" in paths else "finetune"
+        for key, value in wanted.items():
+            if value and not front.get(key):
+                front[key] = value
+        old = front.get("tags")
+        front["tags"] = list(dict.fromkeys([*(old if isinstance(old, list) else [old] if old else []), "ml-intern"]))
+
+    def _results(self, record: dict, task: Any) -> list:
+        """The figures as the Hub's model-index has them, the one that decided first."""
+        import re
+
+        from huggingface_hub import EvalResult
+
+        data, results = record["dataset"], []
+        names = [record["metric"], *[name for name in record["metrics"] if name != record["metric"]]]
+        task = task if isinstance(task, str) else record["task"]
+        for name in names:
+            pair = record["metrics"][name]
+            extra = {"baseline": round(pair["baseline"], 6), "n": record["n"], "split": data["split"]}
+            if name == record["metric"]:
+                extra["interval_95"] = [round(one, 6) for one in record["candidate"]["interval"]]
+            results.append(
+                EvalResult(
+                    task_type=task,
+                    dataset_type=re.sub(r"[^\w./-]+", "-", str(data["id"])),
+                    dataset_name=str(data["id"]),
+                    dataset_config=data.get("config"),
+                    dataset_split=data["split"],
+                    dataset_revision=data.get("revision"),
+                    metric_type=name,
+                    metric_name=name,
+                    metric_value=round(pair["candidate"], 6),
+                    metric_args=extra,
+                )
+            )
+        return results
+
+    def _cell(self, value: Any) -> str:
+        """A value as it can stand in a table of Markdown, on one line."""
+        import json
+        import re
+
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        return re.sub(r"([|`<>*\[\]\\])", r"\\\1", " ".join(text.split())[:400])
+
+    def _figures(self, record: dict, found: dict, paths: list) -> str:
+        """The section on how good it is: every figure as this host measured it."""
+        data, new, old = record["dataset"], record["candidate"], record["baseline"]
+        where = f"{self._cell(data['id'])}, split {self._cell(data['split'])}"
+        where += f", revision `{data['revision']}`" if data.get("revision") else ""
+        spans = [
+            f"{side['value']:.4f} ({side['interval'][0]:.4f} to {side['interval'][1]:.4f})" for side in (old, new)
+        ]
+        lines = ["## Evaluation", "", f"On {record['n']:,} held-out rows of {where}.", ""]
+        lines += [f"| metric | baseline: {self._cell(old['name'])} | this model |", "| --- | --- | --- |"]
+        lines += [f"| {record['metric']} (95 %) | {spans[0]} | {spans[1]} |"]
+        for name, pair in record["metrics"].items():
+            if name != record["metric"]:
+                lines.append(f"| {name} | {pair['baseline']:.4f} | {pair['candidate']:.4f} |")
+        lines += ["", found["verdict"], ""]
+        lines += [f"Intervals: {new['method']}."]
+        for role, side in (("this model", new), ("the baseline", old)):
+            if side.get("seeds"):
+                seeds = side["seeds"]
+                lines.append(
+                    f"Over {seeds['n']} seeds, {role}: {seeds['mean']:.4f}, standard deviation {seeds['std']:.4f}."
+                )
+        pictures = [name for name in ("comparison", "confusion", "predictions") if f"evaluation/{name}.png" in paths]
+        lines += ["", *[f"![{name}](evaluation/{name}.png)" for name in pictures]] if pictures else []
+        if 0 < len(record.get("per_class") or {}) <= 30:
+            lines += ["", "| class | precision | recall | F1 | rows |", "| --- | --- | --- | --- | --- |"]
+            for label, one in record["per_class"].items():
+                values = [" " if one[key] is None else f"{one[key]:.3f}" for key in ("precision", "recall", "f1")]
+                lines.append(f"| {self._cell(label)} | {' | '.join(values)} | {one['n']} |")
+        lines += ["", "What these figures rest on:", "", *[f"- {line}" for line in self._rests(record)]]
+        return "\n".join(lines) + "\n"
+
+    def _rests(self, record: dict) -> list:
+        """How far they can be trusted, a line each."""
+        who = {"harness": "Predictions and figures were made by the host of the agent, not by its code."}
+        lines = [
+            who.get(record.get("by"), "Figures were computed by the host, of predictions that the agent's code wrote.")
+        ]
+        lines.append(self._cell(record.get("secrecy") or ""))
+        overlap = record.get("contamination") or {}
+        if overlap.get("checked"):
+            lines.append(
+                f"Of {record['n']:,} held-out rows {overlap['rows']} are in the {overlap['train_rows']:,} training rows "
+                "(the same, alike but for case and signs, nearly alike, or in pieces)."
+            )
+        else:
+            lines.append("Whether training rows overlap with the held-out ones was not checked.")
+        if (record.get("looks") or 1) > 1:
+            lines.append(f"It is number {record['looks']} of the candidates that were scored on these rows.")
+        origin = record.get("provenance") or {}
+        if origin.get("checked"):
+            lines.append(f"The weights compared with {self._cell(origin['base'])}: {self._cell(origin['verdict'])}.")
+        return [*lines, *[self._cell(str(one)) for one in record.get("warnings") or [] if "not checked" not in one]][
+            :12
+        ]
+
+    def _training(self, record: dict, about: dict) -> str:
+        """The section on how it was made, and how to make it again."""
+        import os
+        import shlex
+
+        said = record.get("run") or {}
+        known = self.records.all("experiment") if self.records is not None else []
+        runs = [run for run in known if record.get("experiment") and run.get("id") == record["experiment"]]
+        run = runs[-1] if runs else {}
+        config = run.get("config") if isinstance(run.get("config"), dict) else {}
+        pairs = {
+            "method": said.get("method"),
+            "base model": said.get("base_model"),
+            "at revision": said.get("base_revision"),
+        }
+        pairs.update(
+            {"data": said.get("dataset"), "its revision": said.get("dataset_revision"), "splits": said.get("splits")}
+        )
+        pairs.update({"seed": said.get("seed"), "steps": said.get("steps"), "hardware": config.get("hardware")})
+        seconds, cost = said.get("seconds") or run.get("seconds"), run.get("cost_usd")
+        pairs["time"] = f"{seconds:,.0f} s" if isinstance(seconds, int | float) else None
+        pairs["cost"] = f"${cost:.2f}" if isinstance(cost, int | float) else None
+        if run.get("backend") == "local":
+            pairs.update(
+                {"hardware": f"the agent's own machine, {os.cpu_count()} CPU cores", "cost": "none: it is its own"}
+            )
+        pairs["peak memory"] = f"{said['peak_memory_gb']} GB" if said.get("peak_memory_gb") else None
+        for name in ("hyperparameters", "versions"):
+            some = said.get(name)
+            pairs[name] = ", ".join([f"{key} {some[key]}" for key in some]) if isinstance(some, dict) else None
+        rows = [f"| {name} | {self._cell(value)} |" for name, value in pairs.items() if value not in (None, "", {})]
+        picture = ["![training](evaluation/training.png)", ""] if "evaluation/training.png" in about["paths"] else []
+        lines = ["## Training", "", "| what | value |", "| --- | --- |", *rows, "", *picture] if rows else picture
+        if "train.py" in about["paths"] and record.get("script"):
+            words = [str(word) for word in config.get("arguments") or []]
+            pinned = " Its data is pinned to a commit." if said.get("dataset_revision") else ""
+            lines += [
+                "## How to make it again",
+                "",
+                f"In a copy of this repository, with the script of that run.{pinned}",
+                "",
+            ]
+            lines += ["```bash", shlex.join(["uv", "run", "train.py", *words]), "```", ""]
+        return "\n".join(lines)
+
+    def _weights_sha256(self, digests: dict) -> str | None:
+        """The digest of a model: of its weights, and of what says how they are used. `None` where there are no weights.
+
+        `digests`: path relative to the model's folder to the file's SHA-256. The same in every tool that needs it.
+        """
+        import hashlib
+
+        kinds = ("safetensors", "skops", "npz", "npy", "onnx", "gguf", "bin", "pt", "pth", "ckpt", "h5", "keras")
+        kinds += ("msgpack", "tflite", "joblib", "pkl", "pickle", "model")
+        uses = ("config.json", "adapter_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+        uses += ("preprocessor_config.json", "label_map.json", "labels.json", "modules.json", "chat_template.jinja")
+        skipped = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin", "scheduler.bin")
+        lines, weights = [], False
+        for name in sorted(digests):
+            last = name.split("/")[-1]
+            if last in skipped or last.startswith("rng_state"):
+                continue
+            heavy = last.rsplit(".", 1)[-1].lower() in kinds and "." in last
+            weights = weights or heavy
+            if heavy or last in uses:
+                lines.append(f"{name}\0{digests[name]}\n")
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest() if weights else None
 
     def _front_matter(self, text: str) -> dict:
         from huggingface_hub.repocard import RepoCard

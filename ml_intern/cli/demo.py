@@ -27,11 +27,12 @@ from ..events import Event, Warned
 from .run import Order, run_with
 
 TASK = (
-    "Find an approach for small-image classification, find a data set, train a baseline and something better, evaluate "
-    "on a held-out split, and publish the better one with a model card that shows a plot. Publish it only if it beats the "
-    "baseline by more than chance: let the code decide, on what it has computed, and take every figure in the call, the "
-    "card and the report from variables. If publishing is refused, say by whom and why. No step may take more than about "
-    "ten seconds on two CPU cores."
+    "Find an approach for small-image classification, find a data set, hold its test split out, train a baseline and "
+    "something better as training jobs on this machine (a smoke run first), have both evaluated on the held-out rows by "
+    "evaluate_model, and publish the better one with a model card. Publish it only if it beats the baseline by more than "
+    "chance and the evaluation found no problem: let the code decide, and take every figure in the card and the report from "
+    "variables. If publishing is refused, say by whom and why. No step may take more than about twenty seconds on two CPU "
+    "cores."
 )
 
 NEEDED = ("sklearn", "skops", "matplotlib", "starlette", "uvicorn")
@@ -79,7 +80,10 @@ class Report:
     metric: str | None
     baseline: float | None
     candidate: float | None
+    interval: list[float] | None
+    p_value: float | None
     held_out: int | None
+    runs: int
     model: str | None
     files: str | None
     trace: str
@@ -224,22 +228,19 @@ def _csv(columns: list[str], rows: Any, labels: Any) -> bytes:
 
 
 def _report(hub: Any, where: Path, code: int, differs: tuple[str, ...], seconds: float, live: bool) -> Report:
-    from ..trace import last_end, read_rows
+    from ..records import EVALUATION, EXPERIMENT
+    from ..trace import last_end, restore
 
     trace = max((where / "home" / "sessions").glob("*.jsonl"), key=lambda path: path.stat().st_mtime, default=None)
     if trace is None:
         raise InternError("The demo's session left no trace", f"exit code {code}", f"Look into {where}.")
     end = last_end(trace)
-    rows = list(read_rows(trace))
-    pushes = [
-        block["input"]
-        for row in rows
-        if row["type"] == "assistant"
-        for block in row["message"]["content"]
-        if block["type"] == "tool_use" and block["name"] == "hub_push"
-    ]
-    evaluation = next(
-        (push["evaluation"] for push in reversed(pushes) if isinstance(push.get("evaluation"), dict)), {}
+    kept = restore(trace).records
+    done = [data for kind, data in kept if kind == EXPERIMENT and data.get("state") == "done"]
+    runs = {data["id"] for data in done if not data["config"].get("smoke")}
+    evaluation = next((data for kind, data in reversed(kept) if kind == EVALUATION), None)
+    baseline, candidate, difference = (
+        (evaluation or {}).get(name, {}) for name in ("baseline", "candidate", "difference")
     )
     from huggingface_hub import HfApi, snapshot_download
 
@@ -253,10 +254,13 @@ def _report(hub: Any, where: Path, code: int, differs: tuple[str, ...], seconds:
     return Report(
         state=end.state if end else "cut off",
         published=bool(models),
-        metric=evaluation.get("metric"),
-        baseline=evaluation.get("baseline"),
-        candidate=evaluation.get("candidate"),
-        held_out=evaluation.get("n"),
+        metric=evaluation["metric"] if evaluation else None,
+        baseline=baseline.get("value"),
+        candidate=candidate.get("value"),
+        interval=candidate.get("interval"),
+        p_value=difference.get("p_value"),
+        held_out=evaluation["n"] if evaluation else None,
+        runs=len(runs),
         model=models[0] if models else None,
         files=files,
         trace=str(trace),
@@ -273,8 +277,15 @@ def _print(report: Report) -> None:
     ]
     if isinstance(report.baseline, int | float) and isinstance(report.candidate, int | float):
         on = f" on {report.held_out} held-out examples" if report.held_out else ""
-        rows.append(("Baseline", f"{report.metric} {report.baseline:.4f}{on}, computed just now"))
-        rows.append(("Model", f"{report.metric} {report.candidate:.4f}"))
+        low, high = report.interval or (float("nan"), float("nan"))
+        rows.append(("Training", f"{report.runs} runs in jobs, smoke runs first" if report.runs else "none"))
+        rows.append(("Baseline", f"{report.metric} {report.baseline:.4f}{on}, computed just now by the host"))
+        rows.append(
+            (
+                "Model",
+                f"{report.metric} {report.candidate:.4f} (95 %: {low:.4f} to {high:.4f}), p = {report.p_value:.2g}",
+            )
+        )
     if report.published:
         rows.append(("Published", f"{report.model}, private, on the local Hub"))
         files = Path(report.files or "")

@@ -1,6 +1,7 @@
 """Publishing, against a local Hub with the unmodified client."""
 
 import copy
+import hashlib
 import io
 import json
 import pickle
@@ -63,6 +64,7 @@ def test_a_model_goes_up_in_one_private_commit(push, hub):
         "commit_url": f"{hub.url}/tester/sentiment/commit/{newest.commit_id}",
         "created": True,
         "private": True,
+        "pull_request": None,
         "files": 3,
         "bytes": size,
     }
@@ -229,6 +231,221 @@ class TestEvaluation:
         )
         assert (result.metric_type, result.metric_value) == ("accuracy", 0.9)
         assert "| accuracy | acme/reviews | test | 500 | 0.8 | 0.9 |" in card(hub)
+
+
+class Kept:
+    """Records of a session, as the tool sees them."""
+
+    def __init__(self, folder, evaluations=(), experiments=()):
+        self.held_out, self.rows = folder, {"evaluation": list(evaluations), "experiment": list(experiments)}
+
+    def all(self, kind):
+        return self.rows[kind]
+
+
+def measured(push, **changes):
+    """An evaluation of what lies in `out`, as evaluate_model leaves it."""
+    digests = {"model.safetensors": WEIGHTS, "sub/config.json": b"{}"}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in digests.items()}
+    side = {"name": "majority", "value": 0.5, "interval": [0.45, 0.55], "method": "exact (Clopper-Pearson), 95 %"}
+    mine = {**side, "name": "mine", "value": 0.9, "interval": [0.87, 0.93], "folder": "runs/a/model"}
+    mine["weights_sha256"] = push._weights_sha256(digests)
+    dataset = {"id": "acme/reviews", "config": "default", "split": "test", "revision": "a" * 40}
+    test = {"value": 0.4, "interval": [0.3, 0.5], "p_value": 1e-9, "test": "McNemar, exact, two-sided"}
+    return {
+        "id": "eval_0123456789ab", "held_out": "held_0123456789ab", "task": "classification", "dataset": dataset, "n": 500,
+        "metric": "accuracy", "higher_is_better": True, "baseline": side, "candidate": mine, "difference": test,
+        "better": True, "metrics": {"accuracy": {"baseline": 0.5, "candidate": 0.9}, "mcc": {"baseline": 0, "candidate": 0.8}},
+        "per_class": {"a|b": {"precision": 0.9, "recall": None, "f1": 0.9, "n": 250}}, "problems": [], "warnings": [],
+        "contamination": {"checked": True, "rows": 0, "train_rows": 900}, "by": "harness", "looks": 2, "secrecy": "Kept.",
+        "provenance": {"checked": True, "base": "acme/base", "verdict": "derived"}, "plots": ["x/comparison.png"],
+        "script": "train.py", "experiment": "run_0123456789ab",
+        "run": {"method": "text-classification", "base_model": "acme/base", "dataset": "acme/reviews", "seed": 7,
+                "dataset_revision": "b" * 40, "hyperparameters": {"lr": 1e-5}, "versions": {"torch": "2.1"}, "seconds": 61},
+        **changes,
+    }  # fmt: skip
+
+
+RUN = {"id": "run_0123456789ab", "config": {"hardware": "t4-small", "arguments": ["--seed", "7"]}, "cost_usd": 0.4}
+PLOT = b"\x89PNG plot"
+
+
+class TestMeasuredByTheHost:
+    @pytest.fixture
+    def shipped(self, push, tmp_path):
+        """Pushes what was measured; `changes` are to the evaluation."""
+        folder = tmp_path / "held_out/held_0123456789ab/eval_0123456789ab"
+        folder.mkdir(parents=True)
+        (folder / "comparison.png").write_bytes(PLOT)
+        (folder / "train.py").write_text("print('train')\n")
+
+        def prepare(**changes):
+            push.records = Kept(tmp_path / "held_out", [measured(push, **changes)], [RUN])
+            return push
+
+        return prepare
+
+    CALL = {**MODEL, "evaluation": "eval_0123456789ab"}
+
+    def test_the_card_has_figures_training_and_how_to_make_it_again(self, shipped, hub):
+        tool = shipped()
+        shown = tool.preview(**self.CALL)
+        assert "Evaluation: accuracy 0.9 (0.87 to 0.93) against 0.5 (0.45 to 0.55) of majority" in shown
+        assert "evaluation/comparison.png  13, of the evaluation" in shown.replace(f"{len(PLOT)}", "13")
+        assert "WILL BE REFUSED" not in shown and "!!" not in shown
+        tool(**self.CALL)
+        assert hub.read("tester/sentiment", "model", "evaluation/comparison.png") == PLOT
+        assert hub.read("tester/sentiment", "model", "train.py") == b"print('train')\n"
+        there = card(hub)
+        for line in (
+            "| accuracy (95 %) | 0.5000 (0.4500 to 0.5500) | 0.9000 (0.8700 to 0.9300) |",
+            "| a\\|b | 0.900 |   | 0.900 | 250 |",
+            "![comparison](evaluation/comparison.png)",
+            "Predictions and figures were made by the host of the agent, not by its code.",
+            "It is number 2 of the candidates that were scored on these rows.",
+            "Of 500 held-out rows 0 are in the 900 training rows",
+            "The weights compared with acme/base: derived.",
+            "| hyperparameters | lr 1e-05 |",
+            "| hardware | t4-small |",
+            "| cost | $0.40 |",
+            "uv run train.py --seed 7",
+        ):
+            assert line in there, line
+        data = ModelCard(there).data
+        assert (data.base_model, data.datasets, data.pipeline_tag) == (
+            "acme/base",
+            ["acme/reviews"],
+            "text-classification",
+        )
+        first, second = data.eval_results
+        assert (first.metric_type, first.metric_value, first.dataset_revision) == ("accuracy", 0.9, "a" * 40)
+        assert first.metric_args["interval_95"] == [0.87, 0.93] and second.metric_type == "mcc"
+
+    def test_what_the_card_says_itself_stays(self, shipped, hub):
+        shipped()(**{**self.CALL, "metadata": {"license": "mit", "base_model": "acme/other", "tags": ["mine"]}})
+        data = ModelCard(card(hub)).data
+        assert data.base_model == "acme/other" and set(data.tags) == {"mine", "ml-intern"}
+        assert "base_model_relation" not in data.to_dict()
+
+    def test_a_second_push_puts_new_figures_in_the_place_of_the_old(self, shipped, hub):
+        shipped()(**self.CALL)
+        newer = shipped()
+        newer.call_id = "call_2"
+        shown = newer.preview(**self.CALL)
+        assert (
+            "model.safetensors  25,600, takes the place of what is there" in shown
+            and "README.md stays as it is." in shown
+        )
+        newer(**self.CALL)
+        assert card(hub).count("## Evaluation") == card(hub).count("## Training") == 1
+
+    def test_other_weights_than_those_that_were_evaluated(self, shipped, hub, workspace):
+        tool = shipped()
+        lay(workspace, {"out/model.safetensors": WEIGHTS[:-1] + b"x"})
+        with pytest.raises(ValueError, match=r"eval_0123456789ab is of other weights: of those in runs/a/model"):
+            tool(**self.CALL)
+        assert hub.store.find("model", "tester/sentiment") is None
+        assert "PUBLISHED ANYWAY: eval_0123456789ab is of other weights" in tool.preview(
+            **self.CALL, publish_anyway=True
+        )
+
+    @pytest.mark.parametrize("name", ["out/second.safetensors", "out/tokenizer.json", "out/pytorch_model.bin"])
+    def test_weights_or_a_tokenizer_beside_them(self, shipped, workspace, name):
+        tool = shipped()
+        lay(workspace, {name: b"{}"})
+        with pytest.raises(ValueError, match="is of other weights"):
+            tool(**self.CALL)
+
+    def test_what_says_nothing_of_the_model_may_be_added(self, shipped, workspace):
+        tool = shipped()
+        lay(workspace, {"out/notes.md": b"hello", "out/plot.png": b"x"})
+        assert tool(**self.CALL)["files"] == 7
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"problems": ["120 of 120 held-out rows are in the training rows"]}, "120 of 120 held-out rows are in"),
+            ({"better": False}, "not better by more than chance"),
+            (
+                {"candidate": {"weights_sha256": None, "value": 0.9, "interval": [0, 1], "name": "x", "method": ""}},
+                "of which weights it is",
+            ),
+        ],
+    )
+    def test_what_the_evaluation_found_forbids_it(self, shipped, hub, changes, said):
+        tool = shipped(**changes)
+        with pytest.raises(ValueError, match=said):
+            tool.check(**self.CALL)
+        assert said in tool.preview(**self.CALL, publish_anyway=True)
+        assert hub.store.find("model", "tester/sentiment") is None
+
+    def test_a_person_is_told_what_nobody_has_checked(self, shipped):
+        shown = shipped(by="predictions", contamination={"checked": False}).preview(**self.CALL)
+        assert "!! The predictions are files that the agent's code wrote" in shown
+        assert "!! Whether training rows overlap with the held-out ones was not checked" in shown
+
+    def test_an_evaluation_that_nobody_made(self, shipped):
+        with pytest.raises(ValueError, match="no evaluation 'eval_ffffffffffff' on record"):
+            shipped()(**{**MODEL, "evaluation": "eval_ffffffffffff"})
+        tool = shipped()
+        tool.records = None
+        with pytest.raises(ValueError, match="no evaluation"):
+            tool(**self.CALL)
+
+    def test_figures_of_the_agents_own_where_the_host_could_have_measured(self, shipped, hub):
+        with pytest.raises(ValueError, match="figures are the agent's own"):
+            shipped()(**MODEL)
+        shown = shipped().preview(**MODEL, publish_anyway=True)
+        assert "!! FIGURES BY THE AGENT, NOT MEASURED BY THIS HOST" in shown and "WILL BE REFUSED" not in shown
+        shipped()(**MODEL, publish_anyway=True)
+        assert "| accuracy | acme/reviews | test | 500 | 0.8 | 0.9 |" in card(hub)
+
+    def test_words_of_the_data_do_nothing_on_the_card(self, shipped, hub):
+        data = {"id": "x|y <script>", "config": None, "split": "te`st", "revision": None}
+        shipped(dataset=data, secrecy="<img src=x> [a](http://b)", plots=["../../../etc/passwd", "a b.png"])(
+            **self.CALL
+        )
+        there = card(hub).split("---\n")[-1]
+        assert (
+            "\n<img" not in there and "- \\<img src=x\\> \\[a\\](http://b)" in there and "x\\|y \\<script\\>" in there
+        )
+
+    def test_a_key_in_the_script_that_goes_along(self, shipped, hub, tmp_path):
+        tool = shipped()
+        script = tmp_path / "held_out/held_0123456789ab/eval_0123456789ab/train.py"
+        script.write_text("token = 'hf_" + "aB3" * 12 + "'")
+        with pytest.raises(ValueError, match=r"Keys or passwords in train\.py"):
+            tool(**self.CALL)
+
+
+class TestPullRequest:
+    @pytest.fixture
+    def theirs(self, push, hub):
+        hub.seed("acme/films", "dataset", {"README.md": b"---\nlicense: mit\n---\n# Films\n"})
+        return {**DATA, "repo_id": "acme/films", "private": False}
+
+    def test_where_the_repository_is_anothers(self, push, hub, theirs):
+        assert "AS A PULL REQUEST, which its owner decides on" in push.preview(**theirs)
+        before = commits(hub, "acme/films", "dataset")
+        done = push(**theirs)
+        assert done["pull_request"] == f"{hub.url}/datasets/acme/films/discussions/1"
+        assert commits(hub, "acme/films", "dataset") == before  # nothing is changed before its owner says so
+        assert push(**theirs) == push.reconcile("call_1", **theirs) == done
+        assert push.reconcile("call_2", **theirs) is None
+
+    def test_its_answer_got_lost(self, push, hub, theirs):
+        hub.fail("/commit/", drop="answer")
+        with pytest.raises(ConnectionError):
+            push(**theirs)
+        assert push(**theirs)["pull_request"].endswith("/discussions/1")
+
+    def test_on_request_in_ones_own(self, push, hub, workspace):
+        push(**DATA)
+        lay(workspace, {"data/more.csv": b"a\n"})
+        push.call_id = "call_2"
+        done = push(**DATA, create_pr=True)
+        assert done["pull_request"] and push.reconcile("call_2", **DATA, create_pr=True) == done
+        assert len(commits(hub, "tester/films", "dataset")) == 2
 
 
 class TestCard:
