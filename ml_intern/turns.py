@@ -250,6 +250,10 @@ class Turns:
             if in_code(request.call_id) and ended.is_set() and not self._parking:
                 pending.give(ApprovalAnswer("reject", "the code that asked for it has ended", "session"))
             due = self._let_go.is_set() or time.monotonic() > parks_at
+            if due and request.agent and not in_code(request.call_id) and not (self._parking or self._closing):
+                # Whether a sub-agent may go on is not worth a night: it ends with a report, and the agent above decides.
+                pending.give(ApprovalAnswer("reject", "nobody answered in time", "session"))
+                continue
             if (self._parking or (due and self._may_park(shop))) and pending.falls_asleep():
                 self._parking = True
                 shop.agent.park()

@@ -16,6 +16,7 @@ from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole, TokenUsage
 
 from ml_intern import InternAgent, InternError, MLIntern, State
+from ml_intern.budget import StepBudget
 from ml_intern.events import AgentEnded, AgentStarted, ApprovalAnswer, ApprovalAsked, Parked, StepFinished
 from ml_intern.execution.process import tree
 from ml_intern.session_tools import AskUserTool
@@ -314,6 +315,33 @@ def test_its_jail_ends_with_its_session(build) -> None:
     assert len(set(tree(os.getpid())) - before) >= 2
     session.release()
     until(lambda: not set(tree(os.getpid())) - before, 10)
+
+
+def test_whether_a_colleague_may_take_more_steps_holds_up_no_night(build) -> None:
+    def eager() -> InternAgent:
+        script = [code("print(look('the sky'))"), "As far as I came: the sky is blue."]
+        budget = StepBudget(ask_beyond=True)
+        return InternAgent([Look()], ScriptedModel(script), max_steps=1, budget=budget, **QUIET)
+
+    intern = build(ScriptedModel([ASKS, code("final_answer('done')")]), managed_agents=[eager])
+    intern._config = replace(intern._config, park_seconds=0.0)
+    session = intern.submit("Go.")
+    assert session.wait(20).state is State.SUCCESS
+    (asked,) = [event.request for event in session.events.history if isinstance(event, ApprovalAsked)]
+    assert (asked.tool, asked.agent) == ("request_steps", "helper")
+    assert [event.state for event in session.events.history if isinstance(event, AgentEnded)] == ["max_steps"]
+    assert not [event for event in session.events.history if isinstance(event, Parked)]
+
+
+def test_nobody_is_asked_whether_a_colleague_may_go_round_in_circles(build) -> None:
+    def circling() -> InternAgent:
+        return InternAgent([Look()], ScriptedModel([code("print(look('the sky'))")] * 12), max_steps=12, **QUIET)
+
+    intern = build(ScriptedModel([ASKS, code("final_answer('went on')")]), managed_agents=[circling])
+    session = intern.submit("Go.")
+    assert session.wait(20).answer == "went on"
+    assert not [event for event in session.events.history if isinstance(event, ApprovalAsked)]
+    assert [event.state for event in session.events.history if isinstance(event, AgentEnded)] == ["stuck"]
 
 
 def test_the_record_tells_whose_question_it_was(build) -> None:
