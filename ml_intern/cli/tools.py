@@ -149,7 +149,7 @@ def _trust(tools: list[ForeignTool], yes: bool) -> int:
     if not fresh:
         print("\nAll of this was read before.")
         return 0
-    if not yes and not _agreed(f"\nIs this what you expect of these {len(fresh)}? From then on rules can allow them."):
+    if not yes and not _agreed("\nIs this what you expect? From then on rules can allow calls."):
         return DENIED
     for tool, shown in fresh:
         tool.met(shown)
