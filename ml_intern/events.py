@@ -172,7 +172,10 @@ class ModelDelta(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelAnswered(Event):
-    """The model's answer to a step: its words, the code it wants run (`None` when there is none), what it cost."""
+    """The model's answer to a step: its words, the code it wants run (`None` when there is none), what it cost.
+
+    `reasoning` is what it thought before, as far as its provider tells.
+    """
 
     step: int
     thought: str
@@ -180,6 +183,7 @@ class ModelAnswered(Event):
     input_tokens: int
     output_tokens: int
     usage: Usage
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,7 @@ class Narrator(Observer):
                 input_tokens=step.input_tokens,
                 output_tokens=step.output_tokens,
                 usage=step.spent,
+                reasoning=self.masker.text("\n".join(one.text for one in step.thinking if one.text)),
             )
         )
         if step.cost_usd is None and self._ledger is not None and self._ledger.budget_usd is not None:

@@ -45,6 +45,8 @@ from .status import Status, spent
 INDENT = 2
 CODE = (18, 4)
 """Lines of long code that are shown: the first, the last."""
+THOUGHT = 160
+"""Characters of what a model thought that are shown."""
 OUTPUT_LINES = 8
 ERROR_LINES = 12
 
@@ -228,6 +230,14 @@ class Renderer:
     def _answered(self, event: ModelAnswered) -> None:
         self.paper.gap()
         self.paper.put(Text(f"Step {event.step}", "bold"))
+        if event.reasoning.strip():
+            flat = " ".join(event.reasoning.split())
+            folded = (
+                flat
+                if self.verbose or len(flat) <= THOUGHT
+                else f"{flat[:THOUGHT]}… ({len(flat):,} characters of thinking)"
+            )
+            self.paper.put(Text(words.printable(folded), "dim italic"), INDENT)
         if event.thought.strip():
             self.paper.put(event.thought.strip(), INDENT)
         if event.code and event.code.strip():

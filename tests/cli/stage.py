@@ -39,6 +39,9 @@ class StagedSession:
         self.events.listen(intern.on_event)
         self.thread = threading.Thread(target=self._play, args=(scene,), daemon=True)
 
+    def running_jobs(self) -> list[str]:
+        return []
+
     def _play(self, scene: Callable[[StagedSession], e.Outcome]) -> None:
         self.tell(
             e.SessionStarted(
@@ -238,7 +241,13 @@ def hostile(s: StagedSession) -> e.Outcome:
     s.tell(e.ModelDelta(step=1, text=bad))
     s.tell(
         e.ModelAnswered(
-            step=1, thought=bad, code=f"x = '{bad}'", input_tokens=1, output_tokens=1, usage=e.Usage(cost_usd=None)
+            step=1,
+            thought=bad,
+            code=f"x = '{bad}'",
+            input_tokens=1,
+            output_tokens=1,
+            usage=e.Usage(cost_usd=None),
+            reasoning=bad,
         )
     )
     s.tell(e.ToolCalled(step=1, call_id=bad, tool=bad, arguments={bad: bad}))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import stage
@@ -246,3 +247,14 @@ def test_a_command_with_a_path_can_be_pasted() -> None:
     end = e.SessionEnded(outcome=e.Outcome(e.State.SUCCESS), trace="/my files/it's.jsonl")
     command = shown(end, terminal=True, width=40).split("next       \x1b[0m")[1].splitlines()[0]
     assert shlex.split(command) == ["uvx", "claude-code-log", "/my files/it's.jsonl", "-o", "trace.html"]
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_was_thought_is_folded(verbose: bool) -> None:
+    thought = "First\nI weigh " + "this and that, " * 100 + "\x1b[2J and the last of it"
+    event = replace(answered(thought="I count."), reasoning=thought)
+    text = " ".join(shown(event, verbose=verbose).split())
+    assert "First I weigh this" in text and "I count." in text and "\x1b[2J" not in text
+    assert ("the last of it" in text) is verbose and (
+        "1,5" in text and "characters of thinking" in text
+    ) is not verbose
