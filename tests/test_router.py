@@ -185,6 +185,39 @@ def test_what_will_be_sent_is_frozen_before_anyone_is_asked(tmp_path: Path) -> N
     assert result["call_id"] == call.call_id
 
 
+class Commenter(Tool):
+    """Takes nothing of the host, and leaves the call's id where it writes."""
+
+    name, description, output_type, effects = "commenter", "Comments.", "object", "write"
+    inputs = {"text": {"type": "string", "description": "What."}}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call_id = None
+
+    def forward(self, text: str) -> dict:
+        return {"call_id": self.call_id}
+
+    def check(self, text: str) -> None:
+        if not text:
+            raise ValueError("say something")
+
+    def preview(self, text: str) -> str:
+        return f"will say {text}"
+
+
+def test_a_tool_that_takes_nothing_of_the_host_is_shown_and_has_the_calls_id_all_the_same() -> None:
+    """Without the id nothing keeps its call from taking effect twice."""
+    fired, one = Fired(), Commenter()
+    made = router(fired, one)
+    result = made["commenter"]("hello")
+    assert result["call_id"] == fired.steps[0].call_id
+    assert fired.steps[0].preview == "will say hello"
+    assert one.call_id is None  # each call has an instance of its own
+    with pytest.raises(ValueError, match="say something"):
+        made["commenter"]("")
+
+
 def test_a_link_out_of_the_workspace_is_not_sent(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
