@@ -84,6 +84,7 @@ class JobWatch:
         self.correct: Callable[[float], None] = lambda usd: None
         self.session = ""
         self._jobs: dict[str, Followed] = {}
+        self._settled: set[str] = set()
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -131,6 +132,13 @@ class JobWatch:
                 self._thread = threading.Thread(target=self._watch, name="ml-intern-jobs", daemon=True)
                 self._thread.start()
             self._wake.set()
+
+    def first(self, job_id: str) -> bool:
+        """Whether this is asked of a job for the first time: what comes at its end is done once."""
+        with self._lock:
+            new = job_id not in self._settled
+            self._settled.add(job_id)
+            return new
 
     def seen(self, job_id: str, look: Look) -> None:
         """Somebody has looked at a job: what is new in it is told now."""

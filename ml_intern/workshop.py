@@ -416,17 +416,43 @@ class Workshop:
         verdict = self.agent.gate.policy.decide(Call("training_job", arguments, "write"))
         return verdict.action == "allow"
 
-    def running_jobs(self) -> list[str]:
-        """The jobs of the session that run, wherever, as far as is known."""
+    def _open_runs(self) -> list[str]:
+        """Jobs whose end is not on record."""
         runs = [run for run in self.records.all(EXPERIMENT) if run.get("state") in ("scheduled", "running")]
+        return [str(run["job_id"]) for run in runs if run.get("job_id")]
+
+    def running_jobs(self) -> list[str]:
+        """The jobs of the session that run, here and, as far as is known, elsewhere."""
         local = self.agent.jobs.running() if self.agent.jobs is not None else []
-        far = [str(run["job_id"]) for run in runs if "/" in str(run.get("job_id"))]
-        return list(dict.fromkeys([*local, *far]))
+        return list(dict.fromkeys([*local, *(name for name in self._open_runs() if "/" in name)]))
+
+    def look_after_jobs(self) -> None:
+        """Jobs that ran when the session was let go are looked at: what has ended goes on record, the others are watched."""
+        running = self._open_runs()
+        if not running or "training_job" not in self.agent.tools:
+            return
+        tool = self._job_tool()
+
+        def look() -> None:
+            for job_id in running:
+                with contextlib.suppress(Exception):  # its service is away: whoever asks for it will hear of that
+                    tool.forward(operation="status", job_id=job_id)
+
+        threading.Thread(target=look, name=f"jobs-{self.id[:8]}", daemon=True).start()
+
+    def curves(self, job_id: str) -> str:
+        """A job's curves as text, for a person. Raises what its service says."""
+        return str(self._job_tool().forward(operation="metrics", job_id=job_id)["curves"])
+
+    def _job_tool(self) -> Any:
+        routed = self.agent.tools.get("training_job")
+        if routed is None:
+            raise InternError("There are no training jobs here", "the tool training_job is not among the tools")
+        return self.agent.router.lend(original(routed))
 
     def stop_jobs(self) -> list[str]:
         """Ends them: a person's word, and no call of the agent's. Returns those that could not be ended, with the reason."""
-        routed = self.agent.tools.get("training_job")
-        problems, tool = [], self.agent.router.lend(original(routed)) if routed is not None else None
+        problems, tool = [], self._job_tool() if "training_job" in self.agent.tools else None
         for job_id in self.running_jobs():
             try:
                 if tool is not None:

@@ -51,13 +51,13 @@ class TrainingJobTool(Tool):
         "type": "object",
         "properties": {
             "job_id": {"type": "string"},
-            "state": {"type": "string", "description": "scheduled, running, done, failed, stopped, timeout, lost"},
+            "state": {"enum": ["scheduled", "running", "done", "failed", "stopped", "timeout", "lost"]},
             "findings": {"type": "array"},
-            "result": {"type": "object", "description": "its '@result {json}'"},
-            "cause": {"type": "object", "description": "kind, said, remedy"},
+            "result": {"type": "object"},
+            "cause": {"type": "object"},
             "curves": {"type": "string"},
-            "picture": {"type": "string", "description": "PNG in the workspace"},
-            "text": {"type": "string", "description": "of logs"},
+            "picture": {"type": "string"},
+            "text": {"type": "string"},
             "jobs": {"type": "array"},
         },
     }
@@ -223,9 +223,13 @@ class TrainingJobTool(Tool):
 
     def preview(self, **arguments: Any) -> str:
         """What a person should read before saying yes: what it costs, what it can do, the whole script."""
-        if arguments.get("operation") != "start" or arguments.get("backend") != "hf_jobs":
+        if arguments.get("operation") != "start":
             return ""
         order = self._planned(arguments)
+        if order["backend"] == "local":
+            return self._printable(
+                f"A job on this machine, in the jail: {order['about']['script']}\n\n{order['text']}"
+            )
         machine, about = order["machine"], order["about"]
         expected = "unknown" if order["expected_usd"] is None else f"${order['expected_usd']:.2f}"
         parts = [
@@ -239,7 +243,11 @@ class TrainingJobTool(Tool):
         if about["skip_smoke"]:
             parts.insert(1, "!! NO SMOKE RUN OF THIS SCRIPT HAS PASSED")
         parts += ["", f"{about['script']} ({about['sha256'][:12]}):", order["text"]]
-        return "".join([c if c.isprintable() or c in "\n\t" else "\ufffd" for c in "\n".join(parts)])
+        return self._printable("\n".join(parts))
+
+    def _printable(self, text: str) -> str:
+        """A script must not be able to clear the terminal of who reads it, or to turn what is written round."""
+        return "".join([c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text])
 
     def reconcile(self, call_id: str, **arguments: Any) -> dict | None:
         """Whether a start with this id took effect: its job, or `None` where there is none."""
@@ -709,6 +717,8 @@ class TrainingJobTool(Tool):
         old = self._recorded(seen["job_id"])
         if self.records is None or (old is not None and old.get("state") not in ("scheduled", "running")):
             return
+        if self.watch is not None and not self.watch.first(seen["job_id"]):
+            return  # who waits and who watches see the same end
         cost, more = self._cost(seen), {}
         worst = seen["worst_usd"] if old is not None else None  # else another session has paid
         if cost is not None and worst is not None:
@@ -802,7 +812,16 @@ class TrainingJobTool(Tool):
         seen.update(
             {"ran": None if ended is None else round(ended - status["started"], 1), "hardware": None, "url": ""}
         )
-        seen.update({"peak": status["peak_memory_bytes"], "labels": {}, "price": None, "worst_usd": None, "log": None})
+        seen.update(
+            {
+                "gpu": status.get("gpu_utilization"),
+                "peak": status["peak_memory_bytes"],
+                "labels": {},
+                "price": None,
+                "worst_usd": None,
+                "log": None,
+            }
+        )
         return {**seen, "about": self._about_of(order["variables"])}
 
     def _seen_on_hub(self, job: Any) -> dict:
@@ -820,6 +839,12 @@ class TrainingJobTool(Tool):
         started = job.started_at or job.created_at
         began = None if started is None else started.timestamp()
         ran = None if job.durations is None else job.durations.running_secs
+        if ran is None and job.started_at is not None and job.finished_at is not None:
+            ran = (job.finished_at - job.started_at).total_seconds()
+        if ran is None and job.started_at is None and state in ("failed", "stopped"):
+            ran = 0  # it never got its machine
+        if ran is not None and job.started_at is not None:
+            ran = max(1, ran)
         code = re.search(r"exit code: (\d+)", message)
         labels, flavor = job.labels or {}, str(getattr(job.flavor, "value", job.flavor) or "") or None
         limit = about.get("limit")
@@ -848,8 +873,9 @@ class TrainingJobTool(Tool):
 
         if seen["price"] is None or seen["backend"] == "local":
             return None
-        minutes = 0 if seen["ran"] is None else math.ceil(max(1, seen["ran"]) / 60)
-        return round(minutes * seen["price"] / 60, 4)
+        if seen["ran"] is None:
+            return 0.0 if seen["state"] == "scheduled" else None
+        return round(math.ceil(seen["ran"] / 60) * seen["price"] / 60, 4)
 
     def _text(self, seen: dict, lines: int = 2_000) -> str:
         """The end of its log; a look reads it once."""
@@ -884,8 +910,32 @@ class TrainingJobTool(Tool):
             if last is not None:
                 found = [one for one in found if isinstance(one.get("time"), int | float) and one["time"] > last]
             points = points + found
+        before = self._read.get(job_id, (0, []))[1]
+        if len(points) > len(before) and "gpu_utilization" not in points[-1]:
+            used = self._gpu(seen)
+            if used is not None:
+                points[-1] = {**points[-1], "gpu_utilization": used}
         self._read[job_id] = (offset, points)
         return points
+
+    def _gpu(self, seen: dict) -> float | None:
+        """How busy its GPUs are now, in per cent; `None` where nobody knows."""
+        if seen["state"] != "running" or seen["backend"] == "local":
+            return seen.get("gpu")
+        namespace, _, identifier = seen["job_id"].partition("/")
+        try:
+            options = {"job_id": identifier, "namespace": namespace}
+            samples = self._ask_jobs("what the job uses", 15, self._one_sample, **options)
+        except (OSError, ValueError):  # nobody needs it
+            return None
+        used = [one.get("utilization") for sample in samples for one in (sample.get("gpus") or {}).values()]
+        known = [float(one) for one in used if isinstance(one, int | float)]
+        return sum(known) / len(known) if known else None
+
+    def _one_sample(self, **options: Any) -> list:
+        import itertools
+
+        return list(itertools.islice(self._api().fetch_job_metrics(**options), 1))
 
     def _points_in(self, text: str) -> list:
         import json
@@ -967,7 +1017,8 @@ class TrainingJobTool(Tool):
     def _boot(self) -> str:
         return (
             'cd "$(mktemp -d)" && printf %s "$ML_INTERN_SCRIPT" | base64 -d | gzip -d > train.py && '
-            'if command -v uv > /dev/null; then exec uv run train.py "$@"; else exec python train.py "$@"; fi'
+            'if command -v uv > /dev/null; then exec uv run train.py "$@"; fi; '
+            'exec "$(command -v python || command -v python3)" train.py "$@"'
         )
 
     def _json(self, about: dict) -> str:
@@ -1066,14 +1117,13 @@ class TrainingJobTool(Tool):
     def _hardware(self) -> dict:
         """What there is now, with prices as they are now."""
         self._refuse_offline()
-        found = {}
-        hours = {"minute": 60, "hour": 1, "second": 3600}
+        hours, found = {"minute": 60, "hour": 1, "second": 3600}, {}
         for one in self._ask_jobs("the hardware of jobs", 30, self._api().list_jobs_hardware):
             gpu = one.accelerator
             what = f"{one.cpu}, {one.ram}" + (f", {gpu.quantity}x {gpu.model} with {gpu.vram}" if gpu else "")
-            if one.unit_label in hours:
-                price = round(one.unit_cost_micro_usd / 1e6 * hours[one.unit_label], 4)
-                found[one.name] = {"what": what, "usd_an_hour": price}
+            price = one.unit_cost_micro_usd / 1e6 * hours[one.unit_label] if one.unit_label in hours else None
+            if price is not None:
+                found[one.name] = {"what": what, "usd_an_hour": round(price, 4)}
         return found
 
     def _find(self, labels: dict, namespace: str, stage: str | None = None) -> Any:

@@ -302,15 +302,19 @@ async def _tools(chat: Chat, rest: str) -> None:
 
 async def _jobs(chat: Chat, rest: str) -> None:
     session = _session(chat)
-    jobs = await asyncio.to_thread(session.running_jobs)
-    if rest not in ("", "stop"):
-        raise InternError(f"{words.one_line(rest)} is nothing to do with jobs", "", "/jobs stop ends those that run.")
     if rest == "stop":
-        problems = await asyncio.to_thread(session.stop_jobs)
-        for problem in problems:
+        for problem in await asyncio.to_thread(session.stop_jobs):
             chat.renderer.warn(problem)
-        jobs = await asyncio.to_thread(session.running_jobs)
-    chat.tell(f"running: {', '.join(jobs)}" if jobs else "no job runs")
+    running = await asyncio.to_thread(session.running_jobs)
+    if rest not in ("", "stop"):
+        chat.paper.put(Text(words.printable(await asyncio.to_thread(session.curves, rest))))
+        return
+    for job_id in running:
+        chat.row("running", job_id)
+        if curves := await asyncio.to_thread(session.curves, job_id):
+            chat.paper.put(Text(words.printable(curves)))
+    if not running:
+        chat.tell("no job runs")
 
 
 async def _new(chat: Chat, rest: str) -> None:
@@ -355,7 +359,7 @@ TABLE = (
         lambda chat: (("usd ", "dollars more"), ("steps ", "steps more"), ("hours ", "hours more")),
     ),
     Slash("plan", "", "the agent's plan", _plan),
-    Slash("jobs", "[stop]", "its training jobs that run; end them", _jobs, lambda chat: (("stop", "end them"),)),
+    Slash("jobs", "[stop|JOB]", "the curves of its training; end it", _jobs, lambda chat: (("stop", "end it"),)),
     Slash("undo", "", "take the last turn out of the conversation", _undo),
     Slash("new", "", "begin a new conversation", _new),
     Slash("sessions", "[WORDS]", "earlier sessions, newest first", _sessions),

@@ -167,6 +167,8 @@ class Keeper:
                     return
                 if looked - told > TELL_SECONDS:  # what it has used so far
                     told = looked
+                    if self.order["gpus"]:
+                        self.status["gpu_utilization"] = gpu_utilization()
                     self._tell()
         finally:
             disk.close()
@@ -221,6 +223,16 @@ class Keeper:
     def _tell(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # the session was deleted meanwhile
             write_atomically(self.folder / "status.json", self.status)
+
+
+def gpu_utilization() -> float | None:
+    """How busy the GPUs are, in per cent, as NVIDIA's own tool says; `None` where it does not."""
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+        return max(float(line) for line in said.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _gpus(data: dict[str, Any] | None) -> Gpus | None:

@@ -118,6 +118,7 @@ class Jobs:
         machines (`tuple`): The hardware that there is: see `MACHINES`.
         scheduling_seconds (`float`): How long a job waits for its machine.
         keep_alive_seconds (`float`): How often a log without news says that it is still there.
+        gpu_utilization (`int`): How busy the GPUs of jobs are, in per cent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,7 +126,7 @@ class Jobs:
         self.jobs: dict[str, Job] = {}
         self.credit: dict[str, float] = {}
         self.machines = MACHINES
-        self.scheduling_seconds, self.keep_alive_seconds = 0.0, 30.0
+        self.scheduling_seconds, self.keep_alive_seconds, self.gpu_utilization = 0.0, 30.0, 90
         self.environment: dict[str, str] = {}
         """What all jobs have in their environment besides their own: the address of this Hub."""
         self._lock = threading.RLock()
@@ -376,8 +377,11 @@ async def metrics(call: Call, _: Request) -> Response:
 
     async def events() -> AsyncIterator[str]:
         while not job.over:
+            busy = {"a1b2c3d4": {"utilization": call.hub.jobs.gpu_utilization, "memory_used_bytes": 0,
+                                 "memory_total_bytes": 16 << 30}}  # fmt: skip
+            gpus = busy if any(name == job.spec["flavor"] and gpu for name, *_, gpu, _ in MACHINES) else {}
             used = {"cpu_usage_pct": 50, "cpu_millicores": 2000, "memory_used_bytes": 1 << 30, "memory_total_bytes": 16 << 30,
-                    "rx_bps": 0, "tx_bps": 0, "gpus": {}, "replica": job.id[:5]}  # fmt: skip
+                    "rx_bps": 0, "tx_bps": 0, "gpus": gpus, "replica": job.id[:5]}  # fmt: skip
             yield f"event: metric\ndata: {json.dumps(used)}\n\n"
             await asyncio.sleep(1.0)
 

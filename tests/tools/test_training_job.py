@@ -125,7 +125,8 @@ class TestLocal:
         started = desk.call(
             operation="start", script="train.py", timeout="10m", options={"name": "first", "parent": "run_abcdef"}
         )
-        assert started["state"] == "running" and started["timeout_seconds"] == 600 and desk.shown == ""
+        assert started["state"] == "running" and started["timeout_seconds"] == 600
+        assert TRAIN in desk.shown and desk.asked == (None, None)
         done = desk.call(operation="wait", job_id=started["job_id"], seconds=60)
         assert done["state"] == "done" and done["exit_code"] == 0 and done["last"]["eval_accuracy"] == 0.9
         run = desk.runs()[started["job_id"]]
@@ -505,3 +506,21 @@ def test_it_survives_saving_and_speaks_as_the_tools_of_the_hub():
     assert_survives_saving(TrainingJobTool, "huggingface_hub")
     for method in ("_ask", "_work"):
         assert inspect.getsource(getattr(TrainingJobTool, method)) == inspect.getsource(getattr(HubPushTool, method))
+
+
+def test_a_gpu_that_does_nothing_is_seen_by_the_service_of_jobs(far, monkeypatch):
+    monkeypatch.setattr("ml_intern.watching.IDLE_SECONDS", 0.5)
+    smoke(far, "hf_jobs")
+    far.hub.jobs.gpu_utilization = 0
+    try:
+        words = ["--steps", "200", "--pause", "0.2"]
+        job = far.call(**REMOTE, arguments=words)["job_id"]
+        found = []
+        for _ in range(40):
+            found = far.call(operation="status", job_id=job)["findings"]
+            if found:
+                break
+            time.sleep(0.2)
+        assert [finding["kind"] for finding in found] == ["idle_gpu"]
+    finally:
+        far.hub.jobs.gpu_utilization = 90
