@@ -30,10 +30,13 @@ from ml_intern.testing import ScriptedModel, Service
 class Slack:
     def __init__(self) -> None:
         self.posted: list[dict[str, Any]] = []
-        self.error = ""
+        self.error, self.away = "", 0
         self.service = Service(Starlette(routes=[Route("/api/chat.postMessage", self.post, methods=["POST"])]))
 
     async def post(self, request: Request) -> JSONResponse:
+        if self.away:
+            self.away -= 1
+            return JSONResponse({"ok": False}, 503)
         if self.error:
             return JSONResponse({"ok": False, "error": self.error})
         body = dict(await request.form()) or await request.json()
@@ -83,6 +86,18 @@ def test_a_slack_that_fails_is_one_warning_and_stops_nothing(slack: Slack) -> No
     wait_for(lambda: warnings)
     time.sleep(0.2)
     assert len(warnings) == 1 and "channel_not_found" in warnings[0] and "xoxb" not in warnings[0]
+
+
+def test_a_slack_that_is_away_for_a_while_is_told_once_it_answers(slack: Slack) -> None:
+    slack.away = 2
+    warnings: list[str] = []
+    log = EventLog("s")
+    notify_slack(log, warnings.append)
+    for text in ("one", "<!channel> two"):
+        log.emit(Warned(text=text))
+    wait_for(lambda: len(slack.posted) == 2)
+    assert [post["text"] for post in slack.posted] == ["Note: one", "Note: &lt;!channel&gt; two"]
+    assert len(warnings) == 1 and "once Slack answers again" in warnings[0]
 
 
 REQUEST = ApprovalRequest("call_1", "hub_push", {}, "write", "it publishes or changes something")

@@ -213,6 +213,7 @@ class Acts:
         else:
             self.answers.woken(session_id)
             self._intern.set_model(name, session_id, by)
+        self._book.note(session_id, model=name)
         return f"{span(name)} writes from its next step on ({span(by)})."
 
     def _extend(self, wanted: Word, session_id: str, found: tuple[Peer, Running] | None, by: str) -> str:
