@@ -85,7 +85,8 @@ class HubListFilesTool(Tool):
         place = f"/api/{repo_type}s/{repo_id}"
         subject = f"{repo_type} {repo_id}" + (f" at {revision}" if revision else "")
         at = f"/revision/{self._quoted(revision)}" if revision else ""
-        about = self._get(subject, place + at, ("sha", "private", "gated"), self._describe)
+        names = ("sha", "private") if repo_type == "space" else ("sha", "private", "gated")  # no Space is gated
+        about = self._get(subject, place + at, names, self._describe)
         below = f"/{self._quoted(where)}" if where else ""
         tree = f"{place}/tree/{about['sha']}{below}"
         subject = f"the files of {subject}" + (f" in {where}" if where else "")

@@ -118,6 +118,8 @@ def test_revisions_and_kinds(files, tool):
     answer = tool(repo_id="tester/d", repo_type="dataset")
     assert "b.csv" in paths(answer)
     assert answer["private"] is True
+    files.seed("acme/app", "space", {"app.py": b"1"}, sdk="gradio")
+    assert "app.py" in paths(tool(repo_id="acme/app", repo_type="space"))
     files.seed("acme/gated", "model", {"w.bin": b"1"}, gated="manual")
     assert tool(repo_id="acme/gated")["gated"] is True
 
