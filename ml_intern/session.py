@@ -186,19 +186,19 @@ class Session(Turns):
     def running_jobs(self) -> list[str]:
         """Its training jobs that run, as far as is known; they go on when a turn or this process ends."""
         shop = self._shop
-        return shop.running_jobs() if shop is not None else []
+        return shop.jobs.running() if shop is not None else []
 
     def curves(self, job_id: str) -> str:
         """A job's curves as text. Takes seconds."""
         with self._lock:
             shop = self._open()
-        return shop.curves(job_id)
+        return shop.jobs.curves(job_id)
 
     def stop_jobs(self) -> list[str]:
         """Ends its jobs that run, here and elsewhere. Returns what could not be ended, with the reason. Takes seconds."""
         with self._lock:
             shop = self._open()
-        return shop.stop_jobs()
+        return shop.jobs.stop()
 
     def _end_jobs(self) -> None:
         for problem in self.stop_jobs():

@@ -6,7 +6,6 @@ half-way; something the trace knows is forgotten because a process ended.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import uuid
@@ -19,7 +18,7 @@ from smolagents import FinalAnswerTool, LogLevel, Tool
 
 from . import events as told
 from .agent import InternAgent
-from .approval import ApprovalPolicy, Asker, Call, Rule, RuleBook
+from .approval import ApprovalPolicy, Asker, Rule, RuleBook
 from .borrowed import Borrowed, Borrowing
 from .budget import SpendLedger, StepBudget
 from .colleagues import off_the_network
@@ -31,16 +30,16 @@ from .execution import JailExecutor, JailUnavailable, Workspace, find_jail
 from .execution.egress import Refusal
 from .execution.packages import Packages
 from .grant import Budget, ProposeGrantTool
-from .job_watch import News
 from .models import ChainModel, EndpointModel, LazyLitellm, Switch
 from .models.answers import wants_structure
 from .narrator import Narrator
 from .off_tools import without_network
 from .offline import Offline
 from .prompts import with_network, with_structure
-from .records import EXPERIMENT, Records
+from .records import Records
 from .repetition import RepetitionGuard
 from .secrets import Masker
+from .session_jobs import SessionJobs
 from .session_tools import (
     AskUserTool,
     Decision,
@@ -215,9 +214,7 @@ class Workshop:
         self.agent.router.frozen_in = self.folder / "frozen"
         if self.agent.jobs is not None:
             self.agent.jobs.folder = self.folder / "jobs"
-        watch = self.agent.watch
-        watch.session, watch.tell, watch.may_stop = session_id, self._job_news, self._may_stop
-        watch.correct = self.ledger.correct
+        self.jobs = SessionJobs(self.agent, session_id, self.records, self.journal, events, masker)
         self.agent.router.find_provenance = self._provenance
         self.agent.router.services["records"] = lambda: self.records
         gate = self.agent.gate
@@ -401,67 +398,6 @@ class Workshop:
 
     def _budget(self) -> Budget:
         return Budget(self.ledger.spent_usd, self.ledger.budget_usd)
-
-    def _job_news(self, news: News) -> None:
-        """Something of a job, on record and told; from the watch's own thread, also when the journal is closed meanwhile."""
-        fields = self.masker.data(vars(news))
-        fields["what"] = fields.pop("kind")
-        with contextlib.suppress(InternError):
-            self.journal.note("job", **fields)
-        self.events.emit(told.JobReported(**fields))
-
-    def _may_stop(self, news: News) -> bool:
-        """Whether a rule that a person gave lets a job be stopped for this: `training_job(operation=stop, reason=nan)`."""
-        arguments = {"operation": "stop", "job_id": news.job_id, "reason": news.kind}
-        verdict = self.agent.gate.policy.decide(Call("training_job", arguments, "write"))
-        return verdict.action == "allow"
-
-    def _open_runs(self) -> list[str]:
-        """Jobs whose end is not on record."""
-        runs = [run for run in self.records.all(EXPERIMENT) if run.get("state") in ("scheduled", "running")]
-        return [str(run["job_id"]) for run in runs if run.get("job_id")]
-
-    def running_jobs(self) -> list[str]:
-        """The jobs of the session that run, here and, as far as is known, elsewhere."""
-        local = self.agent.jobs.running() if self.agent.jobs is not None else []
-        return list(dict.fromkeys([*local, *(name for name in self._open_runs() if "/" in name)]))
-
-    def look_after_jobs(self) -> None:
-        """Jobs that ran when the session was let go are looked at: what has ended goes on record, the others are watched."""
-        running = self._open_runs()
-        if not running or "training_job" not in self.agent.tools:
-            return
-        tool = self._job_tool()
-
-        def look() -> None:
-            for job_id in running:
-                with contextlib.suppress(Exception):  # its service is away: whoever asks for it will hear of that
-                    tool.forward(operation="status", job_id=job_id)
-
-        threading.Thread(target=look, name=f"jobs-{self.id[:8]}", daemon=True).start()
-
-    def curves(self, job_id: str) -> str:
-        """A job's curves as text, for a person. Raises what its service says."""
-        return str(self._job_tool().forward(operation="metrics", job_id=job_id)["curves"])
-
-    def _job_tool(self) -> Any:
-        routed = self.agent.tools.get("training_job")
-        if routed is None:
-            raise InternError("There are no training jobs here", "the tool training_job is not among the tools")
-        return self.agent.router.lend(original(routed))
-
-    def stop_jobs(self) -> list[str]:
-        """Ends them: a person's word, and no call of the agent's. Returns those that could not be ended, with the reason."""
-        problems, tool = [], self._job_tool() if "training_job" in self.agent.tools else None
-        for job_id in self.running_jobs():
-            try:
-                if tool is not None:
-                    tool.forward(operation="stop", job_id=job_id)
-                elif self.agent.jobs is not None:
-                    self.agent.jobs.stop(job_id)
-            except Exception as error:  # noqa: BLE001 - a tool's own code, or a service that is away: the others end all the same
-                problems.append(f"{job_id}: {error}")
-        return problems
 
     def _effects_of(self, tool: str) -> str:
         routed = self.agent.tools.get(tool)
