@@ -26,7 +26,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ml_intern
 from ml_intern.errors import InternError
 from ml_intern.execution.action import pause
 from ml_intern.execution.executor import JailExecutor
@@ -235,7 +234,7 @@ class LocalJobs:
             return
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         environment |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-        environment["PYTHONPATH"] = str(Path(ml_intern.__file__).resolve().parents[1])
+        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         command = [sys.executable, "-s", "-P", "-m", "ml_intern.execution.job_keeper", str(folder)]
         with (folder / "keeper.log").open("ab") as words:
             subprocess.run(
