@@ -49,12 +49,13 @@ def rows(home: Path) -> list[dict]:
 
 def test_a_conversation(tmp_path: Path) -> None:
     """Steered while it works, then a second turn in the same session, then commands, then gone on with."""
-    with chat("talks", tmp_path, "--budget") as terminal:
+    with chat("talks", tmp_path, "--budget", OLLAMA_BASE_URL="http://127.0.0.1:9") as terminal:
         greeting = terminal.until(MARK, 30)
         for part in ("model      scripted", "jail       ", "mode       ask", "budget     $5.00", "/quit"):
             assert part in greeting
         say(terminal, "count the lines", "running code")
         say(terminal, "be quick", "the model reads this")
+        assert "ollama pull" not in say(terminal, "/model ollama/none:1", "Nothing answers for ollama_chat/none:1")
         terminal.until("✓ Done", 30)
         assert "→ the agent has read: be quick" in terminal.screen
         assert "\n  heard: True\n" in terminal.screen
