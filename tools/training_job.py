@@ -1041,8 +1041,9 @@ class TrainingJobTool(Tool):
 
         found = {}
         for node in ast.parse(text).body:
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            if [one for one in targets if isinstance(one, ast.Name) and one.id in ("HYPERPARAMETERS", "CONFIG")]:
+            if not isinstance(node, ast.Assign):
+                continue
+            if [one for one in node.targets if isinstance(one, ast.Name) and one.id in ("HYPERPARAMETERS", "CONFIG")]:
                 try:
                     values = ast.literal_eval(node.value)
                 except (ValueError, TypeError, SyntaxError):
