@@ -53,7 +53,9 @@ def code(text: str) -> str:
 TRY = "try:\n    {}\nexcept PermissionError:\n    pass\nfinal_answer(1)"
 
 
-@pytest.mark.parametrize("caller", ["main code", "a thread of the code", "a sub-agent"])
+@pytest.mark.parametrize(
+    "caller", [pytest.param("main code", marks=pytest.mark.soak), "a thread of the code", "a sub-agent"]
+)
 def test_our_agent_calls_a_tool_of_a_server(caller: str, tmp_path: Path) -> None:
     (tmp_path / "tools.json").write_text(
         json.dumps([{"name": "act", "inputSchema": {"type": "object"}, "annotations": SAYS_IT_READS}])
@@ -139,8 +141,10 @@ class Served(Act):
     name, effects, foreign = "served_act", "read", True
 
 
-@pytest.mark.parametrize("protocol", ["legacy", "auto"])
-@pytest.mark.parametrize("asks", [False, True], ids=["cannot ask", "asks"])
+@pytest.mark.parametrize(
+    ("protocol", "asks"),
+    [("legacy", True), ("auto", True), ("auto", False), pytest.param("legacy", False, marks=pytest.mark.soak)],
+)
 def test_a_client_calls_our_tools(protocol: str, asks: bool, home: Path) -> None:
     tools = [Read(), Write(), Spend(), Execute(), Unknown(), Served()]
     desk = CallDesk(home / "files", home)
