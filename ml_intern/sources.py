@@ -140,7 +140,9 @@ class SourceCheck:
                 found.append(f"the row of {label!r} names no source")
             odd = [figure for figure in figures_in(" ".join(row)) if not _is_known(figure, figures, row, named)]
             if odd:
-                found.append(f"the row of {label!r}: {', '.join(dict.fromkeys(odd))} stands in nothing that was read")
+                found.append(
+                    f"the row of {label!r}: {', '.join(dict.fromkeys(odd))} not found in anything that was read"
+                )
         if not named:
             found.append("it names no source at all")
         return found

@@ -92,7 +92,7 @@ def test_what_was_made_up_is_named() -> None:
         "arXiv 2401.99999: no tool returned it".removeprefix("arXiv "),
         "nobody/no-model: no tool returned it",
     ]
-    assert "the row of 'mixed up': 98.7 stands in nothing that was read" in found
+    assert "the row of 'mixed up': 98.7 not found in anything that was read" in found
     assert "the row of 'nowhere' names no source" in found
     assert not any("'good'" in problem for problem in found)
     verdict = check.verdict(report)

@@ -112,7 +112,7 @@ def test_what_it_made_up_is_sent_back_once_and_flagged_then(build) -> None:
     session = intern.submit("Go.")
     assert session.wait(30).state is State.SUCCESS
     assert "does not vouch" in seen(session)
-    assert "2401.99999: no tool returned it" in seen(session) and "99.9 stands in nothing that was read" in seen(
+    assert "2401.99999: no tool returned it" in seen(session) and "99.9 not found in anything that was read" in seen(
         session
     )
     assert len(reader.asked) == 3, "searched, answered, and answered once more after it was told"
