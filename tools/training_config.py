@@ -56,12 +56,12 @@ class TrainingConfigTool(Tool):
         },
         "dataset_report": {
             "type": "object",
-            "description": "What hub_inspect_dataset returned (default: it is asked).",
+            "description": "Of hub_inspect_dataset (default: it is asked).",
             "nullable": True,
         },
         "model_report": {
             "type": "object",
-            "description": "What hub_inspect_model returned (default: it is asked).",
+            "description": "Of hub_inspect_model (default: it is asked).",
             "nullable": True,
         },
     }
@@ -71,16 +71,15 @@ class TrainingConfigTool(Tool):
         "type": "object",
         "properties": {
             "ready": {"type": "boolean"},
-            "plan": {"type": "object", "description": "All that the script was made from."},
-            "checks": {"type": "array", "description": "{name, ok, why, fix}; ok with a fix is advice."},
+            "checks": {"description": "[{name, ok, why, fix}]; ok with a fix is advice"},
+            "plan": {"description": "hyperparameters and all else the script was made from"},
             "estimate": {
-                "type": "object",
-                "description": "{memory_gb: {parts, total, available}, steps, hours, usd, usd_worst, from}",
+                "description": "{memory_gb: {part: GB, total, available}, steps, hours, usd, usd_worst, from}"
             },
-            "start": {"type": ["object", "null"], "description": "Arguments for training_job's start."},
-            "script": {"type": ["string", "null"], "description": "Path in the workspace."},
-            "command": {"type": ["string", "null"]},
-            "smoke_command": {"type": ["string", "null"]},
+            "script": {"description": "in the workspace"},
+            "smoke_command": {},
+            "command": {},
+            "start": {"description": "arguments for training_job's start"},
         },
     }
     effects = "read"  # beside its own files in the session's workspace
@@ -370,14 +369,14 @@ class TrainingConfigTool(Tool):
                 column["characters"] = {
                     edge: 4 * edges[edge] for edge in edges if isinstance(edges[edge], int | float)
                 }
-            known = found.get("label_names") or found.get("names")
-            stated = str(features.get(name, ""))
-            if not known and stated.startswith("ClassLabel(") and stated.count(",") < 19:
-                known = stated[len("ClassLabel(") : -1].split(", ")
-            if not known and stated.startswith("list[ClassLabel(") and stated.count(",") < 19:
-                known = stated[len("list[ClassLabel(") : -2].split(", ")
-            if known:
-                column["labels"] = {str(number): label for number, label in enumerate(known)}
+            stated = str(features.get(name, "")).removeprefix("list[").removesuffix("]")
+            if stated.startswith("ClassLabel("):  # numbers in the data; the type shows the first twenty names
+                column["numbered"], names = True, stated[len("ClassLabel(") : -1].split(", ")
+                if len(names) < 20:
+                    column["labels"] = {str(number): label for number, label in enumerate(names)}
+                elif column["kind"] == "label" and found.get("distinct") == len(found.get("labels") or []):
+                    column["labels"] = {label: label for label in sorted(found["labels"])}
+                    column["named"] = True
             elif found.get("labels"):
                 column["labels"] = {label: label for label in sorted(found["labels"])}
             columns[name] = column
@@ -527,11 +526,8 @@ class TrainingConfigTool(Tool):
                 overlap[role] = {"exact": len(digests[role] & digests["train"]), "near": 0, "examples": []}
         labels = {str(number): label for number, label in enumerate(sorted(by_path[splits["train"]]))}
         other = sorted({label for role in rows for label in by_path.get(splits[role], {})} - set(labels.values()))
-        columns: dict = {
-            "image": {"kind": "image", "missing": 0},
-            "label": {"kind": "label", "missing": 0, "labels": labels},
-        }
-        columns["label"]["strange"] = other
+        columns: dict = {"image": {"kind": "image", "missing": 0}}
+        columns["label"] = {"kind": "label", "missing": 0, "labels": labels, "strange": other}
         data = {"id": dataset, "splits": splits, "rows": rows, "sizes": {}, "columns": columns, "overlap": overlap}
         return {**data, "license": None, "methods": {}, "hub": False, "seen": rows["train"]}
 
@@ -786,7 +782,12 @@ class TrainingConfigTool(Tool):
             self._add(checks, "leaks", True, f"No training row among those examined is in {compared}.")
 
     def _overlap(self, train: list, other: list, columns: list) -> dict:
-        """How many of `other` are in `train`: the same in plain form, or with 4 of 5 runs of three words in one row."""
+        """How many of `other` are in `train`: the same in plain form, or with 4 of 5 runs of three words in one row.
+
+        Near copies are looked for among 5,000 of `other`, and for a minute.
+        """
+        import time
+
         known = {self._plain(row, columns) for row in train}
         others = [self._plain(row, columns) for row in other]
         exact = [text for text in others if text in known]
@@ -800,7 +801,10 @@ class TrainingConfigTool(Tool):
             for piece in pieces if len(pieces) >= 5 else ():
                 runs.setdefault(piece, []).append(number)
         near: dict = {}
+        until = time.monotonic() + 60
         for text in known:
+            if time.monotonic() > until:
+                break
             words, hits = text.split(), {}
             if len(words) < 7:
                 continue
@@ -836,12 +840,12 @@ class TrainingConfigTool(Tool):
             return None
         if given:
             names = [str(name) for name in given]
-            numbered = bool(found) and not [value for value in found if not value.isdigit()]
+            numbered = column.get("numbered") or (bool(found) and not [one for one in found if not one.isdigit()])
             stands = {str(n): name for n, name in enumerate(names)} if numbered else {name: name for name in names}
             if len(set(names)) < len(names):
                 self._add(checks, "labels", False, f"`labels` has a name twice: {names}.", "Name each once.")
                 return None
-            strange = [value for value in found if value not in stands]
+            strange = [value for value in found if value not in (names if column.get("named") else stands)]
             renamed = [n for value, n in found.items() if value in stands and n not in (stands[value], value)]
             if strange or renamed:
                 why = f"The data has the labels {list(found.values())}; `labels` says {names}."
@@ -849,6 +853,7 @@ class TrainingConfigTool(Tool):
                 self._add(checks, "labels", False, why, fix)
                 return None
             found = stands
+            column["named"] = False
         if len(found) < 2:
             fix = "Train on a split, or a column, with two labels at least."
             self._add(checks, "labels", False, f"There is only one label: {list(found.values())}.", fix)
@@ -1516,6 +1521,7 @@ class TrainingConfigTool(Tool):
             "merge": adapter == "lora" and method != "embeddings",
             "whole": adapter == "full" and method != "embeddings",
             "part": adapter == "lora" and method == "embeddings",
+            "kbit": adapter == "qlora" and not trl,
             "wrap": adapter != "full" and not trl,
             "hub": bool(plan["dataset_revision"]),
             "files": not plan["dataset_revision"],
@@ -1528,7 +1534,7 @@ class TrainingConfigTool(Tool):
             "trackio": bool(options.get("trackio")),
             "chat": "messages" in plan["columns"],
             "labels": plan["labels"] is not None,
-            "tags": method == "token-classification",
+            "named": bool(data["columns"].get(plan["columns"].get("label"), {}).get("named")),
             "big": (plan["parameters"] or 0) > 1e9,
             "new_head": bool(options.get("new_head")),
             "template": bool(options.get("chat_template")),
@@ -1836,6 +1842,7 @@ def load_data() -> tuple:
     if not len(train) or not len(validation):
         why = f"There are {len(train)} rows to train on and {len(validation)} to validate with."
         stop(4, "data", why, "Check `splits` and the columns: rows that lack one are left out.")
+?named|    NAMES[:] = train.features[CONFIG["columns"]["label"]].names
 ?labels|    for rows in (train, validation):  # all of them, before anything is trained
 ?labels|        for one in rows[CONFIG["columns"].get("tags") or CONFIG["columns"]["label"]]:
 ?labels|            for label in one if isinstance(one, list) else [one]:
@@ -1945,16 +1952,24 @@ def arguments_for(kind, train, metric: str, higher: bool, **more):
     return kind(**{**options, **more})
 
 
+?qlora|def quantization() -> dict:
+?qlora|    """Four bits a frozen weight (Dettmers et al. 2023, arXiv:2305.14314)."""
+?qlora|    if not GPU and SMOKE:
+?qlora|        print("Note: this smoke run has no GPU, so it does not quantise.", flush=True)
+?qlora|        return {}
+?qlora|    if not GPU:
+?qlora|        stop(4, "hardware", "QLoRA needs an NVIDIA GPU, and there is none.", "Take a GPU, or adapter='lora'.")
+?qlora|    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+?qlora|    four["llm_int8_skip_modules"] = ["lm_head", "classifier", "score"]  # heads are trained, or read out, in full
+?qlora|    return {"quantization_config": BitsAndBytesConfig(**four, bnb_4bit_compute_dtype=torch.bfloat16)}
+?qlora|
+?qlora|
 def load_model(kind, **more):
 ?!half|    """The base model at its revision."""
 ?half|    """The base model at its revision, frozen: in 16 bits, if the GPU has them."""
 ?!half|    more["dtype"] = torch.float32
 ?half|    more["dtype"] = torch.bfloat16 if BF16 else torch.float32
-?qlora|    if not GPU and not SMOKE:
-?qlora|        stop(4, "hardware", "QLoRA needs an NVIDIA GPU, and there is none.", "Take a GPU, or adapter='lora'.")
-?qlora|    if GPU:  # a smoke run without one does not quantise
-?qlora|        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-?qlora|        more["quantization_config"] = BitsAndBytesConfig(**four, bnb_4bit_compute_dtype=more["dtype"])
+?qlora|    more.update(quantization())
 ?big|    if SMOKE and not GPU:
 ?big|        print("Note: this smoke run takes two layers with random weights in place of the model.", flush=True)
 ?big|        config = AutoConfig.from_pretrained(**BASE)
@@ -2020,6 +2035,7 @@ def train_and_save(trainer, *processors) -> None:
     ADAPTER = '''
 >from peft import LoraConfig
 ?wrap|>from peft import get_peft_model
+?kbit|>from peft import prepare_model_for_kbit_training
 
 
 def lora(task: str, head: list | None = None):
@@ -2062,8 +2078,12 @@ def load_tokenizer():
 
     LABELS = '''
 
+?named|NAMES: list = []  # of the data's own numbers
+
+
 def label_of(value: object) -> int:
     """The number of a label as the data writes it."""
+?named|    value = NAMES[value]
     value = int(value) if isinstance(value, float) and value == int(value) else value
     if str(value) not in CONFIG["labels"]:
         stop(4, "labels", f"The data has a label {value!r} that is not in `labels`.", "Add it, or correct the data.")
@@ -2126,6 +2146,7 @@ def main() -> None:
     model = load_model(AutoModelForSequenceClassification, **head_options())
 ?new_head|    forget_head(model)
     model.config.pad_token_id = tokenizer.pad_token_id
+?qlora|    model = prepare_model_for_kbit_training(model)
 ?adapter|    model = get_peft_model(model, lora("SEQ_CLS"))  # trains the head too
 
     trainer = Trainer(
@@ -2200,6 +2221,7 @@ def main() -> None:
 
     model = load_model(AutoModelForTokenClassification, **head_options())
 ?new_head|    forget_head(model)
+?qlora|    model = prepare_model_for_kbit_training(model)
 ?adapter|    model = get_peft_model(model, lora("TOKEN_CLS", head=["classifier", "score"]))
 
     trainer = Trainer(
@@ -2262,6 +2284,7 @@ def main() -> None:
 
     model = load_model(AutoModelForImageClassification, **head_options())
 ?new_head|    forget_head(model)
+?qlora|    model = prepare_model_for_kbit_training(model)
 ?adapter|    model = get_peft_model(model, lora("FEATURE_EXTRACTION", head=["classifier"]))
 
     trainer = Trainer(
@@ -2476,7 +2499,10 @@ def main() -> None:
     columns = CONFIG["columns"]
     train, validation = shaped_data()
 
-    model = SentenceTransformer(CONFIG["base_model"], revision=CONFIG["base_revision"])
+?!qlora|    model = SentenceTransformer(CONFIG["base_model"], revision=CONFIG["base_revision"])
+?qlora|    source = {"revision": CONFIG["base_revision"], "model_kwargs": quantization()}
+?qlora|    model = SentenceTransformer(CONFIG["base_model"], **source)
+?qlora|    model[0].model = prepare_model_for_kbit_training(model[0].model)
     model.max_seq_length = HYPERPARAMETERS["max_length"]
 ?adapter|    model[0].model = get_peft_model(model[0].model, lora("FEATURE_EXTRACTION"))
     scored = "score" in columns

@@ -302,6 +302,24 @@ def test_numbers_without_names_get_the_names_that_are_given(tool, workspace, loc
     assert "says" in failed(tool(**local, options={"labels": ["a", "b"]}))["why"]
 
 
+def test_more_labels_than_a_type_shows_are_known_by_name_or_asked_for(tool, workspace, distant):
+    """The type shows twenty names; the inspector counts fifty labels."""
+    names = [f"kind {number:02}" for number in range(60)]
+    shown = f"ClassLabel({', '.join(names[:20])})"
+    for count, ready in ((30, True), (60, False)):
+        labels = dict.fromkeys(names[: min(count, 50)], 100)
+        column = {"role": "label", "missing": 0, "distinct": count, "labels": labels}
+        kind = {"columns": {"text": TEXT, "label": column}, "features": {"text": "string", "label": shown}}
+        planned = tool(**{**distant, "dataset_report": data_report(**kind)})
+        assert planned["ready"] is ready
+        if ready:
+            assert "value = NAMES[value]" in workspace.read_bytes(planned["script"]).decode()
+        else:
+            assert "List all labels" in failed(planned)["fix"]
+        listed = tool(**{**distant, "dataset_report": data_report(**kind), "options": {"labels": names[:count]}})
+        assert listed["plan"]["labels"]["29"] == "kind 29"
+
+
 @pytest.mark.parametrize(("label", "words"), [("same", "only one label"), (0.5, "regression")])
 def test_labels_that_teach_nothing_are_refused(tool, workspace, local, label, words):
     rows = [{**row, "label": label if label == "same" else n + label} for n, row in enumerate(reviews(60))]

@@ -86,7 +86,7 @@ def encoder(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     size = tokenizer(folder)
     config = BertConfig(
-        vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=64, type_vocab_size=2, pad_token_id=0,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
@@ -100,7 +100,7 @@ def decoder(folder: Path, seed: int = 0, chat: bool = True) -> Path:
     torch.manual_seed(seed)
     size = tokenizer(folder, chat)
     config = LlamaConfig(
-        vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
         intermediate_size=64, max_position_embeddings=128, pad_token_id=0, bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -113,7 +113,7 @@ def vision(folder: Path, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
     )
     ViTModel(config).save_pretrained(folder)
     about = {"image_processor_type": "ViTImageProcessor", "do_normalize": True, "do_rescale": True, "do_resize": True}
