@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -16,12 +17,20 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 _KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|LLM_ENDPOINT|_BASE_URL|SLACK_.*)$")
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for each test: pytest's own way to number them looks at all that there are, each time."""
+    base = tmp_path_factory.mktemp("homes")
+    return (base / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def hermetic(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Iterator[None]:
     for name in list(os.environ):
         if _KEYS.search(name):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("ML_INTERN_HOME", str(tmp_path_factory.mktemp("home")))
+    (own := next(homes)).mkdir()
+    monkeypatch.setenv("ML_INTERN_HOME", str(own))
     monkeypatch.setenv("ML_INTERN_SHARE_TRACES", "0")
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     yield
