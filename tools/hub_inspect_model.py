@@ -65,7 +65,7 @@ class HubInspectModelTool(Tool):
             "memory": {
                 "description": "Estimates in GB (10^9 bytes) or null. {sequence_length, batch_size, load_gb, full_gb, "
                 "lora_gb, qlora_gb, with_checkpointing: {full_gb, lora_gb, qlora_gb}, parts: {load, full, lora, qlora: "
-                "{weights_gb, gradients_gb, optimizer_gb, activations_gb, kv_cache_gb, overhead_gb}}, assumes}"
+                "{weights_gb, gradients_gb, optimizer_gb, activations_gb, kv_cache_gb, overhead_gb}}, lora_parameters, assumes}"
             },
             "unknown": {"description": "What could not be found out, and why."},
             "warnings": {},
@@ -503,11 +503,8 @@ class HubInspectModelTool(Tool):
         shape, parameters = about["shape"], about["parameters"]
         memory: dict[str, Any] = {"sequence_length": length, "batch_size": batch}
         memory |= dict.fromkeys(("load_gb", "full_gb", "lora_gb", "qlora_gb"))
-        memory |= {
-            "with_checkpointing": {},
-            "parts": {},
-            "assumes": "one device, AdamW, mixed precision, fused attention",
-        }
+        assumed = "one device, AdamW, bfloat16 by autocast (full) or frozen (LoRA and QLoRA, rank 16), fused attention"
+        memory |= {"with_checkpointing": {}, "parts": {}, "lora_parameters": None, "assumes": assumed}
         if about["adapter"]:
             unknown.append("Memory: an adapter's is that of its base model, so inspect that one.")
             return memory
@@ -538,6 +535,7 @@ class HubInspectModelTool(Tool):
         whole = {bits: self._kept(shape, bits) * tokens if known else None for bits in (32, 16)}
         least = {bits: (bits // 8) * h * tokens if known else None for bits in (32, 16)}
         linear, adapters = self._linear(shape) if known else (None, None)
+        memory["lora_parameters"] = adapters
         plans: dict = {}
         if not about["quantization"]:
             plans["full"] = (6 * parameters, 4 * parameters, 8 * parameters, 32)

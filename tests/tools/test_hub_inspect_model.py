@@ -186,6 +186,7 @@ def test_what_a_good_model_looks_like(hub):
         "overhead_gb": 1.0,
     }
     adapters = 24 * 16 * (2 * (2048 + 2048) + 2 * (2048 + k) + 3 * (2048 + 8192))
+    assert memory["lora_parameters"] == adapters
     frozen = 24 * tokens * (22 * 2048 + 4 * k + 8 * 8192) + logits
     assert memory["parts"]["lora"] == {
         "weights_gb": round((3e9 + 4 * adapters) / 1e9, 3),

@@ -1,11 +1,12 @@
 """Searching for models, against a local Hub with the unmodified client."""
 
+import inspect
 import json
 import time
 
 import pytest
 from huggingface_hub import HfApi
-from ml_intern.tools import HubSearchModelsTool
+from ml_intern.tools import HubSearchDatasetsTool, HubSearchModelsTool
 from saving import assert_survives_saving
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -165,6 +166,12 @@ def test_arguments_that_make_no_sense_are_not_sent(library, arguments, message):
     with pytest.raises(ValueError, match=message):
         HubSearchModelsTool()(**arguments)
     assert len(library.requests) == before
+
+
+def test_both_searches_page_and_remember_with_the_same_words():
+    """Each needs its own copy, being self-contained; a copy that drifts is a defect."""
+    ours, theirs = (inspect.getsource(kind._kept) for kind in (HubSearchModelsTool, HubSearchDatasetsTool))
+    assert ours == theirs
 
 
 def test_it_costs_five_milliseconds_more_than_the_client_at_most(library):
