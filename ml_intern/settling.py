@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smolagents.memory import TaskStep
+
 from .approval import Rule, nobody
 from .errors import Denied, InternError
 from .events import ApprovalAnswer, ApprovalRequest, Outcome, State
@@ -94,6 +96,8 @@ class Settling:
         shop, task = self.shop, run.run
         sub = at_path(shop.agent.below.values(), task.agent)
         observer = above.observer.agent_cut_off(task, run.action)
+        if not run.told:
+            observer.task(TaskStep(task=task.task), [])
         place = Place(task.agent, sub.router if sub is not None else None, observer)
         shop.agent.runs[task.agent] = CutOff(task.agent, shop.ledger, observer)
         try:

@@ -242,6 +242,7 @@ class SubAgent:
     def _work(self, task: str, kwargs: dict[str, Any]) -> tuple[Ending, str]:
         try:
             if self.stopped():
+                self.observer.task(TaskStep(task=str(task)), [])
                 raise InterruptedError
             if self.member is not None:
                 with self.member.take_part(self.ledger, self.observer, self._guard):

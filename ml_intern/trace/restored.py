@@ -73,6 +73,7 @@ class RestoredRun:
         calls (`tuple[RestoredCall, ...]`): Those that its own code made, in order.
         begun (`TrackedActionStep`, *optional*), action (`str`, *optional*): The step whose code was running, and what its
             result belongs to.
+        told (`bool`): Its own record begins with the task.
     """
 
     run: AgentRun
@@ -88,6 +89,7 @@ class RestoredRun:
     calls: tuple[RestoredCall, ...] = ()
     begun: TrackedActionStep | None = None
     action: str | None = None
+    told: bool = True
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ def _run(path: Path, rows: Sequence[Row], ends: Mapping[str, str], calls: Mappin
     begun = memory.begun if memory.begun is not None and memory.begun.action is not None else None
     return replace(
         known,
+        told=bool(memory.turns),
         begun=begun.step if begun is not None else None,
         action=begun.action if begun is not None else None,
         run=replace(run, task=memory.turns[0].task if memory.turns else run.task),
