@@ -37,15 +37,17 @@ class Said(ChatMessage):
     Args:
         thoughts (`tuple[Thinking, ...]`): Signed, word for word.
         author (`str`): The model: nobody else can read them.
+        system (`str`): The prompt that the conversation began with: they belong to no other.
     """
 
     thoughts: tuple[Thinking, ...] = ()
     author: str = ""
+    system: str = ""
 
 
-def with_thoughts(message: ChatMessage, thoughts: tuple[Thinking, ...], author: str) -> Said:
+def with_thoughts(message: ChatMessage, thoughts: tuple[Thinking, ...], author: str, system: str) -> Said:
     fields = {name: getattr(message, name) for name in ("role", "content", "tool_calls", "raw", "token_usage")}
-    return Said(**fields, thoughts=thoughts, author=author)
+    return Said(**fields, thoughts=thoughts, author=author, system=system)
 
 
 def signed(thoughts: tuple[Thinking, ...]) -> tuple[Thinking, ...]:

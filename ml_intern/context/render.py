@@ -172,7 +172,9 @@ class Renderer:
         """What was thought before it stands beside the step's answer."""
         for place in range(len(self._messages) - count, len(self._messages)):
             if self._messages[place].role == MessageRole.ASSISTANT:
-                self._messages[place] = with_thoughts(self._messages[place], step.thoughts, step.author)
+                self._messages[place] = with_thoughts(
+                    self._messages[place], step.thoughts, step.author, self._system or ""
+                )
                 return
 
     def _drop(self, keep: int) -> None:

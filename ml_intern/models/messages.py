@@ -66,7 +66,7 @@ class MessagePreparer:
                 convert_images_to_image_urls=True,
                 flatten_messages_as_text=self.flatten,
             )
-            if len(group) == 1 and start >= self._thinks_from and (blocks := self._blocks(group[0])):
+            if len(group) == 1 and start >= self._thinks_from and (blocks := self._blocks(group[0], messages[0])):
                 prepared[0]["thinking_blocks"] = blocks
             fresh += prepared
         # Only now: a message that cannot be prepared leaves this as it was.
@@ -78,9 +78,13 @@ class MessagePreparer:
         self._thinks_from = len(self._seen)
         self._prepared = [without_blocks(message) for message in self._prepared]
 
-    def _blocks(self, message: ChatMessage) -> list[dict[str, str]]:
-        mine = isinstance(message, Said) and bool(self.author) and message.author == self.author
-        return [block_of(one) for one in message.thoughts] if isinstance(message, Said) and mine else []
+    def _blocks(self, message: ChatMessage, first: ChatMessage) -> list[dict[str, str]]:
+        if not isinstance(message, Said) or not self.author or message.author != self.author:
+            return []
+        begun = (
+            first.content if isinstance(first.content, str) else first.content[0].get("text") if first.content else ""
+        )
+        return [block_of(one) for one in message.thoughts] if begun == message.system else []
 
     @staticmethod
     def _bare(group: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -99,6 +99,15 @@ def test_an_edited_step_takes_along_what_was_thought_after_it(litellm: object) -
         assert [len(thoughts_in(request)) for request in claude.requests] == [0, 1, 2, 0, 1]
 
 
+def test_the_last_word_is_asked_for_without_it(litellm: object) -> None:
+    """It stands under another system prompt."""
+    with LocalAnthropic(scripted([counting(0), counting(1), counting(2), "That was it."])) as claude:
+        agent = run(model_at(claude), max_steps=3)
+        assert agent.memory.steps[-1].action_output == "That was it."
+        assert [len(thoughts_in(request)) for request in claude.requests] == [0, 1, 2, 0]
+        assert sum(request.path == "/v1/messages" for request in claude.service.requests) == 4
+
+
 def test_it_is_back_after_a_restart(litellm: object, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [counting(0), Reply(code("final_answer(ask_user('Go on?')['answer'])"), reasoning="I ask."), counting(4)]
     with LocalAnthropic(scripted([*answers, counting(4)])) as claude:
@@ -228,9 +237,12 @@ def test_who_reads_what() -> None:
     ):
         assert not reads_its_thinking(name), name
     assert wants_tags("openrouter/minimax/minimax-m2") and not wants_tags("ollama_chat/qwen3:8b")
-    message = with_thoughts(spoken("b"), (Thinking("a", "s"), Thinking(redacted="r")), CLAUDE)
-    (prepared,) = MessagePreparer(author=CLAUDE).prepare([message])
+    message = with_thoughts(spoken("b"), (Thinking("a", "s"), Thinking(redacted="r")), CLAUDE, "Be good.")
+    system = ChatMessage(MessageRole.SYSTEM, [{"type": "text", "text": "Be good."}])
+    _, prepared = MessagePreparer(author=CLAUDE).prepare([system, message])
     assert prepared["thinking_blocks"] == [
         {"type": "thinking", "thinking": "a", "signature": "s"}, {"type": "redacted_thinking", "data": "r"},
     ]  # fmt: skip
-    assert "thinking_blocks" not in MessagePreparer(author="claude-other").prepare([message])[0]
+    assert "thinking_blocks" not in MessagePreparer(author="claude-other").prepare([system, message])[1]
+    other = ChatMessage(MessageRole.SYSTEM, [{"type": "text", "text": "Say it in a word."}])
+    assert "thinking_blocks" not in MessagePreparer(author=CLAUDE).prepare([other, message])[1]
