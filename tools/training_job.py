@@ -231,11 +231,11 @@ class TrainingJobTool(Tool):
                 f"A job on this machine, in the jail: {order['about']['script']}\n\n{order['text']}"
             )
         machine, about = order["machine"], order["about"]
-        expected = "unknown" if order["expected_usd"] is None else f"${order['expected_usd']:.2f}"
         parts = [
             f"{'Smoke run' if about['smoke'] else 'Job'} {about['name']!r} on Hugging Face Jobs, paid by {order['namespace']}",
-            f"Hardware: {machine['name']} ({machine['what']}), ${machine['usd_an_hour']:.2f} an hour",
-            f"Cost: about {expected}, at most ${order['worst_usd']:.2f}: it is ended after {self._spell(order['seconds'])}",
+            f"Hardware: {machine['name']} ({machine['what']}), {self._dollars(machine['usd_an_hour'])} an hour",
+            f"Cost: about {self._dollars(order['expected_usd'])}, at most {self._dollars(order['worst_usd'])}: it is ended "
+            f"after {self._spell(order['seconds'])}",
             self._about_token(order["token"], about["smoke"]),
             f"Image: {order['image']}",
             f"Command: train.py {' '.join(map(repr, about['arguments']))}".rstrip(),
@@ -382,11 +382,12 @@ class TrainingJobTool(Tool):
             )
         machines = self._hardware()
         if hardware is None and about["smoke"]:
-            hardware = sorted([(one["usd_an_hour"], name) for name, one in machines.items()])[0][1]
+            cheapest = sorted([(one["usd_an_hour"] or 0.0, name) for name, one in machines.items()])
+            hardware = "cpu-basic" if "cpu-basic" in machines else cheapest[0][1] if cheapest else None
         if hardware not in machines:
-            known = ", ".join([f"{one} (${what['usd_an_hour']:.2f}/h)" for one, what in machines.items()])
+            known = ", ".join([f"{one} ({self._dollars(what['usd_an_hour'])}/h)" for one, what in machines.items()])
             raise ValueError(f"`hardware` is one of {known}, not {hardware!r}.")
-        price = machines[hardware]["usd_an_hour"] / 3600
+        price = machines[hardware]["usd_an_hour"]
         expected = about["expected"] if about["expected"] is not None else 120.0 if about["smoke"] else None
         token = os.environ.get("ML_INTERN_JOB_TOKEN") or None
         return {
@@ -395,8 +396,8 @@ class TrainingJobTool(Tool):
             "image": more["image"] or "ghcr.io/astral-sh/uv:python3.12-bookworm",
             "token": token,
             "payload": payload,
-            "worst_usd": round(price * (limit + 59), 4),
-            "expected_usd": None if expected is None else round(price * expected, 4),
+            "worst_usd": None if price is None else round(price * (limit + 59) / 3600, 4),
+            "expected_usd": None if expected is None or price is None else round(price * expected / 3600, 4),
         }
 
     def _start(self, order: dict) -> dict:
@@ -459,6 +460,9 @@ class TrainingJobTool(Tool):
 
     def _began(self, seen: dict, order: dict | None) -> dict:
         """What start returns; the run is on record from here on, and watched."""
+        if order is not None:
+            about = order["about"]
+            seen.update({"about": about, "price": about.get("usd_an_hour"), "worst_usd": about.get("worst_usd")})
         self._record(seen)
         self._follow(seen)
         found = {
@@ -565,6 +569,8 @@ class TrainingJobTool(Tool):
     def _refuse_others(self, seen: dict) -> None:
         """What another session, or a person, has started is not this one's to end."""
         session, label = getattr(self.watch, "session", ""), seen["labels"].get("ml-intern-session")
+        if not seen["labels"] and self._recorded(seen["job_id"]) is not None:
+            return  # a service that forgets labels
         if "ml-intern-call" not in seen["labels"] or (session and label and label != session):
             raise PermissionError(
                 f"{seen['job_id']} was not started by this session. A person can end it at {seen['url']}."
@@ -676,9 +682,11 @@ class TrainingJobTool(Tool):
             "script_sha256": about.get("sha256"),
             "arguments": about.get("arguments"),
         }
-        config.update(
-            {"smoke": bool(about.get("smoke")), "hardware": seen["hardware"], **(about.get("settings") or {})}
-        )
+        config.update({"smoke": bool(about.get("smoke")), "hardware": seen["hardware"]})
+        kept = {
+            name: about[name] for name in ("limit", "usd_an_hour", "worst_usd", "epochs", "max_steps") if name in about
+        }
+        config.update({"job": kept} if kept else {})
         session = getattr(self.watch, "session", "")
         if session and seen["labels"].get("ml-intern-session") not in (None, session):
             return  # another session's: it is on record there
@@ -700,6 +708,14 @@ class TrainingJobTool(Tool):
         old = self._recorded(seen["job_id"])
         if old is None or old.get("state") != run["state"]:
             self.records.add("experiment", run)
+
+    def _remembered(self, job_id: str) -> dict:
+        """What this session knows of a job whose service does not say it."""
+        run = self._recorded(job_id) or {}
+        config = run.get("config") or {}
+        about = {"name": run.get("name"), "parent": run.get("parent"), "sha256": config.get("script_sha256")}
+        about.update({name: config[name] for name in ("script", "arguments", "smoke") if name in config})
+        return {**about, **(config.get("job") or {})} if run else {}
 
     def _recorded(self, job_id: str) -> dict | None:
         wanted = self._run_id(job_id)
@@ -835,7 +851,7 @@ class TrainingJobTool(Tool):
             state = "timeout"
         if stage == "DELETED":
             state = "stopped"
-        about = self._about_of(job.environment or {})
+        about = self._about_of(job.environment or {}) or self._remembered(f"{job.owner.name}/{job.id}")
         started = job.started_at or job.created_at
         began = None if started is None else started.timestamp()
         ran = None if job.durations is None else job.durations.running_secs
@@ -845,6 +861,8 @@ class TrainingJobTool(Tool):
             ran = 0  # it never got its machine
         if ran is not None and job.started_at is not None:
             ran = max(1, ran)
+        if stage == "ERROR" and ran and about.get("limit") and ran >= about["limit"] - 1:
+            state = "timeout"
         code = re.search(r"exit code: (\d+)", message)
         labels, flavor = job.labels or {}, str(getattr(job.flavor, "value", job.flavor) or "") or None
         limit = about.get("limit")
@@ -1116,16 +1134,25 @@ class TrainingJobTool(Tool):
         }
 
     def _hardware(self) -> dict:
-        """What there is now, with prices as they are now."""
+        """What there is now, with prices as they are now; those that nobody tells are `None`."""
+        from huggingface_hub import JobHardware
+
         self._refuse_offline()
         hours, found = {"minute": 60, "hour": 1, "second": 3600}, {}
-        for one in self._ask_jobs("the hardware of jobs", 30, self._api().list_jobs_hardware):
+        try:
+            listed = self._ask_jobs("the hardware of jobs", 30, self._api().list_jobs_hardware)
+        except (FileNotFoundError, ValueError):  # a service of one's own may not tell
+            return {one.value: {"what": "as the service has it", "usd_an_hour": None} for one in JobHardware}
+        for one in listed:
             gpu = one.accelerator
             what = f"{one.cpu}, {one.ram}" + (f", {gpu.quantity}x {gpu.model} with {gpu.vram}" if gpu else "")
-            price = one.unit_cost_micro_usd / 1e6 * hours[one.unit_label] if one.unit_label in hours else None
-            if price is not None:
-                found[one.name] = {"what": what, "usd_an_hour": round(price, 4)}
+            known = one.unit_label in hours and one.unit_cost_micro_usd is not None
+            price = round(one.unit_cost_micro_usd / 1e6 * hours[one.unit_label], 4) if known else None
+            found[one.name] = {"what": what, "usd_an_hour": price}
         return found
+
+    def _dollars(self, amount: float | None) -> str:
+        return "an unknown amount" if amount is None else f"${amount:.2f}"
 
     def _find(self, labels: dict, namespace: str, stage: str | None = None) -> Any:
         """The newest job with these labels, `None` where there is none."""

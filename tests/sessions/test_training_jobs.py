@@ -203,9 +203,7 @@ def test_an_intern_that_is_killed_while_its_job_starts_finds_it_again_once(build
         [sys.executable, "-c", textwrap.dedent(CHILD), str(home), code(WRITE), code(start)], env={**os.environ, **hub.environment()}
     )  # fmt: skip
     try:
-        asked = r"/api/jobs/tester"
         until(lambda: hub.jobs.jobs or (lost == "the call" and any(f.times == 0 for f in hub._failures)), 60)
-        assert asked
         time.sleep(0.3)
     finally:
         os.kill(child.pid, signal.SIGKILL)

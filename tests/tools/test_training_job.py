@@ -7,6 +7,8 @@ import inspect
 import json
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 from ml_intern.tools import HubPushTool, TrainingJobTool
@@ -377,7 +379,7 @@ class TestHfJobs:
         smoke(far, "hf_jobs")
         far.call(**REMOTE)
         for words in ("Hugging Face Jobs, paid by tester", "t4-small (4 vCPU, 15 GB, 1x T4 with 16 GB), $0.40 an hour",
-                      "about unknown, at most $0.41: it is ended after 60 min", "Token: none.", "is lost when it ends",
+                      "about an unknown amount, at most $0.41: it is ended after 60 min", "Token: none.", "is lost when it ends",
                       TRAIN.strip()):  # fmt: skip
             assert words in far.shown, far.shown
         assert "NO SMOKE RUN" not in far.shown
@@ -524,3 +526,79 @@ def test_a_gpu_that_does_nothing_is_seen_by_the_service_of_jobs(far, monkeypatch
         assert [finding["kind"] for finding in found] == ["idle_gpu"]
     finally:
         far.hub.jobs.gpu_utilization = 90
+
+
+class Sparse(BaseHTTPRequestHandler):
+    """A service of jobs that tells only what the client cannot do without: no labels, prices, durations or environment."""
+
+    orders: ClassVar[list] = []
+    stage = "RUNNING"
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if path == "/api/whoami-v2":
+            self.tell({"name": "tester"})
+        elif path == "/api/jobs/tester":
+            self.tell([self.job(at) for at in range(len(self.orders))])
+        elif path.endswith("/logs"):
+            text = "".join(f"data: {json.dumps({'data': line, 'timestamp': '2020-01-01T00:00:00Z'})}\n\n" for line in
+                           ('@metrics {"step": 1, "time": 1, "loss": 0.5}', "bye"))  # fmt: skip
+            self.tell(text, kind="text/event-stream")
+        elif path.startswith("/api/jobs/tester/j"):
+            self.tell(self.job(int(path[18:])))
+        else:
+            self.tell({"error": "nothing here"}, 404)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or "{}")
+        if self.path.endswith("/cancel"):
+            type(self).stage = "CANCELED"
+            self.tell({})
+        else:
+            self.orders.append(body)
+            self.tell(self.job(len(self.orders) - 1))
+
+    def job(self, at):
+        return {
+            "id": f"j{at}",
+            "status": {"stage": type(self).stage},
+            "owner": {"id": "1", "name": "tester", "type": "user"},
+        }
+
+    def tell(self, data, status=200, kind="application/json"):
+        text = (data if isinstance(data, str) else json.dumps(data)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_service_that_tells_only_what_it_must_will_do(workspace, tmp_path, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sparse)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_TOKEN", "token")
+    monkeypatch.delenv("ML_INTERN_JOB_TOKEN", raising=False)
+    workspace.write_bytes("train.py", TRAIN.encode())
+    far = Desk(workspace, tmp_path / "session", with_jobs=False)
+    try:
+        started = far.call(operation="start", backend="hf_jobs", script="train.py", smoke=True)
+        assert far.asked == ({"name": "hf_jobs", "visibility": "tester"}, None)  # nobody knows: a person is asked
+        assert "cpu-basic (as the service has it), an unknown amount an hour" in far.shown
+        job = started["job_id"]
+        assert job == "tester/j0" and far.runs()[job]["config"]["smoke"] is True
+        (order,) = Sparse.orders
+        assert order["flavor"] == "cpu-basic" and order["timeoutSeconds"] == 900 and "secrets" not in order
+        status = far.call(operation="status", job_id=job)
+        assert status["state"] == "running" and status["last"]["loss"] == 0.5 and status["name"] == "train"
+        assert far.call(operation="logs", job_id=job)["text"].endswith("bye")
+        assert far.call(operation="stop", job_id=job)["state"] == "stopped"
+        assert far.runs()[job]["state"] == "stopped" and far.corrected == []
+    finally:
+        far.close()
+        server.shutdown()
+        server.server_close()
