@@ -271,33 +271,48 @@ class HubInspectDatasetTool(Tool):
         notes.append(f"`all_rows` in `columns` are the viewer's statistics of {what} of {split}.")
         return found
 
-    def _view(self, path: str, query: dict) -> dict:
+    def _view(self, path: str, query: dict, seconds: float = 25) -> dict:
         """One answer of the dataset viewer. It has no client of its own and is another host than the Hub."""
         import os
+        import queue
+        import threading
 
         from huggingface_hub.errors import HTTPError
-        from huggingface_hub.utils import build_hf_headers, get_session
 
         server = os.environ.get("HF_DATASETS_SERVER")
         if not server and self._hub() != "https://huggingface.co":
             # Its namesake on huggingface.co is another dataset, and this Hub's token is none of that host's business.
             raise ConnectionError("HF_ENDPOINT is a Hub of its own and HF_DATASETS_SERVER names no viewer for it.")
         server = (server or "https://datasets-server.huggingface.co").rstrip("/")
-        viewer = f"The dataset viewer ({server})"
+        viewer, answers = f"The dataset viewer ({server})", queue.SimpleQueue()
+        order = {"url": f"{server}/{path}", "query": query}
+        # In a thread that is left behind: an answer that comes in drops would outlast the client's time-out.
+        threading.Thread(target=self._work, args=(answers, self._fetched, order), daemon=True).start()
         try:
-            # Redirects to other hosts lose the token: the client's HTTP library sees to that.
-            answer = get_session().get(f"{server}/{path}", params=query, headers=build_hf_headers(), timeout=15)
-            if answer.status_code == 200:
-                return answer.json()
-        except HTTPError as error:
+            answer, error = answers.get(timeout=seconds)
+        except queue.Empty:
+            raise ConnectionError(f"{viewer} hangs: no end after {seconds:.0f} s.") from None
+        if isinstance(error, HTTPError):
             raise ConnectionError(f"{viewer} cannot be reached ({type(error).__name__}: {error}).") from error
-        except ValueError as error:
+        if isinstance(error, ValueError):
             raise ConnectionError(f"{viewer} answered with something else than JSON.") from error
-        code, wait = answer.headers.get("X-Error-Code", ""), answer.headers.get("Retry-After")
+        if error:
+            raise error
+        status, headers, body = answer
+        if status == 200:
+            return body
+        code, wait = headers.get("X-Error-Code", ""), headers.get("Retry-After")
         said = "is still computing" if code == "ResponseNotReady" else "failed at"
-        said = "does not have" if answer.status_code == 404 else said
+        said = "does not have" if status == 404 else said
         wait = f", retry after {wait} s" if wait else ""
-        raise ConnectionError(f"{viewer} {said} this dataset ({answer.status_code} {code}{wait}).")
+        raise ConnectionError(f"{viewer} {said} this dataset ({status} {code}{wait}).")
+
+    def _fetched(self, url: str, query: dict) -> tuple:
+        from huggingface_hub.utils import build_hf_headers, get_session
+
+        # Redirects to other hosts lose the token: the client's HTTP library sees to that.
+        answer = get_session().get(url, params=query, headers=build_hf_headers(), timeout=15)
+        return answer.status_code, answer.headers, answer.json() if answer.status_code == 200 else None
 
     def _choose(self, listed: list, config: str | None, split: str | None) -> tuple:
         configs = list(dict.fromkeys([item[0] for item in listed]))
@@ -831,7 +846,8 @@ class HubInspectDatasetTool(Tool):
             "tabular-classification": self._for_classes(look, columns, ("number", "category")),
             "embeddings": self._for_embeddings(columns),
         }
-        lost = [f"{count:,} of {pair.split(' & ')[1]}" for pair, count in duplicates["across"].items() if count]
+        mine = {pair: count for pair, count in duplicates["across"].items() if pair.startswith(look["split"] + " & ")}
+        lost = [f"{count:,} of {pair.split(' & ')[1]}" for pair, count in mine.items() if count]
         lost += [pair.split(" & ")[1] for pair, hits in duplicates.get("looked_up", {}).items() if hits[0]]
         verdicts = {}
         for method, (verdict, why, fix, used) in found.items():

@@ -154,7 +154,9 @@ def test_fixes_name_columns_and_numbers(hub):
 
 def test_gaps_and_leaks_have_to_be_mended_first(hub):
     rows = many(lambda i: {"text": f"This film, number {i}, was worth it.", "label": i % 2})
-    put(hub, [*rows, {"text": None, "label": 1}], test__jsonl=rows[:3])
+    shared = [{"text": "Of both others, not of this one.", "label": 0}]
+    put(hub, [*rows, {"text": None, "label": 1}], test__jsonl=rows[:3] + shared, dev__jsonl=shared)
+    assert inspect()["duplicates"]["across"]["validation & test"] == 1
     one = inspect()["methods"]["text-classification"]
     assert one["verdict"] == "fixable"
     assert "drop the rows that lack `text`" in one["fix"]
@@ -284,6 +286,15 @@ def test_a_split_that_the_viewer_fails_at_is_left_out_and_that_is_said(hub):
     assert found["source"] == "viewer"
     assert found["rows_examined"] == {"train": 60}
     assert "Split test was not looked at" in found["notes"][0]
+
+
+def test_a_viewer_that_hangs_is_left_alone(hub):
+    put(hub, KINDS["reviews"][0])
+    hub.fail("/splits", delay=2)
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"The dataset viewer \(.*\) hangs: no end after 0 s"):
+        HubInspectDatasetTool()._view("splits", {"dataset": "acme/data"}, seconds=0.2)
+    assert time.monotonic() - started < 2
 
 
 def test_a_viewer_that_has_had_enough_is_left_alone(hub):

@@ -12,6 +12,11 @@ from ml_intern.tools import (
     HubSearchDatasetsTool,
     HubSearchModelsTool,
 )
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.routing import Route
+
+from ml_intern.testing.serve import Service
 
 EVALUATION = {"task": "t", "dataset": "acme/reviews", "split": "test", "metric": "accuracy"}
 EVALUATION |= {"baseline": 0.5, "candidate": 0.9, "n": 100}
@@ -158,6 +163,30 @@ class TestReading:
         assert "Accept its conditions" in text
         hub.admit("acme/gated", "dataset", "tester")
         assert call(**{key: "acme/gated"})
+
+
+@pytest.mark.parametrize(
+    "name", ["hub_search_datasets", "hub_search_models", "hub_inspect_dataset", "hub_inspect_model"]
+)
+def test_a_redirect_to_another_host_does_not_get_the_token(name, hub, workspace, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    call = calling(name, hub, workspace)
+    got = []
+
+    def keep(request):
+        got.append(request.headers.get("authorization"))
+        return PlainTextResponse("no", 404)
+
+    with Service(Starlette(routes=[Route("/{path:path}", keep)])) as stranger:
+        elsewhere = stranger.url.replace("127.0.0.1", "localhost") + "/elsewhere"
+        front = Starlette(routes=[Route("/{path:path}", lambda request: RedirectResponse(elsewhere))])
+        with Service(front) as service:
+            monkeypatch.setenv("HF_ENDPOINT", service.url)
+            with pytest.raises((OSError, ValueError)):
+                call()
+            assert {one.headers.get("authorization") for one in service.requests} == {"Bearer " + hub.token}
+    assert got
+    assert set(got) == {None}
 
 
 def test_there_is_no_such_model_or_revision(hub, workspace):
