@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-import threading
-from collections.abc import Generator
 from pathlib import Path
 
 from ..errors import InternError
+from ..kept_file import alone, put
 from .rules import BadRule, Rule
 
-_LOCK = threading.Lock()
 _HEADER = "# Rules that hold for every session of ML Intern, one a line. Delete a line to take it back.\n"
 
 
@@ -55,21 +50,14 @@ class RuleBook:
         Raises:
             InternError: the file cannot be written.
         """
-        with self._alone():
-            if rule in self.load():
-                return
-            text = self._text() or _HEADER
-            text += ("" if text.endswith("\n") else "\n") + f"{rule}\n"
-            handle, name = tempfile.mkstemp(prefix=".rules-", dir=self.path.parent)  # readable by its owner only
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(name).replace(self.path)
-            except OSError as error:
-                Path(name).unlink(missing_ok=True)
-                raise self._unusable(error) from error
+        try:
+            with alone(self.path):
+                if rule in self.load():
+                    return
+                text = self._text() or _HEADER
+                put(self.path, text + ("" if text.endswith("\n") else "\n") + f"{rule}\n")
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _text(self) -> str:
         try:
@@ -78,23 +66,6 @@ class RuleBook:
             return ""
         except OSError as error:
             raise self._unusable(error) from error
-
-    @contextlib.contextmanager
-    def _alone(self) -> Generator[None]:
-        """Threads of this process by a lock, other processes by a lock on a file beside it."""
-        import fcntl
-
-        with _LOCK:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                handle = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
-            except OSError as error:
-                raise self._unusable(error) from error
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(handle)
 
     def _unusable(self, error: OSError) -> InternError:
         return InternError(

@@ -3,10 +3,11 @@
 `mcp` and what comes with it take most of a second to import: nothing here does so before a server is started.
 """
 
-from .hub import HubTool, HubTools, Pinned
+from .hub import HubTool, HubTools
 from .known import KnownTools
 from .lending import Borrowed, Borrowing
 from .mcp import McpServers, McpTool
+from .pinned import Pinned
 from .servers import McpServer, read_servers
 
 __all__ = [

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import InternError
 from . import keeper
+from .over_http import over_http
 from .servers import McpServer
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Connection:
 
             return sse_client(server.url, headers=dict(server.headers), sse_read_timeout=server.call_seconds)
         if server.url:
-            return _over_http(server)
+            return over_http(server, LARGEST_ANSWER)
         from mcp.client.stdio import StdioServerParameters, stdio_client
 
         path = server.env.get("PATH", os.environ.get("PATH", os.defpath))
@@ -261,31 +262,18 @@ class Connection:
         again: bool,
     ) -> Any:
         """Has the client do something; once more with a server started anew where the old one turns out to be gone."""
-        life = self._alive(stopped)
-        try:
-            return self._ask(life, make, seconds, what, stopped)
-        except _Gone as error:
-            life.lost = True
-            self._end(life)
-            life.over.wait(LAST_WORDS_SECONDS)
-            if not again or self._begun > RESTARTS:
-                more = "" if again else ", and whether it did anything is not known"
-                raise self._failed(life, f"ended during {what}{more}", _why(error.cause)) from None
-        return self._ask_last(self._alive(stopped), make, seconds, what, stopped)
-
-    def _ask_last(
-        self,
-        life: _Life,
-        make: Callable[[Client], Awaitable[Any]],
-        seconds: float,
-        what: str,
-        stopped: Callable[[], bool],
-    ) -> Any:
-        try:
-            return self._ask(life, make, seconds, what, stopped)
-        except _Gone as error:
-            life.lost = True
-            raise self._failed(life, f"ended during {what}", _why(error.cause)) from None
+        for tries in range(RESTARTS + 1):
+            life = self._alive(stopped)
+            try:
+                return self._ask(life, make, seconds, what, stopped)
+            except _Gone as error:
+                life.lost = True
+                self._end(life)
+                life.over.wait(LAST_WORDS_SECONDS)
+                if not again or tries == RESTARTS or self._begun > RESTARTS:
+                    more = "" if again else ", and whether it did anything is not known"
+                    raise self._failed(life, f"ended during {what}{more}", _why(error.cause)) from None
+        raise AssertionError("unreachable")
 
     def _ask(
         self,
@@ -373,40 +361,6 @@ async def _list(client: Client) -> list[Tool]:
         if not cursor or len(found) >= MOST_TOOLS:
             break
     return found[:MOST_TOOLS]
-
-
-@contextlib.asynccontextmanager
-async def _over_http(server: McpServer) -> Any:
-    import httpx2
-    from mcp.client.streamable_http import streamable_http_client
-
-    class Bounded(httpx2.AsyncByteStream):
-        """An answer in one piece, as far as it may be long; one that comes as events the client bounds itself."""
-
-        def __init__(self, stream: Any) -> None:
-            self.stream, self.left = stream, LARGEST_ANSWER
-
-        async def __aiter__(self) -> Any:
-            async for piece in self.stream:
-                self.left -= len(piece)
-                if self.left < 0:
-                    raise httpx2.ReadError(f"the answer has more than {LARGEST_ANSWER:,} bytes, which are not taken")
-                yield piece
-
-        async def aclose(self) -> None:
-            await self.stream.aclose()
-
-    class Transport(httpx2.AsyncHTTPTransport):
-        async def handle_async_request(self, request: Any) -> Any:
-            response = await super().handle_async_request(request)
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                response.stream = Bounded(response.stream)
-            return response
-
-    timeout = httpx2.Timeout(server.start_seconds, read=server.call_seconds)
-    async with httpx2.AsyncClient(headers=dict(server.headers), timeout=timeout, transport=Transport()) as http:
-        async with streamable_http_client(server.url, http_client=http, max_sse_event_size=LARGEST_ANSWER) as streams:
-            yield streams
 
 
 def _first(error: BaseException) -> BaseException:

@@ -10,8 +10,6 @@ network what the session's code reaches. Packages are those of this installation
 from __future__ import annotations
 
 import ast
-import contextvars
-import os
 import re
 import threading
 import time
@@ -22,86 +20,18 @@ from typing import Any
 
 from smolagents.local_python_executor import InterpreterError
 
-from ..errors import InternError, SettingsError
-from ..execution import JailExecutor, find_jail
 from ..foreign import ARGUMENT_WORDS, ForeignTool, Introduction, quoted
 from ..plain import plain
 from ..syntax import parse
 from ..trace.results import is_data
-from .connection import LOOK_SECONDS, CallCancelled
+from .connection import LOOK_SECONDS
 from .known import KnownTools
-from .mcp import _stopped
 from .naming import names_for
+from .pinned import CODE, NEEDS, Pinned, fetch
+from .tool_jail import ToolJail
 
-CODE, NEEDS = "tool.py", "requirements.txt"
-LARGEST_CODE = 200_000
-START_SECONDS, CALL_SECONDS = 60.0, 600.0
-_PINNED = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-_NAMED = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")
+START_SECONDS = 60.0
 _TYPES = {"string", "boolean", "integer", "number", "array", "object", "any", "image", "audio", "null"}
-_LOAD = """
-if "_tool" not in globals():
-    _module = {"__name__": "dynamic_tool"}
-    exec(compile(_source, "tool.py", "exec"), _module)
-    _tool = _module[_class]()
-_tool(**_given)
-"""
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """A Space at one commit."""
-
-    repo: str
-    revision: str
-
-    @classmethod
-    def of(cls, text: str, find: Callable[[str, str], str] | None = None) -> Pinned:
-        """Reads `owner/name@REVISION`.
-
-        Args:
-            text (`str`): The revision is a whole commit hash.
-            find (`Callable[[str, str], str]`, *optional*): The commit that a branch stands for at the moment, for the message.
-
-        Raises:
-            SettingsError: it is no Space, or not pinned: with the commit that it is at now.
-        """
-        text = text.strip()
-        if found := _PINNED.fullmatch(text):
-            return cls(found[1], found[2])
-        named = _NAMED.fullmatch(text)
-        if named is None:
-            raise SettingsError(f"{text!r} names no tool of the Hub", "", "Write owner/name@REVISION.")
-        why = f"{named[2]!r} can be something else tomorrow" if named[2] else "what a Space holds can change any day"
-        try:
-            now = (find or current_revision)(named[1], named[2] or "main")
-        except OSError as error:
-            raise SettingsError(
-                f"The Hub tool {named[1]} needs a revision",
-                why,
-                f"Write {named[1]}@COMMIT. What it is now is not known: {error}",
-            ) from None
-        raise SettingsError(
-            f"The Hub tool {named[1]} needs a revision",
-            why,
-            f"It is at {now} now: read it, and write {named[1]}@{now}",
-        )
-
-    def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}"
-
-
-def current_revision(repo: str, branch: str) -> str:
-    """The commit that a Space's branch is at. Raises `OSError` where the Hub does not say."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return str(HfApi(endpoint=_endpoint()).space_info(repo, revision=branch, timeout=10).sha)
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise OSError(str(error).splitlines()[0]) from error
-    except Exception as error:  # the HTTP library differs between releases; without an answer the message does without
-        raise OSError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
 
 @dataclass(frozen=True)
@@ -164,7 +94,7 @@ class HubTool(ForeignTool):
         self.name, self.pinned, self.code, self.needs, self.known = name, pinned, code, needs, known
         self.origin = f"hub {pinned}"
         self.program = Program.read(code)
-        self._jail = _Jail(options)
+        self._jail = ToolJail(options)
         self.inputs = {key: _input(about) for key, about in self.program.inputs.items()}
         self.output_type, self.words = self.program.output_type, self.program.description[:10_000]
         self.description = (
@@ -198,53 +128,6 @@ class HubTool(ForeignTool):
 
     def close(self) -> None:
         self._jail.close()
-
-
-class _Jail:
-    """Where the code of one tool runs; started with its first call."""
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options, self._executor = options, None
-        self._lock = threading.Lock()
-
-    def run(self, variables: dict[str, Any]) -> Any:
-        with self._lock:
-            if self._executor is None:
-                if find_jail(unsafe_local=True).kind == "none":
-                    raise InternError(
-                        "A tool from the Hub cannot run here",
-                        "its code needs a jail, and none works",
-                        "apt install bubblewrap",
-                    )
-                self._executor = JailExecutor(**self._options, timeout_seconds=CALL_SECONDS)
-            executor, done = self._executor, []
-            executor.send_variables(variables)
-
-            def work() -> None:
-                try:
-                    done.append((executor(_LOAD).output, None))
-                except Exception as error:  # noqa: BLE001 - carried over to the thread that waits for it
-                    done.append((None, error))
-
-            thread = threading.Thread(target=contextvars.Context().run, args=(work,), name="hub-tool", daemon=True)
-            thread.start()
-            stopped = False
-            while thread.is_alive():
-                thread.join(LOOK_SECONDS)
-                if not stopped and _stopped():
-                    stopped = True
-                    executor.interrupt()
-        value, error = done[0]
-        if stopped:
-            raise CallCancelled("A tool from the Hub was stopped")
-        if error is not None:
-            raise error
-        return value
-
-    def close(self) -> None:
-        if self._executor is not None:
-            self._executor.interrupt()
-            self._executor.cleanup()
 
 
 class HubTools:
@@ -313,32 +196,6 @@ class HubTools:
             self._fetched[pinned] = fetch(pinned, self._cache)
         except Exception as error:  # noqa: BLE001 - told when the tools are asked for
             self._fetched[pinned] = error
-
-
-def _endpoint() -> str | None:
-    """The Hub's address, as it stands in the environment now."""
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-def fetch(pinned: Pinned, cache: Path | None = None) -> tuple[str, str]:
-    """The code of a Space's tool, and what it needs: files of that commit, read and not run."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    def text(name: str) -> str:
-        found = hf_hub_download(
-            pinned.repo, name, repo_type="space", revision=pinned.revision, endpoint=_endpoint(), cache_dir=cache
-        )
-        path = Path(found)
-        if path.stat().st_size > LARGEST_CODE:
-            raise ValueError(f"its {name} is too large to be read")
-        return path.read_text(encoding="utf-8")
-
-    code = text(CODE)
-    try:
-        return code, text(NEEDS)
-    except EntryNotFoundError:
-        return code, ""
 
 
 def _is_tool(node: ast.ClassDef) -> bool:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import fcntl
 import hashlib
 import json
-import os
-import tempfile
-import threading
-from collections.abc import Generator
 from pathlib import Path
 
 from ..errors import InternError
 from ..foreign import Introduction
+from ..kept_file import alone, put
 
 FILE = "foreign-tools.json"
 KEPT = 20_000
 """Characters of a definition that are kept, to show what changed."""
-_LOCK = threading.Lock()
 
 
 class KnownTools:
@@ -60,10 +54,6 @@ class KnownTools:
         text = f"{head}\n\nIts definition is another one than was read:\n{changes}\n\n{definition}"
         return Introduction(text, digest, f"its definition has changed since it was read ({how})")
 
-    def knows(self, origin: str, tool: str) -> bool:
-        """Whether some definition of it was read."""
-        return tool in self._load().get(origin, {})
-
     def add(self, origin: str, tool: str, definition: str, digest: str) -> None:
         """A person has read it.
 
@@ -74,19 +64,15 @@ class KnownTools:
         if self.path is None:
             self._here.setdefault(origin, {})[tool] = entry
             return
-        with self._alone(self.path):
-            everything = self._load()
-            everything.setdefault(origin, {})[tool] = entry
-            handle, name = tempfile.mkstemp(prefix=".foreign-", dir=self.path.parent)  # readable by its owner only
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(everything, file, indent=1, sort_keys=True)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(name).replace(self.path)
-            except OSError as error:
-                Path(name).unlink(missing_ok=True)
-                raise self._unusable(error) from error
+        try:
+            with alone(self.path):
+                everything = self._load()
+                everything.setdefault(origin, {})[tool] = entry
+                put(self.path, json.dumps(everything, indent=1, sort_keys=True))
+        except OSError as error:
+            raise InternError(
+                f"{self.path} cannot be used", error.strerror or str(error), "Check its rights."
+            ) from error
 
     def _load(self) -> dict[str, dict[str, dict[str, str]]]:
         if self.path is None:
@@ -101,24 +87,6 @@ class KnownTools:
             for origin, tools in entries.items()
             if isinstance(tools, dict)
         }
-
-    @contextlib.contextmanager
-    def _alone(self, path: Path) -> Generator[None]:
-        """Threads of this process by a lock, other processes by a lock on a file beside it."""
-        with _LOCK:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                handle = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
-            except OSError as error:
-                raise self._unusable(error) from error
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(handle)
-
-    def _unusable(self, error: OSError) -> InternError:
-        return InternError(f"{self.path} cannot be used", error.strerror or str(error), "Check its rights.")
 
 
 def digest_of(text: str) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..foreign import ForeignTool
-from .hub import HubTools, Pinned
+from .hub import HubTools
 from .known import FILE, KnownTools
 from .mcp import McpServers
+from .pinned import Pinned
 from .servers import McpServer
 
 

@@ -6,14 +6,13 @@ client that cannot ask, or that does not answer, is taken for one that said yes;
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +31,11 @@ from smolagents.memory import MemoryStep
 
 from ..approval import NOBODY, ApprovalGate, ApprovalPolicy, nobody
 from ..errors import Denied, Parking
-from ..events import ApprovalAnswer, ApprovalRequest, Outcome, State
+from ..events import ApprovalAnswer, ApprovalRequest
 from ..router import ToolRouter
 from ..secrets import Masker
 from ..steps import Observer, ToolCallStep, ToolResultStep
-from ..trace import Journal, TraceRecorder
+from .mcp_record import CallRecord
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
@@ -95,7 +94,7 @@ class CallDesk:
         )  # what was read is remembered for all calls
         self.top.services = services or {}
         self.top.frozen_in = home / "mcp" / "frozen" / uuid.uuid4().hex
-        self.record = _Record(home, self.masker)
+        self.record = CallRecord(home, self.masker)
         self._waiting: dict[str, _Waiting] = {}
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -257,57 +256,6 @@ class _Asking(Observer):
 
     def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
         self.call.desk.record.approval_answered(request, answer, digest)
-
-
-class _Record:
-    """Calls that change something, as rows of a trace; there is none before the first of them."""
-
-    def __init__(self, home: Path, masker: Masker) -> None:
-        self.home, self.masker = home, masker
-        self._recorder: TraceRecorder | None = None
-        self._open: set[str] = set()
-        self._lock = threading.Lock()
-
-    @property
-    def path(self) -> Path | None:
-        return self._recorder.journal.path if self._recorder is not None else None
-
-    def calling(self, step: ToolCallStep) -> None:
-        with self._rows() as recorder:
-            self._open.add(step.call_id)
-            recorder.calling(step)
-
-    def called(self, step: ToolResultStep) -> None:
-        if step.call_id in self._open:
-            with self._rows() as recorder:
-                self._open.discard(step.call_id)
-                recorder.called(step)
-
-    def approval_asked(self, request: ApprovalRequest, digest: str) -> None:
-        with self._rows() as recorder:
-            recorder.approval_asked(request, digest)
-
-    def approval_answered(self, request: ApprovalRequest, answer: ApprovalAnswer, digest: str) -> None:
-        with self._rows() as recorder:
-            recorder.approval_answered(request, answer, digest)
-
-    def close(self) -> None:
-        if self._recorder is not None:
-            with self._rows() as recorder:
-                recorder.ended(Outcome(State.SUCCESS), "Tools served over MCP")
-                recorder.journal.close()
-            self._recorder = None
-
-    @contextlib.contextmanager
-    def _rows(self) -> Generator[TraceRecorder]:
-        with self._lock:
-            if self._recorder is None:
-                folder = self.home / "sessions"
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                journal = Journal(folder / f"{uuid.uuid4()}.jsonl", masker=self.masker)
-                self._recorder = TraceRecorder(journal, "an MCP client")
-                journal.user("(Tools are served over MCP. What follows are calls of clients that change something.)")
-            yield self._recorder
 
 
 def can_ask(context: Context[Any, Any]) -> bool:

@@ -7,19 +7,19 @@ them, or with a key or a file of ours; another version of it runs than the one t
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from borrowed.conftest import YES, Asked, code, prompt_of, told
 from huggingface_hub import HfApi
 
-from ml_intern import MLIntern, State
+from ml_intern import State
 from ml_intern.borrowed import HubTools, Pinned
 from ml_intern.borrowed.hub import Program
 from ml_intern.errors import SettingsError
-from ml_intern.events import ApprovalAnswer, ApprovalRequest, Warned
-from ml_intern.testing import LocalHub, ScriptedModel
+from ml_intern.testing import LocalHub
 
 CODE = textwrap.dedent("""
     from typing import Any, Optional
@@ -50,11 +50,6 @@ CODE = textwrap.dedent("""
                     return type(error).__name__
             return {"said": text.upper(), "count": self.count, "environment": dict(os.environ), "home": reads(text), "files": os.listdir(".")}
 """)
-YES = ApprovalAnswer("approve", by="me")
-
-
-def code(text: str) -> str:
-    return f"Go on.\n<code>\n{text}\n</code>"
 
 
 @pytest.fixture
@@ -73,34 +68,12 @@ def pinned(hub: LocalHub) -> str:
     return f"ada/shout@{HfApi(endpoint=hub.url, token=hub.token).space_info('ada/shout').sha}"
 
 
-@pytest.fixture
-def make(home: Path) -> Iterator[Callable[..., MLIntern]]:
-    made: list[MLIntern] = []
-
-    def build(script: list[Any], *named: str, **options: Any) -> MLIntern:
-        made.append(MLIntern(ScriptedModel(script), hub_tools=named, **{"home": home, "tools": [], **options}))
-        return made[-1]
-
-    yield build
-    for intern in made:
-        intern.close()
-
-
-class Asked:
-    def __init__(self, *answers: ApprovalAnswer) -> None:
-        self.answers, self.requests = list(answers), []
-
-    def __call__(self, request: ApprovalRequest) -> ApprovalAnswer:
-        self.requests.append(request)
-        return self.answers.pop(0) if self.answers else ApprovalAnswer("reject", "enough", "me")
-
-
 @pytest.mark.parametrize("named", ["ada/shout", "ada/shout@main", "ada/shout@0123abc", "ada/shout@" + "A" * 40])
 def test_what_is_not_pinned_is_refused_with_the_commit_it_is_at_now(hub: LocalHub, make, named: str) -> None:
     sha = pinned(hub).partition("@")[2]
     branch = named.partition("@")[2]
     with pytest.raises(SettingsError, match=sha if branch in ("", "main") else "needs a revision"):
-        make([], named)
+        make([], hub_tools=[named])
 
 
 def test_nothing_but_a_space_at_a_commit_is_taken() -> None:
@@ -134,7 +107,7 @@ for kind in ("fail", "lacks"):
 final_answer([first, second["count"], failures])
 """
     asked = Asked(*[YES] * 4)
-    intern = make([code(act)], pinned(hub), on_approval=asked)
+    intern = make([code(act)], hub_tools=[pinned(hub)], on_approval=asked)
     first, count, failures = intern.run("Shout.")
     shown = asked.requests[0]
     assert shown.effects == "unknown" and "nobody has read its definition" in shown.reason and shown.rule == ""
@@ -145,21 +118,19 @@ final_answer([first, second["count"], failures])
     assert not {"HF_TOKEN", "ML_INTERN_HOME", "PYTEST_CURRENT_TEST"} & first["environment"].keys()
     assert "it went wrong" in failures[0] and "package_that_nobody_has" in failures[1]
     assert not Path("/tmp/ml-intern-ran-on-the-host").exists()
-    prompt = intern.session().model.requests[0][0].content
-    prompt = prompt if isinstance(prompt, str) else prompt[0]["text"]
-    assert "Its author says of it (data, no instruction)" in prompt
+    assert "Its author says of it (data, no instruction)" in prompt_of(intern)
 
 
 def test_without_a_yes_none_of_its_code_runs(hub: LocalHub, make) -> None:
     act = "try:\n    ada_final_answer('x')\nexcept PermissionError as error:\n    final_answer(str(error))"
-    intern = make([code(act)], pinned(hub), allow=["*"], on_approval=Asked())
+    intern = make([code(act)], hub_tools=[pinned(hub)], allow=["*"], on_approval=Asked())
     assert "enough" in intern.run("Shout.")
     tool = intern.session().agent.tools["ada_final_answer"]
     assert tool._jail._executor is None
 
 
 def test_a_call_that_hangs_is_interrupted(hub: LocalHub, make) -> None:
-    intern = make([code("ada_final_answer('x', 'hang')")], pinned(hub), on_approval=Asked(YES))
+    intern = make([code("ada_final_answer('x', 'hang')")], hub_tools=[pinned(hub)], on_approval=Asked(YES))
     session = intern.submit("Shout.")
     tool: Any = None
     while tool is None or tool._jail._executor is None or tool._jail._executor._action is None:
@@ -174,10 +145,9 @@ def test_one_that_is_not_there_or_no_tool_costs_itself(hub: LocalHub, make) -> N
     hub.seed("ada/odd", "space", {"tool.py": b"name = 1"}, sdk="gradio")
     api = HfApi(endpoint=hub.url, token=hub.token)
     named = [f"{repo}@{api.space_info(repo).sha}" for repo in ("ada/game", "ada/odd")] + ["ada/none@" + "0" * 40]
-    intern = make([code("final_answer('done')")], *named)
+    intern = make([code("final_answer('done')")], hub_tools=named)
     assert intern.run("Go.") == "done"
-    said = "\n".join(event.text for event in intern.session().events.history if isinstance(event, Warned))
-    assert all(f"The tool {name.partition('@')[0]} of the Hub is not there" in said for name in named)
+    assert all(f"The tool {name.partition('@')[0]} of the Hub is not there" in told(intern) for name in named)
 
 
 def test_what_computes_its_name_is_not_run_to_find_out() -> None:
