@@ -220,6 +220,8 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
                 self._runner.unsafe_local = executor.unsafe_local
                 jobs = self.jobs = LocalJobs(executor)
                 self.router.services["jobs"] = lambda: jobs
+                here = {"gpus": bool(executor.gpus), "memory_gb": executor.limits.memory_bytes / 1e9}
+                self.router.services["machine"] = lambda: here
             self.router.services |= {"workspace": lambda: executor.workspace, "runner": lambda: self._runner}
             for what in ("inspect_dataset", "inspect_model"):  # one tool asks another, through the router like any caller
                 self.router.services[what] = functools.partial(self.router.get, f"hub_{what}")

@@ -20,6 +20,7 @@ class TrainingConfigTool(Tool):
         workspace (*optional*): Where the script goes, with `relative(path)`, `open_read(path)` and `write_bytes`.
         inspect_dataset (*optional*): Called with `dataset`, `config` and `revision`; returns the report on it.
         inspect_model (*optional*): Called with `model` and `revision`; returns the report on it.
+        machine (*optional*): {gpus: whether scripts may use them, memory_gb} of this machine; all of it by default.
     """
 
     name = "training_config"
@@ -92,6 +93,7 @@ class TrainingConfigTool(Tool):
         "peft": "0.21.2",
         "datasets": "5.2.0",
         "accelerate": "1.15.0",
+        "bitsandbytes": "0.50.2",
         "sentence-transformers": "6.2.0",
         "scikit-learn": "1.9.1",
         "skops": "0.16.0",
@@ -175,11 +177,12 @@ class TrainingConfigTool(Tool):
         "rtx-pro-6000": 500,
     }
 
-    def __init__(self, workspace=None, inspect_dataset=None, inspect_model=None, model_repo_id=None):
+    def __init__(self, workspace=None, inspect_dataset=None, inspect_model=None, machine=None, model_repo_id=None):
         super().__init__()
         self.workspace = workspace
         self.inspect_dataset = inspect_dataset
         self.inspect_model = inspect_model
+        self.machine = machine
 
     def forward(
         self,
@@ -330,8 +333,8 @@ class TrainingConfigTool(Tool):
         names += ["pillow"] if method == "image-classification" else []
         names += ["peft"] if adapter != "full" else []
         names += ["trackio"] if options.get("trackio") else []
-        pinned = [f"{name}=={self.VERSIONS[name]}" for name in names]
-        return sorted([*pinned, "bitsandbytes==0.50.2"] if adapter == "qlora" else pinned)
+        names += ["bitsandbytes"] if adapter == "qlora" else []
+        return sorted([f"{name}=={self.VERSIONS[name]}" for name in names])
 
     # ---- what is known of the data ----
 
@@ -1013,8 +1016,8 @@ class TrainingConfigTool(Tool):
         import subprocess
 
         ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        allowed = os.environ.get("ML_INTERN_MEMORY_GB", "8")  # what the jail that runs it may take
-        ram = min(ram, float(allowed)) if allowed.replace(".", "", 1).isdigit() and float(allowed) else ram
+        given = self.machine or {"gpus": True, "memory_gb": ram}  # what whatever runs the script may take
+        ram = min(ram, given["memory_gb"])
         machine = {"name": "local", "devices": 0, "device_gb": 0, "ram_gb": round(ram, 1), "gpu": None}
         machine |= {"cores": len(os.sched_getaffinity(0)), "usd_per_hour": 0.0, "prices": "your own machine"}
         program = shutil.which("nvidia-smi")
@@ -1022,11 +1025,7 @@ class TrainingConfigTool(Tool):
             query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
             done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
             cards = [line.rsplit(",", 1) for line in done.stdout.splitlines() if "," in line]
-            if (
-                done.returncode == 0
-                and cards
-                and os.environ.get("ML_INTERN_GPUS", "").lower() in ("", "0", "none", "off")
-            ):
+            if done.returncode == 0 and cards and not given["gpus"]:
                 machine["fix"] = f"{cards[0][0]} is there but not for code: ML_INTERN_GPUS (--gpus) allows it."
             elif done.returncode == 0 and cards:
                 machine |= {"devices": len(cards), "device_gb": round(float(cards[0][1]) * 1.048576e6 / 1e9, 1)}
@@ -1863,6 +1862,7 @@ def load_data() -> tuple:
 ?big|>from transformers import AutoConfig
 ?qlora|>from transformers import BitsAndBytesConfig
 ?trackio|>import importlib.util
+>from transformers.trainer_callback import PrinterCallback
 >from transformers.trainer_utils import get_last_checkpoint
 
 GPU = torch.cuda.is_available()
@@ -2006,6 +2006,7 @@ def last_checkpoint() -> str | None:
 def train_and_save(trainer, *processors) -> None:
 ?whole|    trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
 ?whole|    trainer._load_best_model = lambda: load_weights(trainer.model, trainer.state.best_model_checkpoint)
+    trainer.remove_callback(PrinterCallback)  # the journal prints the same
     trainer.train(resume_from_checkpoint=last_checkpoint())
     metrics = trainer.evaluate()  # of the best checkpoint, on validation
     model = trainer.accelerator.unwrap_model(trainer.model)

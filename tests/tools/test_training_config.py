@@ -6,6 +6,7 @@ That the scripts run is shown by tests/train, under an environment that has torc
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -227,7 +228,7 @@ def test_all_scripts_are_clean_and_say_what_they_need(tool, workspace, tmp_path)
         text = workspace.read_bytes(planned["script"]).decode()
         needs = header(text)
         assert needs["requires-python"] == ">=3.11"
-        assert set(needs["dependencies"]) - {"bitsandbytes==0.50.2"} <= pinned
+        assert set(needs["dependencies"]) <= pinned
         imported = set(re.findall(r"(?m)^(?:from|import) (\w+)", text)) - set(sys.stdlib_module_names)
         named = {one.partition("==")[0].replace("-", "_") for one in needs["dependencies"]}
         assert {{"sklearn": "scikit_learn", "PIL": "pillow"}.get(one, one) for one in imported} <= named | {
@@ -524,6 +525,21 @@ def test_qlora_without_a_gpu_is_refused(tool, local):
     assert "NVIDIA GPU" in failed(tool(**local, adapter="qlora"))["why"]
 
 
+def test_a_gpu_of_this_machine_counts_where_code_may_use_it(tool, local, tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    tool.machine = {"gpus": False, "memory_gb": 4.0}
+    planned = tool(**local)
+    assert "--gpus" in check(planned, "hardware")["fix"]
+    assert planned["estimate"]["memory_gb"]["available"] == 4.0
+    tool.machine = {"gpus": True, "memory_gb": 4.0}
+    machine = tool(**local, adapter="qlora")["plan"]["hardware"]
+    assert (machine["devices"], machine["device_gb"], machine["gpu"]) == (1, 24.2, "l4")
+
+
 def test_prices_come_from_the_hub_and_a_list_is_said_to_be_one(tool, hub, monkeypatch):
     live = tool(**talking(hardware="a10g-small", adapter="qlora"))
     assert "the Hub, just now" in live["estimate"]["from"]
@@ -617,11 +633,12 @@ def test_in_an_agent_the_inspecting_tools_are_asked(workspace, hub):
     header = json.dumps({"w": {"dtype": "F32", "shape": [100, 32], "data_offsets": [0, 12800]}}).encode()
     weights = len(header).to_bytes(8, "little") + header + bytes(12800)
     hub.seed("tester/encoder", "model", {"config.json": json.dumps(shape).encode(), "model.safetensors": weights})
-    steps = []
+    steps, limits = [], {"memory_bytes": 3 * 10**9}
     agent = InternAgent(
         tools=[TrainingConfigTool(), HubInspectDatasetTool(), HubInspectModelTool()],
         model=ScriptedModel([]),
         workspace=workspace,
+        executor_kwargs=limits,
     )
     try:
         agent.step_callbacks.register(ToolCallStep, steps.append)
@@ -636,6 +653,7 @@ def test_in_an_agent_the_inspecting_tools_are_asked(workspace, hub):
     assert planned["ready"], planned["checks"]
     assert planned["plan"]["labels"] == {"angry": "angry", "calm": "calm"}
     assert planned["plan"]["parameters"] == 3200
+    assert planned["estimate"]["memory_gb"]["available"] == 3.0
     assert len(planned["plan"]["dataset_revision"]) == len(planned["plan"]["base_revision"]) == 40
     assert [step.tool for step in steps] == [
         "training_config", "hub_inspect_dataset", "hub_inspect_model",
