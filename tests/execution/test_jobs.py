@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from ml_intern.execution import jobs as jobs_module
+from ml_intern.execution.jail import Jail, try_bubblewrap, try_landlock
 from ml_intern.execution.job_log import JobLog
 from ml_intern.execution.jobs import JobError, LocalJobs
 from ml_intern.execution.workspace import Workspace
 from ml_intern.testing import LocalHub
 
+KINDS = {"bubblewrap": try_bubblewrap, "landlock": try_landlock}
 DAEMON = """
 import os, sys, time
 if os.fork() == 0:
@@ -33,6 +35,14 @@ while not os.path.exists("daemon.pid"):
 print("daemon", flush=True)
 time.sleep({seconds})
 """
+
+
+@pytest.fixture(params=["bubblewrap", pytest.param("landlock", marks=pytest.mark.soak)])
+def jail(request):
+    """All of it in the one, in the other a sample: see the last test."""
+    if why := KINDS[request.param]():
+        pytest.skip(f"{request.param}: {why}")
+    return Jail(request.param)
 
 
 @pytest.fixture
@@ -293,3 +303,11 @@ class TestTheLog:
 def test_what_is_known_of_it_is_plain_data(jobs):
     jobs.start("one", ["true"], seconds=60)
     json.dumps(jobs.wait("one", 30))
+
+
+def test_without_namespaces_too_stop_leaves_nothing_behind(make, tmp_path):
+    if why := try_landlock():
+        pytest.skip(f"landlock: {why}")
+    executor = make(workspace=Workspace(tmp_path / "workspace"), jail=Jail("landlock"), network="none")
+    jobs = LocalJobs(executor, tmp_path / "jobs")
+    TestItsEnd().test_stop_leaves_nothing_behind_not_even_daemons(jobs, executor)
