@@ -232,7 +232,7 @@ class Connection:
                 raise ServerFailed(f"The MCP server {self.server.name!r} is closed", "its session has ended")
             life = self._life
             if life is not None and (life.over.is_set() or life.lost):
-                if self._begun > RESTARTS:
+                if self._used_up:
                     raise self._failed(life, "is gone", "it was started again once; it is not started a third time")
                 self.note(f"The MCP server {self.server.name!r} had ended and is started again.")
                 self._end(life)
@@ -253,6 +253,11 @@ class Connection:
             raise self._failed(life, "did not start", _why(life.error))
         return life
 
+    @property
+    def _used_up(self) -> bool:
+        """Whether it was started as often as it may be; one over HTTP is only connected to anew."""
+        return self._begun > RESTARTS and not self.server.url
+
     def _use(
         self,
         make: Callable[[Client], Awaitable[Any]],
@@ -270,7 +275,7 @@ class Connection:
                 life.lost = True
                 self._end(life)
                 life.over.wait(LAST_WORDS_SECONDS)
-                if not again or tries == RESTARTS or self._begun > RESTARTS:
+                if not again or tries == RESTARTS or self._used_up:
                     more = "" if again else ", and whether it did anything is not known"
                     raise self._failed(life, f"ended during {what}{more}", _why(error.cause)) from None
         raise AssertionError("unreachable")

@@ -12,6 +12,8 @@ from ..foreign import Introduction
 from ..kept_file import alone, put
 
 FILE = "foreign-tools.json"
+SHOWN = 2_000
+"""Characters that are shown again of a definition that was read."""
 KEPT = 20_000
 """Characters of a definition that are kept, to show what changed."""
 
@@ -48,7 +50,8 @@ class KnownTools:
         if entry is None:
             return Introduction(f"{head}\n\n{definition}", digest, f"nobody has read its definition here yet ({how})")
         if entry.get("digest") == digest:
-            return Introduction(f"{head}\n\n{definition}", digest)
+            rest = f"\n(It goes on, and was read before: {how}.)" if len(definition) > SHOWN else ""
+            return Introduction(f"{head}\n\n{definition[:SHOWN]}{rest}", digest)
         before, after = str(entry.get("text", "")).splitlines(), definition[:KEPT].splitlines()
         changes = "\n".join(difflib.unified_diff(before, after, "as it was read", "as it is now", lineterm="", n=2))
         text = f"{head}\n\nIts definition is another one than was read:\n{changes}\n\n{definition}"

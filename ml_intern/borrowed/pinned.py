@@ -87,6 +87,8 @@ def fetch(pinned: Pinned, cache: Path | None = None) -> tuple[str, str]:
             pinned.repo, name, repo_type="space", revision=pinned.revision, endpoint=_endpoint(), cache_dir=cache
         )
         path = Path(found)
+        if path.parent.name != pinned.revision:  # a branch can be named like a commit
+            raise ValueError(f"the Hub gave {path.parent.name} for {pinned.revision}")
         if path.stat().st_size > LARGEST_CODE:
             raise ValueError(f"its {name} is too large to be read")
         return path.read_text(encoding="utf-8")

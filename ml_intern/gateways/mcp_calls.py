@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.from_thread
 from mcp.types import (
     CallToolResult,
@@ -208,9 +209,10 @@ class Call:
         return self._answer_of(result)
 
     async def _elicit(self, text: str) -> Any:
-        return await self.context.session.elicit_form(
-            message=text, requested_schema=FORM, related_request_id=self.context.request_context.request_id
-        )
+        with anyio.fail_after(WAITS_SECONDS):
+            return await self.context.session.elicit_form(
+                message=text, requested_schema=FORM, related_request_id=self.context.request_context.request_id
+            )
 
     def _question(self) -> InputRequiredResult:
         assert self._asked is not None

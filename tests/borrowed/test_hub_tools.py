@@ -20,6 +20,7 @@ from ml_intern.borrowed import HubTools, Pinned
 from ml_intern.borrowed.hub import Program
 from ml_intern.errors import SettingsError
 from ml_intern.testing import LocalHub
+from ml_intern.testing.hub import User
 
 CODE = textwrap.dedent("""
     from typing import Any, Optional
@@ -55,7 +56,7 @@ CODE = textwrap.dedent("""
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     token = "hf_" + "x" * 30
-    with LocalHub(tmp_path / "hub", users={token: "tester"}) as running:
+    with LocalHub(tmp_path / "hub", users={token: User("tester", ("ada",))}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.setenv("HF_TOKEN", token)
         running.seed(
@@ -148,6 +149,14 @@ def test_one_that_is_not_there_or_no_tool_costs_itself(hub: LocalHub, make) -> N
     intern = make([code("final_answer('done')")], hub_tools=named)
     assert intern.run("Go.") == "done"
     assert all(f"The tool {name.partition('@')[0]} of the Hub is not there" in told(intern) for name in named)
+
+
+def test_a_branch_that_is_named_like_a_commit_is_not_that_commit(hub: LocalHub, tmp_path: Path) -> None:
+    api, name = HfApi(endpoint=hub.url, token=hub.token), "c" * 40
+    api.create_branch("ada/shout", branch=name, repo_type="space")
+    notes: list[str] = []
+    assert HubTools([Pinned("ada/shout", name)], cache=tmp_path / "cache", note=notes.append).tools() == []
+    assert "is not there" in notes[0]
 
 
 def test_what_computes_its_name_is_not_run_to_find_out() -> None:
