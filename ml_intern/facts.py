@@ -95,25 +95,22 @@ def better(name: str, value: float, than: float) -> bool:
     return value < than if lower else value > than
 
 
-MEASURES = frozenset({"evaluate_model", "training_job"})
-"""Tools whose results hold what this host has measured, or read in the files of a training run."""
+MEASURES = "evaluate_model"
+"""The tool whose results hold what this host has measured."""
 
 
 def measured_in(result: Any) -> tuple[str, float, bool] | None:
-    """What was measured on which data, the value, whether higher is better: of an evaluation, or a run that is done."""
+    """What an evaluation measured on which data, the value, whether higher is better; `None` where it is none."""
     if not isinstance(result, dict):
         return None
-    metric, data = result.get("metric"), result.get("dataset")
-    if isinstance(metric, str) and isinstance(result.get("candidate"), dict) and isinstance(data, dict):
-        value, higher = result["candidate"].get("value"), result.get("higher_is_better")
-        what = " ".join([metric, "on", *(str(data[name]) for name in ("id", "config", "split") if data.get(name))])
-    elif isinstance(metric, dict) and result.get("state") == "done":
-        value, higher, what = metric.get("value"), metric.get("higher_is_better"), str(metric.get("name"))
-    else:
+    metric, candidate, data = (result.get(name) for name in ("metric", "candidate", "dataset"))
+    if not isinstance(metric, str) or not isinstance(candidate, dict) or not isinstance(data, dict):
         return None
+    value = candidate.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return what, float(value), higher is not False
+    what = " ".join([metric, "on", *(str(data[name]) for name in ("id", "config", "split") if data.get(name))])
+    return what, float(value), result.get("higher_is_better") is not False
 
 
 SAID_NOTHING = re.compile(r"Execution logs:|Last output from code snippet:|\s|None\Z")
@@ -127,8 +124,8 @@ class FactBook:
     What counts as progress: a plan item closed, a new best metric, a note, a decision, a call that came back and did not just
     read. A result that was not seen before is fresh, no more.
 
-    Metrics are those that a tool has measured: of an evaluation, or of a training run that is done. What code prints is what
-    it says of itself: it counts (from the second value of a metric on) only as long as nothing was measured.
+    Metrics are those that the host has measured, in evaluations on held-out rows. What code prints is what it says of itself,
+    a training run's validation included: it counts, from the second value of a metric on, as long as nothing was measured.
     """
 
     facts: list[ActionFacts] = field(default_factory=list)
@@ -185,7 +182,7 @@ class FactBook:
 
     def _new_measures(self, tool: str, result: Any) -> Iterable[str]:
         """The first value that was measured of something, and each that is better than all before it."""
-        found = measured_in(result) if tool in MEASURES else None
+        found = measured_in(result) if tool == MEASURES else None
         if found is None:
             return []
         what, value, higher = found

@@ -181,10 +181,6 @@ class TestProgress:
     def test_what_is_no_number_is_no_measure(self, value: Any) -> None:
         assert measured_in(evaluation(1, 0.8, candidate={"value": value})) is None
 
-    def test_a_training_run_that_is_done(self) -> None:
-        assert measured_in(run(1, 0.8)) == ("eval_accuracy", 0.8, True)
-        assert measured_in(run(1, 0.8, state="failed")) is None
-
 
 MEASURES = code("print(experiments()['best'])")
 

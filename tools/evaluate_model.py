@@ -1013,7 +1013,7 @@ print("done")
             "looks": looks.index(found) + 1,
             "labels_shown": len(meta["shown"]),
             "secrecy": self._secrecy(meta),
-            "by": pushed["by"],
+            "by": "predictions" if "predictions" in [side["by"] for side in sides.values()] else "harness",
         }  # fmt: skip
         result.update(self._of_run(sides["candidate"]["folder"], result))
         result["plots"] = self._plots(result, truths, sides) if self.plots is not False else []
@@ -1554,6 +1554,7 @@ print("done")
             text = " | ".join([f"{name}: {value}" for name, value in given.items()])
             truth, answer = truths[place], answers[place]
             truth = truth[0] if task == "generation" else truth
+            truth, answer = [one[:300] if isinstance(one, str | list) else one for one in (truth, answer)]
             found.append({"id": key, "input": text[:300], "truth": truth, "prediction": answer})
         return found, known
 
@@ -1671,6 +1672,13 @@ print("done")
             spec["config"] = parts[1] if len(parts) > 2 else None
         if not isinstance(spec, dict) or not spec.get("dataset"):
             raise ValueError(f"{spec!r} names no rows: give a file here, or 'owner/name:split'.")
+        split = spec.get("split")
+        if isinstance(split, list):
+            return [row for one in split for row in self._rows_of({**spec, "split": one}, most)]
+        if (
+            isinstance(split, str) and "." in split and self.workspace.exists(split)
+        ):  # files that a run names as its split
+            spec = {"dataset": split}
         revision = spec.get("revision")
         return self._rows(spec["dataset"], spec.get("config"), spec.get("split") or "train", revision, most)["rows"]
 

@@ -504,10 +504,12 @@ class HubPushTool(Tool):
                 f"({candidate['weights_sha256'][:12]}, not {str(pushed)[:12]}). Push those, or evaluate these."
             )
         told["doubts"] += [str(problem) for problem in record.get("problems") or []]
-        if record.get("by") == "predictions":
-            told["flags"].append(
-                "The predictions are files that the agent's code wrote: nobody saw these weights make them"
-            )
+        for role in ("candidate", "baseline"):
+            if record[role].get("by") == "predictions":
+                who = "these weights" if role == "candidate" else "its model"
+                told["flags"].append(
+                    f"The {role}'s predictions are a file that the agent's code wrote: nobody saw {who} make them"
+                )
         if (record.get("contamination") or {}).get("checked") is not True:
             told["flags"].append("Whether training rows overlap with the held-out ones was not checked")
         return {**told, "record": record, "better": record.get("better") is True, "verdict": self._sentence(record)}
@@ -694,6 +696,10 @@ class HubPushTool(Tool):
         lines = [
             who.get(record.get("by"), "Figures were computed by the host, of predictions that the agent's code wrote.")
         ]
+        scripts = [f"of the {role}" for role in ("candidate", "baseline") if record[role].get("script")]
+        lines += (
+            [f"The predictions {' and '.join(scripts)} were made by a script that the agent wrote."] if scripts else []
+        )
         lines.append(self._cell(record.get("secrecy") or ""))
         overlap = record.get("contamination") or {}
         if overlap.get("checked"):

@@ -380,8 +380,10 @@ class TestMeasuredByTheHost:
         assert hub.store.find("model", "tester/sentiment") is None
 
     def test_a_person_is_told_what_nobody_has_checked(self, shipped):
-        shown = shipped(by="predictions", contamination={"checked": False}).preview(**self.CALL)
-        assert "!! The predictions are files that the agent's code wrote" in shown
+        mine = measured(shipped())["candidate"]
+        unseen = {"by": "predictions", "candidate": {**mine, "by": "predictions"}, "contamination": {"checked": False}}
+        shown = shipped(**unseen).preview(**self.CALL)
+        assert "!! The candidate's predictions are a file that the agent's code wrote" in shown
         assert "!! Whether training rows overlap with the held-out ones was not checked" in shown
 
     def test_an_evaluation_that_nobody_made(self, shipped):
