@@ -387,6 +387,7 @@ class TrainingJobTool(Tool):
         if hardware not in machines:
             known = ", ".join([f"{one} ({self._dollars(what['usd_an_hour'])}/h)" for one, what in machines.items()])
             raise ValueError(f"`hardware` is one of {known}, not {hardware!r}.")
+        self._refuse_twin(about, namespace)
         price = machines[hardware]["usd_an_hour"]
         expected = about["expected"] if about["expected"] is not None else 120.0 if about["smoke"] else None
         token = os.environ.get("ML_INTERN_JOB_TOKEN") or None
@@ -437,7 +438,9 @@ class TrainingJobTool(Tool):
             except OSError as error:
                 if isinstance(error, PermissionError | FileNotFoundError) or not self.call_id:
                     raise
-                job = self._find(mine, namespace)  # the answer was lost; the job may be there
+                for seconds in (0.0, 1.0, 3.0):  # the answer was lost; the job may be there, or come to be listed
+                    self._pause(seconds)
+                    job = job or self._find(mine, namespace)
                 if job is None:
                     raise
         return self._began(self._seen_on_hub(job), order)
@@ -1154,14 +1157,29 @@ class TrainingJobTool(Tool):
     def _dollars(self, amount: float | None) -> str:
         return "an unknown amount" if amount is None else f"${amount:.2f}"
 
+    def _refuse_twin(self, about: dict, namespace: str) -> None:
+        """Nobody pays twice for the same script with the same arguments at the same time, in one session."""
+        session = getattr(self.watch, "session", "")
+        labels = {"ml-intern-script": about["sha256"][:40], "ml-intern-session": session}
+        for job in self._labelled(labels, namespace) if session else []:
+            seen = self._seen_on_hub(job)
+            same = seen["about"].get("arguments") == about["arguments"] and seen["state"] in ("scheduled", "running")
+            if same and seen["labels"].get("ml-intern-call") != self.call_id:
+                raise ValueError(
+                    f"{seen['job_id']} runs this script already, with the same arguments: wait, or stop it."
+                )
+
     def _find(self, labels: dict, namespace: str, stage: str | None = None) -> Any:
         """The newest job with these labels, `None` where there is none."""
+        found = [job for job in self._labelled(labels, namespace, stage) if stage is None or job.status.stage == stage]
+        return found[0] if found else None
+
+    def _labelled(self, labels: dict, namespace: str, stage: str | None = None) -> list:
+        """The newest jobs with these labels; whether a service looks at labels is looked at here again."""
         self._refuse_offline()
         options = {"labels": labels, "namespace": namespace, **({"status": stage} if stage else {})}
-        for job in self._ask_jobs("your jobs", 60, self._some_jobs, **options):
-            if labels.items() <= (job.labels or {}).items() and (stage is None or job.status.stage == stage):
-                return job
-        return None
+        found = self._ask_jobs("your jobs", 60, self._some_jobs, **options)
+        return [job for job in found if labels.items() <= (job.labels or {}).items()]
 
     def _some_jobs(self, **options: Any) -> list:
         import itertools

@@ -421,6 +421,15 @@ class TestHfJobs:
         assert found["job_id"] == started["job_id"] and found["cost_usd"] == started["worst_case_usd"]
         assert far.tool.reconcile("call_other0000000", **REMOTE) is None
 
+    def test_the_same_run_is_not_paid_twice(self, far):
+        smoke(far, "hf_jobs")
+        slow = {**REMOTE, "arguments": ["--pause", "60"]}
+        job = far.call("call_one000000000", **slow)["job_id"]
+        with pytest.raises(ValueError, match=f"{job} runs this script already, with the same arguments"):
+            far.tool.check(**slow)
+        far.call("call_two000000000", **{**slow, "arguments": ["--pause", "61"]})
+        assert far.call("call_one000000000", **slow)["job_id"] == job and len(far.hub.jobs.jobs) == 3
+
     def test_without_a_smoke_run_only_a_person_can_let_it_start(self, far):
         with pytest.raises(PermissionError, match="no smoke run"):
             far.call(**REMOTE)
