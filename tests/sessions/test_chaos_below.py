@@ -128,7 +128,7 @@ def _look(session: Session, published: list[str]) -> None:
 
 
 def test_a_few_sessions_for_a_few_seconds(home) -> None:
-    run(home, seed=11, count=4, seconds=6)
+    run(home, seed=11, count=3, seconds=3)
 
 
 @pytest.mark.soak
