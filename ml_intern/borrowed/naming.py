@@ -16,7 +16,8 @@ LONGEST = 64
 
 _SESSION = (
     "plan", "notes", "read_artifact", "ask_user", "request_steps", "record_decision", "install_packages", "final_answer",
-    "user_input", "web_search", "visit_webpage", "wikipedia_search", "transcriber", "python_interpreter", "researcher",
+    "experiments", "propose_grant", "user_input", "web_search", "visit_webpage", "wikipedia_search", "transcriber",
+    "python_interpreter", "researcher",
 )  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def test_a_branch_that_is_named_like_a_commit_is_not_that_commit(hub: LocalHub, 
     api.create_branch("ada/shout", branch=name, repo_type="space")
     notes: list[str] = []
     assert HubTools([Pinned("ada/shout", name)], cache=tmp_path / "cache", note=notes.append).tools() == []
-    assert "is not there" in notes[0]
+    assert "the Hub gave" in notes[0]
 
 
 def test_what_computes_its_name_is_not_run_to_find_out() -> None:

@@ -7,7 +7,6 @@ a server sees a key of ours; one that hangs, floods or dies holds a session up; 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from ml_intern import InternAgent, State
 from ml_intern.approval import ApprovalPolicy
 from ml_intern.borrowed import McpServers
 from ml_intern.borrowed.connection import CallCancelled, Connection, ServerFailed
+from ml_intern.borrowed.naming import reserved
 from ml_intern.borrowed.servers import McpServer
 from ml_intern.events import ApprovalAnswer, Parked
 from ml_intern.replay import replay
@@ -215,13 +215,23 @@ final_answer([masked, raw_structured()["sum"], shown["text"], image.size, env, f
     assert json.loads(env).keys() <= {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "GIVEN", "LC_CTYPE"}
     assert "raw_fail" in failed and "the disk is full" in failed and "'raw'" in failed
     session = intern.session()
-    assert (
-        session.agent.untrusted.sources_in(
-            "x" + '{"HOME": "' + os.environ.get("HOME", "") + '", "GIVEN": "this"' + "y" * 9
-        )
-        == ()
-    )
     assert secret not in session.trace.read_text()
+
+
+def test_what_a_server_returned_is_asked_about_where_it_would_go_out(raw: Raw, make) -> None:
+    class Publish(Tool):
+        name, description, output_type, effects = "publish", "Publishes.", "string", "write"
+        inputs = {"what": {"type": "string", "description": "What."}}
+
+        def forward(self, what: str) -> str:
+            raise AssertionError("published")
+
+    raw.offers(tool_of("orders"))
+    act = "try:\n    publish(what=raw_orders())\nexcept PermissionError:\n    final_answer('asked')"
+    asked = Asked(YES)
+    intern = make([code(act)], raw.server(), tools=[Publish()], allow=["publish"], on_approval=asked)
+    assert intern.run("Look.") == "asked"
+    assert [request.sources for request in asked.requests] == [(), ("`raw_orders`",)]
 
 
 def test_what_a_server_was_given_is_masked_where_it_gives_it_away(raw: Raw, make) -> None:
@@ -290,6 +300,8 @@ def test_it_is_on_record_where_tools_came_from(raw: Raw, make) -> None:
     notes = [
         note for row in read_rows(intern.session().trace) if (note := note_of(row)) and note["kind"] == "borrowed"
     ]
+    own = {*intern.session().agent.tools} - {"raw_say"}
+    assert own and own <= reserved()  # no server's tool can be called so, in any session
     assert [list(note["tools"]) for note in notes] == [["raw_say"]] and str(RAW) in notes[0]["tools"]["raw_say"]
 
 
