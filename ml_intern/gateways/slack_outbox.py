@@ -91,6 +91,8 @@ class Outbox:
         self._changed = threading.Condition()
         self._closed, self._busy = False, False
         self._warned: set[str] = set()
+        self._until: dict[str, float] = {}
+        """Until when methods are not asked: Slack limits each by itself."""
         self._thread = threading.Thread(target=self._work, name="slack-outbox", daemon=True)
         self._thread.start()
 
@@ -142,6 +144,9 @@ class Outbox:
         best: Item | None = None
         held: list[Place] = []
         for item in self._items:
+            method = _method(item)
+            if self._until.get(method, 0.0) > now or (method == UPLOAD and not item.place.ts):
+                continue
             first = isinstance(item, Post) and (item.urgent or not item.place.ts)
             early = isinstance(item, Lines) and now - item.place.last_lines < self._lines_every
             if early:
@@ -173,12 +178,26 @@ class Outbox:
     def _say_until_said(self, item: Item) -> None:
         wait = 0.5
         while not self._closed:
+            method = _method(item)
             later = self._try(item, wait)
             if later is None:
+                return
+            if self._until.get(method, 0.0) > time.monotonic():
+                self._put_back(item)
                 return
             wait = min(LONGEST_WAIT, wait * 2)
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, later)
+
+    def _put_back(self, item: Item) -> None:
+        """Slack takes no more of its kind for a while: others are said meanwhile."""
+        with self._changed:
+            if isinstance(item, Post) and item.slot:
+                for other in self._items:
+                    if isinstance(other, Post) and other.place is item.place and other.slot == item.slot:
+                        other.done, other.urgent = _both(item.done, other.done), other.urgent or item.urgent
+                        return
+            self._items.appendleft(item)
 
     def _try(self, item: Item, wait: float) -> float | None:
         """Says it. Returns in how many seconds to try again, `None` where it is said, or never will be."""
@@ -188,6 +207,10 @@ class Outbox:
             self._say(item)
         except SlackApiError as error:
             code = str(error.response.get("error", "")) if error.response is not None else ""
+            if error.response is not None and error.response.status_code == 429:
+                later = _patience(error, max(wait, 1.0))
+                self._until[_method(item)] = time.monotonic() + later
+                return later
             if code in _AGAIN or (
                 error.response is not None and error.response.status_code in (429, 500, 502, 503, 504)
             ):
@@ -266,6 +289,15 @@ class Outbox:
             self._warned.add(kind)
             with contextlib.suppress(Exception):  # whoever is told may be gone; the next message is said all the same
                 self._warn(text)
+
+
+POST, UPDATE, UPLOAD = "chat.postMessage", "chat.update", "files"
+
+
+def _method(item: Item) -> str:
+    if isinstance(item, Upload):
+        return UPLOAD
+    return UPDATE if isinstance(item, Post) and item.slot and item.slot in item.place.slots else POST
 
 
 REMEDIES = {

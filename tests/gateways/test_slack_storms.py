@@ -83,18 +83,22 @@ def test_three_reconnects_in_the_middle(slack: LocalSlack, team: Team, leaves: t
     assert sorted(heard) == ["word 1", "word 2", "word 3"]
 
 
-def test_a_minute_of_429_holds_up_nobody_and_all_is_told_after_it(slack: LocalSlack, team: Team) -> None:
+@pytest.mark.parametrize("seconds", [0.9, pytest.param(60.0, marks=pytest.mark.soak)])
+def test_a_minute_of_429_holds_up_nobody_and_all_is_told_after_it(
+    slack: LocalSlack, team: Team, seconds: float
+) -> None:
     intern, _, published = team([action("plan([{'text': 'a', 'status': 'done'}])"), PUBLISH, DONE])
-    slack.limit("", 0.9)
+    slack.limit("", seconds)
     session = intern.submit("publish it")
     until(lambda: session.state == "waiting", 5)
-    card = card_in(slack)
-    slack.limit("chat.update", 0.9)
+    card = slack.wait(lambda: next((m for m in slack.said() if "approve" in m.buttons()), None), seconds + 10)
+    slack.limit("chat.update", seconds)
     slack.click(card, "approve")
     assert session.wait(5).state is State.SUCCESS and published == ["me/model"]
     root = next(m for m in slack.said() if not m.thread_ts)
-    ended(slack, root.ts)
-    slack.wait(lambda: not card.buttons())
+    slack.wait(lambda: any(m.text.startswith("Ended") for m in slack.said(root.ts)), seconds + 20)
+    assert card.buttons(), "what cannot be edited yet holds up nothing else"
+    slack.wait(lambda: not card.buttons(), seconds + 10)
     assert sum("Waits for" in m.text or m is card for m in slack.said()) == 1
     assert sum("Plan" in m.text for m in slack.said()) == 1
 
@@ -300,6 +304,30 @@ def test_a_thousand_events_in_a_minute(slack: LocalSlack, team: Team) -> None:
     assert len(posted) < 100
     shown = "\n".join(m.shown for m in slack.said(root.ts))
     assert "n 249" in shown
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_what_many_people_say_at_once_is_acknowledged_in_time(slack: LocalSlack, team: Team, count: int) -> None:
+    """A third of it in the thread; the rest is their own talk, of which nothing is kept."""
+    slack.socket.patience = 3.0
+    intern, gateway, _ = team([action("import time\ntime.sleep(1)"), DONE])
+    root = slack.say("UANN", "<@UBOT> work")
+    slack.wait(lambda: slack.said(root.ts))
+    before = gateway.book.path.stat().st_size
+    for number in range(count):
+        place = {"thread_ts": root.ts} if number % 3 == 0 else {"channel": "C2"}
+        slack.say("UANN" if number % 2 else "UBEA", f"word {number}", **place)
+    until(lambda: all(envelope.acknowledged.is_set() for envelope in slack.socket.envelopes.values()), 60)
+    took = [envelope.at - envelope.sent[0] for envelope in slack.socket.envelopes.values()]
+    assert max(took) < 3 and all(len(envelope.sent) == 1 for envelope in slack.socket.envelopes.values())
+    ended(slack, root.ts)
+    (session,) = intern.sessions.values()
+    wanted = {f"word {number}" for number in range(count) if number % 3 == 0 and number % 2}
+    until(
+        lambda: wanted <= set("\n".join(e.text for e in session.events.history if isinstance(e, Steered)).split("\n")),
+        30,
+    )
+    assert b'word 1"' not in gateway.book.path.read_bytes()[before:]
 
 
 def test_two_processes_take_an_event_once(home: Path) -> None:
