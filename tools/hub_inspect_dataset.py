@@ -500,23 +500,25 @@ class HubInspectDatasetTool(Tool):
             path = paths[at]
             where, what = {"dataset": info.id, "revision": info.sha, "path": path}, f"{path} of dataset {info.id}"
             content, _ = self._ask(what, 60, self._read, **where, start=start, most=length)
+            if start and not content:
+                return []
             if start:
-                content = content[content.find(b"\n") + 1 :]
+                content = content[content.find(b"\n") + 1 :] if b"\n" in content else b""
                 if path.endswith((".csv", ".tsv")):
                     if path not in heads:
                         head, _ = self._ask(what, 60, self._read, **where, most=100_000)
                         heads[path] = head[: head.find(b"\n") + 1]
                     content = heads[path] + content
             content = content[: content.rfind(b"\n") + 1]
-            some, _ = self._parse(path, content, True, length)
-            lines = len([line for line in content.splitlines() if line.strip()])
-            if not some or (path.endswith((".csv", ".tsv")) and len(some) != lines - 1):
+            lines = len([line for line in content.split(b"\n") if line.strip()])
+            some, _ = self._parse(path, content, True, length) if lines else ([], True)
+            if lines and path.endswith((".csv", ".tsv")) and len(some) != lines - 1:
                 return []
             rows += some[: most // 10]
         return rows
 
     def _read(self, dataset: str, revision: str, path: str, start: int = 0, most: int = 20_000_000) -> tuple:
-        """Bytes of a file from `start` on, about `most` of them, and whether that is the whole file; no bytes where the
+        """Bytes of a file from `start` on, `most` of them, and whether that is the whole file; no bytes where the
         Hub does not give ranges."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
@@ -536,7 +538,7 @@ class HubInspectDatasetTool(Tool):
             for chunk in response.iter_bytes(1_000_000):
                 content += chunk
                 if len(content) > most:
-                    return bytes(content), False
+                    return bytes(content[:most]), False
         return bytes(content), not start
 
     def _arrow(self, path: str) -> Any:

@@ -4,11 +4,13 @@ import gzip
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 
 import pytest
+from huggingface_hub import HfApi
 from ml_intern.tools import HubInspectDatasetTool
 
 from ml_intern.testing.viewer import NOT_READY
@@ -375,6 +377,28 @@ def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
     assert found["all_rows_examined"] is False
     assert "spread evenly over each" in " ".join(found["notes"])
     assert [one for one in hub.requests if one.headers.get("range")]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_hold_whole_rows_each_once_and_in_order(hub, seed):
+    """Cut at random places of files of random lengths: no half row, none twice, none of another file's columns."""
+    chance = random.Random(seed)
+    kind = chance.choice(("jsonl", "csv"))
+    files, rows = {}, []
+    for part in range(chance.randint(1, 4)):
+        some = [{"n": len(rows) + k, "text": "äx, " * chance.randint(0, 40)} for k in range(chance.randint(20, 200))]
+        rows += some
+        body = lines(some) if kind == "jsonl" else ("n,text\n" + "".join(f'{r["n"]},"{r["text"]}"\n' for r in some))
+        files[f"train/{part}.{kind}"] = body if isinstance(body, bytes) else body.encode()
+    hub.seed("acme/data", "dataset", files)
+    info = HfApi(endpoint=hub.url).dataset_info("acme/data", files_metadata=True)
+    sizes = {path: len(content) for path, content in files.items()}
+    length = sum(sizes.values()) // 12
+    found = HubInspectDatasetTool()._pieces(info, list(files), sizes, length, 10**6)
+    numbers = [row["n"] for row in found]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) > len(rows) / 4
+    assert all((row["text"] or "") == rows[row["n"]]["text"] for row in found)
 
 
 def test_tokens_are_estimated_or_counted_by_a_tokenizer(hub):
