@@ -22,6 +22,7 @@ from ml_intern.agent import InternAgent
 from ml_intern.approval import MODES, ApprovalPolicy, nobody
 from ml_intern.events import ApprovalAnswer, ApprovalRequest
 from ml_intern.steps import Observer
+from ml_intern.team import Team
 from ml_intern.testing import ScriptedModel
 from ml_intern.testing.slack import LocalSlack
 
@@ -155,6 +156,9 @@ def agents_of(caller: str, tools: list[Tool]) -> tuple[str, list[Tool], list[Any
     delegate = "try:\n    helper('Go.')\nexcept PermissionError:\n    pass\nfinal_answer(1)"
     if caller == "sub-agent that calls tools":
         return delegate, [], [ToolCallingAgent(tools, ScriptedModel(ONE_BY_ONE * RUNS), **NAMED)]
+    if caller == "one of a team":
+        make = lambda: (ToolCallingAgent(tools, ScriptedModel(ONE_BY_ONE * RUNS), **NAMED), None)  # noqa: E731
+        return delegate, [], [Team("helper", "Helps.", make)]
     if caller == "sub-agent with a jail":
         return delegate, [], [InternAgent(tools, ScriptedModel([code(f"{TRIES}\nfinal_answer(1)")] * RUNS), **NAMED)]
     inner = ToolCallingAgent(tools, ScriptedModel(ONE_BY_ONE * RUNS), **{**NAMED, "name": "inner"})
@@ -166,8 +170,8 @@ def agents_of(caller: str, tools: list[Tool]) -> tuple[str, list[Tool], list[Any
 
 
 CALLERS = (
-    "main code", "threads of the code", "sub-agent that calls tools", "sub-agent with a jail", "agent below a sub-agent",
-    "agent below one with a jail",
+    "main code", "threads of the code", "sub-agent that calls tools", "one of a team", "sub-agent with a jail",
+    "agent below a sub-agent", "agent below one with a jail",
 )  # fmt: skip
 
 
