@@ -108,6 +108,8 @@ def refusal(request: ApprovalRequest) -> str:
     """Why a call is refused where nobody can be asked, and what would allow it."""
     if request.rule:
         remedy = f"Run it in one; --allow {shlex.quote(request.rule)} allows this kind of call, --yes all of them."
+    elif "`tools trust" in request.reason:
+        remedy = f"Run it in one. No rule can allow it yet: {request.reason}."
     else:
         remedy = "Run it in one; no rule can allow this kind of call, --yes approves all of them."
     return f"Nobody could be asked, as this is not a terminal. {remedy}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import subprocess
 import sys
 import threading
@@ -419,6 +420,7 @@ def test_a_token_that_can_be_guessed_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_program_writes_nothing_but_the_protocol_and_ends_with_its_input(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = subprocess.Popen(
         [sys.executable, "-m", "ml_intern", "mcp", "python_sandbox", "hub_search_datasets", "--home", str(tmp_path / "h")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -443,3 +445,5 @@ def test_the_program_writes_nothing_but_the_protocol_and_ends_with_its_input(tmp
     assert refused["isError"] and "--allow python_sandbox" in refused["content"][0]["text"]
     rest, _ = program.communicate(timeout=20)
     assert rest == "" and program.returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime < 3.0  # all of it; alone on a machine it answers after 1.3 seconds
