@@ -24,6 +24,12 @@ os.makedirs("out")
 open("out/README.md", "w").write("# A data set")
 print(hub_push("out", "me/tiny", repo_type="dataset"))
 """
+TRAIN = """
+open("t.py", "w").write("import time\\ntime.sleep(600)")
+job = training_job(operation="start", script="t.py", smoke=True)
+print("job", job["job_id"], flush=True)
+training_job(operation="wait", job_id=job["job_id"])
+"""
 DONE = action("That is all.", "final_answer('forty-two')")
 ERRANDS = {
     "works": [
@@ -60,6 +66,7 @@ ERRANDS = {
     * 100,
     "again": [action("I look.", "final_answer('still ' + kept)")],
     "keeps": [action("I keep.", "kept = 'a value'\nfinal_answer(kept)")],
+    "trains": [action("I train.", TRAIN)],
     "too-long": [action("Once.", "1"), action("Twice.", "2"), "I have to stop here."],
 }
 

@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from terminal import Terminal
+
+from ml_intern.execution.jobs import LocalJobs
 
 ERRAND = Path(__file__).with_name("errand.py")
 
@@ -99,3 +102,20 @@ def test_a_session_is_gone_on_with(tmp_path: Path) -> None:
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "\n  still a value\n" in shown.stdout
     assert traces(tmp_path) == [trace]
+
+
+@pytest.mark.parametrize(("said", "state"), [("y", "stopped"), ("n", "running")])
+def test_ctrl_c_asks_whether_training_is_to_end_as_well(tmp_path: Path, said: str, state: str) -> None:
+    with Terminal(str(ERRAND), "trains", str(tmp_path)) as terminal:
+        terminal.until("│ job local-", 30)
+        terminal.type("\x03")
+        terminal.until("End it as well? [y/N]", 20)
+        terminal.type(f"{said}\n")
+        assert terminal.ends(30) == 130
+    (folder,) = (tmp_path / "sessions").glob("*/jobs")
+    jobs = LocalJobs(None, folder)
+    (job_id,) = jobs.list()
+    try:
+        assert jobs.status(job_id)["state"] == state
+    finally:
+        jobs.stop_all()
