@@ -517,9 +517,9 @@ class HubInspectModelTool(Tool):
             far = layers - shape["sliding"] - shape["linear"]
             near = shape["sliding"] * min(length, shape["window"] or length)
             cache = 2 * each * batch * (far * length + near)
-        elif known:
+        elif about["architecture"] and not about["causal"]:
             cache = 0
-        else:
+        if not known:
             unknown.append("Memory of activations and cache: its configuration does not state its dimensions.")
         if about["bytes"] is not None:
             self._sum(memory, "load", {"weights": about["bytes"], "kv_cache": cache})
@@ -536,20 +536,18 @@ class HubInspectModelTool(Tool):
         least = {bits: (bits // 8) * h * tokens if known else None for bits in (32, 16)}
         linear, adapters = self._linear(shape) if known else (None, None)
         memory["lora_parameters"] = adapters
-        plans: dict = {}
+        plans = {}  # bytes of weights, parameters that learn, bits of the weights
         if not about["quantization"]:
-            plans["full"] = (6 * parameters, 4 * parameters, 8 * parameters, 32)
-            plans["lora"] = (2 * parameters, adapters, 2 * (adapters or 0), 16)
-        if linear:
-            linear = min(linear, parameters)
+            plans["full"] = (6 * parameters, parameters, 32)
+        if adapters and not about["quantization"]:
+            plans["lora"] = (2 * parameters + 4 * adapters, adapters, 16)
+        if adapters:
+            linear = min(linear or 0, parameters)
             small = linear * (4 + 0.127) / 8 + 2 * (parameters - linear)
-            plans["qlora"] = (small, adapters, 2 * (adapters or 0), 16)
-        for name, (weights, learnt, moments, bits) in plans.items():
-            if name != "full":
-                if adapters is None:
-                    continue
-                weights, learnt, moments = weights + 4 * adapters, 4 * adapters, 8 * adapters
-            parts = {"weights": weights, "gradients": learnt, "optimizer": moments}
+            plans["qlora"] = (small + 4 * adapters, adapters, 16)
+        for name, plan in plans.items():
+            weights, learnt, bits = plan
+            parts = {"weights": weights, "gradients": 4 * learnt, "optimizer": 8 * learnt}
             acts = None if whole[bits] is None else layers * whole[bits] + loss
             self._sum(memory, name, {**parts, "activations": acts})
             if acts is not None:

@@ -471,6 +471,17 @@ def test_what_cannot_be_known_is_said(hub):
     assert "pipeline of several models" in found["warnings"][0]
 
 
+def test_without_dimensions_loading_is_known_and_training_in_part(hub):
+    config = {"architectures": ["ResNetForImageClassification"], "model_type": "resnet", "hidden_sizes": [64, 128]}
+    model(hub, config, files={"model.safetensors": weights(w=("F32", 25_000_000))})
+    memory = inspect()["memory"]
+    assert memory["load_gb"] == 1.1
+    assert memory["full_gb"] is None
+    assert memory["parts"]["full"]["optimizer_gb"] == 0.2
+    assert memory["parts"]["full"]["activations_gb"] is None
+    assert memory["with_checkpointing"] == {}
+
+
 def test_a_gate_that_is_shut_leaves_what_the_hub_tells_of_it(hub):
     model(hub, LLAMA, files={"model.safetensors": weights(w=("BF16", 1000, 1000))}, gated="manual")
     found = inspect()
