@@ -90,7 +90,9 @@ class TrainingConfigTool(Tool):
         "torch": "2.13.0",
         "transformers": "5.24.0",
         "trl": "1.16.0",
+        "pandas": "3.1.1",
         "peft": "0.21.2",
+        "pyarrow": "26.0.1",
         "datasets": "5.2.0",
         "accelerate": "1.15.0",
         "bitsandbytes": "0.50.2",
@@ -239,7 +241,7 @@ class TrainingConfigTool(Tool):
             "labels": labels,
             "seed": options.get("seed", 42),
             "push_to": options.get("push_to"),
-            "packages": self._packages(method, adapter, options),
+            "packages": self._packages(method, adapter, data, options),
         }
         answer = {
             "ready": ready,
@@ -322,10 +324,13 @@ class TrainingConfigTool(Tool):
             name += "-" + dataset.rstrip("/").split("/")[-1].split(".")[0]
         return re.sub(r"[^\w.-]+", "-", str(name)).strip("-.").lower()[:80] or method
 
-    def _packages(self, method: str, adapter: str, options: dict) -> list:
-        names = ["datasets", "numpy"]
+    def _packages(self, method: str, adapter: str, data: dict, options: dict) -> list:
+        names = ["numpy", "datasets"] if method != "sklearn" or data.get("revision") else ["numpy"]
         if method == "sklearn":
             names += ["scikit-learn", "skops"]
+            parquet = str(data["splits"]["train"]).endswith(".parquet")
+            names += ["pandas"] if "features" in data["roles"] or parquet else []
+            names += ["pyarrow"] if parquet else []
         else:
             names += ["torch", "transformers", "accelerate"]
         names += ["trl"] if method in ("sft", "dpo", "reward", "grpo") else []
@@ -382,7 +387,8 @@ class TrainingConfigTool(Tool):
                     column["named"] = True
             elif found.get("labels"):
                 column["labels"] = {label: label for label in sorted(found["labels"])}
-            columns[name] = column
+            for one in self._run(name, found.get("columns")):
+                columns[one] = column
         sizes = {part["split"]: part.get("rows") for part in report.get("splits") or []}
         splits = self._splits(list(sizes), options)
         overlap = {}
@@ -411,6 +417,18 @@ class TrainingConfigTool(Tool):
             "methods": report.get("methods") or {},
             "hub": True,
         }
+
+    def _run(self, name: str, count: int | None) -> list:
+        """The columns of a run that stands as one, as 'pixel_00..pixel_63'; [] where they are not simply numbered."""
+        import re
+
+        ends = re.fullmatch(r"(.*?)(\d+)\.\.\1(\d+)", name)
+        if not count:
+            return [name]
+        if not ends or int(ends[3]) - int(ends[2]) + 1 != count:
+            return []
+        width = len(ends[2]) if len(ends[2]) == len(ends[3]) else 0
+        return [f"{ends[1]}{number:0{width}}" for number in range(int(ends[2]), int(ends[3]) + 1)]
 
     def _splits(self, names: list, options: dict) -> dict:
         """Which split trains, validates and tests: as the options say, else by their names."""
@@ -698,12 +716,8 @@ class TrainingConfigTool(Tool):
         for known in self.ROLES[method]:
             found: dict = {}
             for role in known:
-                fit = [name for name, column in columns.items() if column["kind"] in kinds.get(role, ("text",))]
-                fit = (
-                    fit
-                    if role in kinds
-                    else [n for n, c in columns.items() if c["kind"] in ("text", "label", "messages")]
-                )
+                allowed = kinds.get(role, ("text", "label", "messages"))
+                fit = [name for name, column in columns.items() if column["kind"] in allowed]
                 fit = [name for name in fit if name not in found.values()]
                 named = [name for word in [role, *self.NAMES.get(role, [])] for name in fit if name.lower() == word]
                 sure = role in ("text", "label", "image") and len(fit) == 1
@@ -726,7 +740,7 @@ class TrainingConfigTool(Tool):
 
     def _check_splits(self, data: dict, options: dict, checks: list) -> None:
         splits, rows, sizes = data["splits"], data["rows"], data["sizes"]
-        unknown = [name for name in splits.values() if name and data["hub"] and name not in sizes]
+        unknown = [name for name in splits.values() if name and data["hub"] and name.split("[")[0] not in sizes]
         if not splits["train"] or unknown:
             why = f"There is no split {unknown[0]!r}." if unknown else "No split is named for training."
             fix = f"Choose among {', '.join(sizes) or 'none'} in options={{'splits': {{'train': ...}}}}."
@@ -1523,11 +1537,14 @@ class TrainingConfigTool(Tool):
             "kbit": adapter == "qlora" and not trl,
             "wrap": adapter != "full" and not trl,
             "hub": bool(plan["dataset_revision"]),
-            "files": not plan["dataset_revision"],
+            "files": not plan["dataset_revision"] and method != "sklearn",
+            "table": not plan["dataset_revision"] and method == "sklearn",
             "held": not plan["splits"]["validation"],
             "given": bool(plan["splits"]["validation"]) and method != "sklearn",
             "given_gaps": bool(plan["splits"]["validation"]) and method == "sklearn",
             "gaps": method == "sklearn",
+            "frame": "features" in plan["columns"],
+            "parquet": method == "sklearn" and str(plan["splits"]["train"]).endswith(".parquet"),
             "drop": bool(options.get("drop_test_rows") and plan["splits"]["test"]),
             "push": bool(plan["push_to"]),
             "trackio": bool(options.get("trackio")),
@@ -1664,6 +1681,8 @@ class TrainingConfigTool(Tool):
     # saving would evaluate it a second time.
     COMMON = '''
 >import argparse
+?table|>import csv
+?table|>import io
 >import hashlib
 >import importlib.metadata
 >import json
@@ -1770,6 +1789,45 @@ def forget_after(step: int) -> None:
 ?hub|    """A split at the pinned revision. The test split is never opened."""
 ?hub|    where, revision = CONFIG["splits"][name], CONFIG["dataset_revision"]
 ?hub|    return load_dataset(CONFIG["dataset"], CONFIG["dataset_config"], revision=revision, split=where)
+?table|class Rows(list):
+?table|    """Rows of a file; by a column's name, its values."""
+?table|
+?table|    def __getitem__(self, which):
+?table|        return [row.get(which) for row in self] if isinstance(which, str) else super().__getitem__(which)
+?table|
+?table|    def select(self, numbers) -> "Rows":
+?table|        return Rows([self[number] for number in numbers])
+?table|
+?table|    def shuffle(self, seed: int) -> "Rows":
+?table|        return Rows(random.Random(seed).sample(self, len(self)))
+?table|
+?table|    def select_columns(self, names: list) -> "Rows":
+?table|        return Rows([{name: row.get(name) for name in names} for row in self])
+?table|
+?table|
+?table|def number(cell: str) -> object:
+?table|    """A cell of a CSV file: a number where it reads like one, None where it is empty."""
+?table|    if not cell:
+?table|        return None
+?table|    if cell.lstrip("-").isdigit() and str(int(cell)) == cell:
+?table|        return int(cell)
+?table|    return float(cell) if cell.count(".") == 1 and cell.lstrip("-").replace(".", "").isdigit() else cell
+?table|
+?table|
+?table|def load_split(name: str) -> Rows:
+?table|    """A split's file, which has to be the one that the run was planned with. The test split is never opened."""
+?table|    path = Path(CONFIG["splits"][name])
+?table|    content = path.read_bytes()
+?table|    if hashlib.sha256(content).hexdigest() != CONFIG["files"][str(path)]:
+?table|        stop(4, "data", f"{path} is not the file this run was planned with.", "Plan again, or put the file back.")
+?parquet|    if path.suffix == ".parquet":
+?parquet|        found = pd.read_parquet(path).astype(object)
+?parquet|        return Rows(found.where(found.notna(), None).to_dict("records"))
+?table|    text = content.decode("utf-8-sig")
+?table|    if path.suffix in (".csv", ".tsv"):
+?table|        found = csv.DictReader(io.StringIO(text, newline=""), delimiter=CONFIG["separator"])
+?table|        return Rows([{name: number(cell) for name, cell in row.items()} for row in found])
+?table|    return Rows(json.loads(text) if text.startswith("[") else map(json.loads, filter(str.strip, text.splitlines())))
 ?files|def load_split(name: str):
 ?files|    """A split's file, which has to be the one that the run was planned with. The test split is never opened."""
 ?files|    where = CONFIG["splits"][name]
@@ -2533,51 +2591,47 @@ def main() -> None:
     SKLEARN = '''
 >import numpy as np
 >import skops.io
->from datasets import load_dataset
->from sklearn.compose import ColumnTransformer
+?hub|>from datasets import load_dataset
+?parquet|>import pandas as pd
+?frame|>import pandas as pd
+?frame|>from sklearn.compose import ColumnTransformer
+?frame|>from sklearn.ensemble import HistGradientBoostingClassifier
+?frame|>from sklearn.impute import SimpleImputer
+?frame|>from sklearn.preprocessing import OrdinalEncoder, StandardScaler
+?!frame|>from sklearn.feature_extraction.text import TfidfVectorizer
 >from sklearn.dummy import DummyClassifier
->from sklearn.ensemble import HistGradientBoostingClassifier
->from sklearn.feature_extraction.text import TfidfVectorizer
->from sklearn.impute import SimpleImputer
 >from sklearn.linear_model import LogisticRegression
 >from sklearn.pipeline import make_pipeline
->from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 
 def candidates() -> dict:
     """What is tried, simplest first. The first one is the floor that everything has to beat."""
     h, seed = HYPERPARAMETERS, CONFIG["seed"]
     tried = {"most_frequent": DummyClassifier(strategy="most_frequent")}
-    if "text" in CONFIG["columns"]:
-        for strength in h["strengths"]:
-            words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, h["ngrams"]), min_df=h["min_df"])
-            tried[f"tfidf_logistic_C{strength}"] = make_pipeline(
-                words, LogisticRegression(C=strength, max_iter=1000, random_state=seed)
-            )
-        return tried
-    gaps = SimpleImputer(strategy="median")
-    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
-    words = [name for name in CONFIG["columns"]["features"] if name not in CONFIG["numeric"]]
-    table = ColumnTransformer([("numbers", gaps, CONFIG["numeric"]), ("words", codes, words)])
-    for strength in h["strengths"]:
-        tried[f"logistic_C{strength}"] = make_pipeline(
-            table, StandardScaler(), LogisticRegression(C=strength, max_iter=1000, random_state=seed)
-        )
-    tried["boosted_trees"] = make_pipeline(
-        table, HistGradientBoostingClassifier(max_iter=h["trees"], learning_rate=h["learning_rate"], random_state=seed)
-    )
+?!frame|    for strength in h["strengths"]:
+?!frame|        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, h["ngrams"]), min_df=h["min_df"])
+?!frame|        model = LogisticRegression(C=strength, max_iter=1000, random_state=seed)
+?!frame|        tried[f"tfidf_logistic_C{strength}"] = make_pipeline(words, model)
+?frame|    gaps = SimpleImputer(strategy="median")
+?frame|    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+?frame|    words = [name for name in CONFIG["columns"]["features"] if name not in CONFIG["numeric"]]
+?frame|    table = ColumnTransformer([("numbers", gaps, CONFIG["numeric"]), ("words", codes, words)])
+?frame|    for strength in h["strengths"]:
+?frame|        model = LogisticRegression(C=strength, max_iter=1000, random_state=seed)
+?frame|        tried[f"logistic_C{strength}"] = make_pipeline(table, StandardScaler(), model)
+?frame|    trees = {"max_iter": h["trees"], "learning_rate": h["learning_rate"], "random_state": seed}
+?frame|    tried["boosted_trees"] = make_pipeline(table, HistGradientBoostingClassifier(**trees))
     return tried
 
 
 def inputs(rows) -> object:
-    columns = CONFIG["columns"]
-    if "text" in columns:
-        return [value or "" for value in rows[columns["text"]]]
-    table = rows.to_pandas()[columns["features"]]
-    words = [name for name in columns["features"] if name not in CONFIG["numeric"]]
-    table[words] = table[words].astype(object).where(table[words].notna(), "").astype(str)
-    table[CONFIG["numeric"]] = table[CONFIG["numeric"]].astype(float)
-    return table
+?!frame|    return [value or "" for value in rows[CONFIG["columns"]["text"]]]
+?frame|    features = CONFIG["columns"]["features"]
+?frame|    table = pd.DataFrame({name: rows[name] for name in features})
+?frame|    words = [name for name in features if name not in CONFIG["numeric"]]
+?frame|    table[words] = table[words].astype(object).where(table[words].notna(), "").astype(str)
+?frame|    table[CONFIG["numeric"]] = table[CONFIG["numeric"]].astype(float)
+?frame|    return table
 
 
 def main() -> None:

@@ -458,6 +458,21 @@ def test_pairs_that_may_be_unlike_each_other_are_no_pairs_for_embeddings(tool, w
     assert failed(tool(**{**local, "method": "embeddings", "dataset": "nli"}))["name"] == "columns"
 
 
+def test_a_run_of_columns_is_taken_apart(tool, workspace):
+    """The inspector shows 64 numbered neighbours as one."""
+    columns = {"pixel_00..pixel_63": {"role": "number", "columns": 64, "missing": 0, "distinct": [1, 17]}}
+    columns["digit"] = {"role": "label", "missing": 0, "distinct": 10, "labels": {str(n): 100 for n in range(10)}}
+    report = data_report(columns, {"pixel_00..pixel_63": "int64", "digit": "int64"})
+    asked = {"task": "Read digits.", "method": "sklearn", "dataset": "org/data", "dataset_report": report}
+    asked["options"] = {"columns": {"features": [f"pixel_{number:02}" for number in range(64)], "label": "digit"}}
+    planned = tool(**asked)
+    assert planned["ready"], planned["checks"]
+    assert len(planned["plan"]["numeric"]) == 64
+    report["columns"]["label"] = report["columns"].pop("digit")
+    del asked["options"]
+    assert len(tool(**asked)["plan"]["columns"]["features"]) == 64  # found by itself
+
+
 def test_conversations_need_a_chat_template(tool, workspace):
     asked = talking(model_report=language_model(chat_template=False))
     assert "chatml" in failed(tool(**asked))["fix"]
