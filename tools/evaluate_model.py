@@ -242,6 +242,7 @@ class EvaluateModelTool(Tool):
             documents = [{"id": key, "text": text} for key, text in sorted([(keyed[text], text) for text in texts])]
             files["documents"] = f"held_out/{held}/documents.jsonl"
             meta["documents"] = [one["id"] for one in documents]
+        meta["pictures"] = self._pictures(lines, shown, held)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keep(folder / "labels.json", dict(zip(keys, truths, strict=True)))
         self._keep(folder / "inputs.json", lines)
@@ -253,13 +254,49 @@ class EvaluateModelTool(Tool):
             self._lay(files["documents"], documents)
         told = {"held_out": held, **files, "n": len(picked), "of": len(whole), "columns": shown, "labels": labels}
         told.update({"left_out": dict.fromkeys(telling, "it gives the label away"), "revision": source["revision"]})
-        told.update({"secrecy": self._secrecy(meta), "problems": [], "warnings": []})
+        problems, warnings = [], []
         if train:
-            nothing = {"folder": None}
-            told["contamination"], _ = self._contamination(
-                meta, lines, nothing, train, [], told["problems"], told["warnings"]
+            side = {"folder": None}
+            told["contamination"], _ = self._contamination(meta, lines, side, train, [], problems, warnings)
+        return {**told, "secrecy": self._secrecy(meta), "problems": problems, "warnings": warnings}
+
+    def _pictures(self, rows: list, shown: list, held: str) -> list:
+        """Puts pictures into the workspace, their paths in their place; returns the columns that have any."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        found = [name for name in shown if [row for row in rows[:50] if isinstance(row.get(name), dict)]]
+        media = [name for name in found if [row for row in rows if (row.get(name) or {}).keys() & {"src", "bytes"}]]
+        cells = [(row, name) for name in media for row in rows if isinstance(row.get(name), dict)]
+        with ThreadPoolExecutor(8) as pool:
+            contents = list(pool.map(self._picture, [row[name] for row, name in cells]))
+        for cell, content in zip(cells, contents, strict=True):
+            row, name = cell
+            kind = "jpg" if content[:2] == b"\xff\xd8" else "png"
+            row[name] = f"held_out/{held}/pictures/{row['id']}-{shown.index(name)}.{kind}"
+            self.workspace.write_bytes(row[name], content)
+        return media
+
+    def _picture(self, value: dict) -> bytes:
+        """Of a cell: its bytes, or what the dataset viewer says where they are."""
+        if isinstance(value.get("bytes"), bytes):
+            return value["bytes"]
+        from huggingface_hub.errors import HTTPError
+        from huggingface_hub.utils import get_session
+
+        source = str(value.get("src"))
+        if not source.startswith(("https://", "http://")):
+            raise ConnectionError(
+                f"A picture of the data lies at no address: {source[:100]!r}. Download the files instead."
             )
-        return told
+        try:  # its address is signed: no token goes there
+            answer = get_session().get(source, timeout=30)
+        except HTTPError as error:
+            raise ConnectionError(
+                f"A picture of the data cannot be had ({type(error).__name__}). Try again."
+            ) from error
+        if answer.status_code != 200 or len(answer.content) > 20_000_000:
+            raise ConnectionError(f"A picture of the data cannot be had ({answer.status_code}). Prepare again.")
+        return answer.content
 
     def _guess_label(self, task: str, known: list) -> str:
         usual = {
@@ -611,7 +648,7 @@ class EvaluateModelTool(Tool):
             if model and not folders:
                 side["revision"] = self._sha(model, spec.get("revision"))
             targets = folders or [model]
-            sets = [self._run(meta, target, side["revision"], spec.get("script")) for target in targets]
+            sets = [self._run(meta, str(target), side["revision"], spec.get("script")) for target in targets]
             side["sets"] = sets
         else:
             raise ValueError(f"`{role}` needs 'predictions', 'folder', 'model'{' or simple' * (role != 'candidate')}.")
@@ -1028,9 +1065,9 @@ print("done")
         above = folder.rpartition("/")[0] or "." if folder else None
         runs = self.records.all("experiment") if self.records is not None and folder else []
         mine = [run for run in runs if run.get("folder") in (folder, above)]
-        run = mine[-1] if mine else {}
+        run: dict = mine[-1] if mine else {}
         told = {"experiment": run.get("id"), "script": None, "run": self._said_of_run(folder)}
-        config = run.get("config") if isinstance(run.get("config"), dict) else {}
+        config: dict = run.get("config") or {}
         path, wanted = config.get("script"), config.get("script_sha256")
         if not isinstance(path, str) or not self.workspace.exists(path) or self.workspace.is_dir(path):
             return told
@@ -1358,9 +1395,8 @@ print("done")
             best = sum([1 / math.log2(place + 2) for place in range(min(10, len(set(truth))))])
             found["ndcg@10"].append(gained / best)
         made = {name: {"columns": [values]} for name, values in found.items()}
-        for one in made.values():
-            one["binary"] = set(one["columns"][0]) <= {0.0, 1.0}
-        return made
+        binary = [name for name, values in found.items() if set(values) <= {0.0, 1.0}]
+        return {name: {**one, "binary": name in binary} for name, one in made.items()}
 
     # How sure.
 
@@ -1566,7 +1602,7 @@ print("done")
         """What of the held-out rows, and of named test sets, is in the training rows; and the rows that are not."""
         specs, unread = list(train or []), []
         run = self._run_config(side["folder"])
-        splits = run.get("splits") if isinstance(run.get("splits"), dict) else {}
+        splits: dict = run.get("splits") or {}
         if not specs and run.get("dataset"):
             part = splits.get("train") or "train"
             specs = [{"dataset": run["dataset"], "config": run.get("dataset_config"), "split": part}]
@@ -1581,7 +1617,12 @@ print("done")
             why = "; ".join(unread) or "no training rows are known: pass `train`"
             warnings.append(f"Whether training rows overlap with these was not checked ({why}).")
             return {"checked": False, "why": why}, None
-        index = self._index(shown, meta["columns"])
+        compared = [name for name in meta["columns"] if name not in meta.get("pictures", [])]
+        if not compared:
+            why = "pictures are not compared"
+            warnings.append(f"Whether training rows overlap with these was not checked ({why}).")
+            return {"checked": False, "why": why}, None
+        index = self._index(shown, compared)
         found, seen, shared = self._overlap(index, rows)
         bad = set().union(*found.values())
         told = {"checked": True, "train_rows": len(rows), "train_rows_compared": seen, "compared_on": shared}
@@ -2024,7 +2065,7 @@ print("done")
             return []
         folder = self._place() / result["held_out"] / result["id"]
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        drawn = [("comparison.png", self._draw_comparison, (result,))]
+        drawn: list[tuple[str, Any, tuple]] = [("comparison.png", self._draw_comparison, (result,))]
         answers = sides["candidate"]["made"][0][0]
         if result["task"] == "classification" and 2 <= len(result["per_class"]) <= 40:
             drawn.append(("confusion.png", self._draw_confusion, (truths, answers, sorted(result["per_class"]))))

@@ -726,8 +726,8 @@ class HubPushTool(Tool):
         said = record.get("run") or {}
         known = self.records.all("experiment") if self.records is not None else []
         runs = [run for run in known if record.get("experiment") and run.get("id") == record["experiment"]]
-        run = runs[-1] if runs else {}
-        config = run.get("config") if isinstance(run.get("config"), dict) else {}
+        run: dict = runs[-1] if runs else {}
+        config: dict = run.get("config") or {}
         pairs = {
             "method": said.get("method"),
             "base model": said.get("base_model"),

@@ -168,6 +168,22 @@ class TestHoldingOut:
         with pytest.raises(ValueError, match="no config 'default' with a split 'dev'"):
             tool._viewed("acme/reviews", None, "dev", 10)
 
+    def test_pictures_come_as_files_and_their_labels_do_not(self, tool, hub):
+        hub.seed("acme/pictures", "dataset", {f"{n}.png": b"\x89PNG" + bytes([n]) for n in range(4)})
+        rows = [
+            {"image": {"src": f"{hub.url}/datasets/acme/pictures/resolve/main/{n}.png", "height": 2}, "label": n % 2}
+            for n in range(4)
+        ]
+        held = here(tool, rows)
+        paths = {row["image"] for row in inputs(tool, held)}
+        assert {tool.workspace.read_bytes(path) for path in paths} == {b"\x89PNG" + bytes([n]) for n in range(4)}
+        tool.workspace.write_bytes("train.jsonl", lines(rows))
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        found = score(tool, held, right, train=["train.jsonl"])
+        assert found["contamination"] == {"checked": False, "why": "pictures are not compared"}
+        with pytest.raises(ConnectionError, match="cannot be had"):
+            here(tool, [{**rows[0], "image": {"src": f"{hub.url}/datasets/acme/pictures/resolve/main/none.png"}}] * 3)
+
     def test_without_a_place_for_labels(self, workspace):
         with pytest.raises(RuntimeError, match="no place for labels"):
             EvaluateModelTool(workspace)(operation="prepare", dataset="a/b")
