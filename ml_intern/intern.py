@@ -539,6 +539,7 @@ class MLIntern:
                 researcher(
                     self._make_tools,
                     self._research_model or make_model,
+                    executor_type=self._config.executor_type,
                     unsafe_local=self._config.executor_kwargs["unsafe_local"],
                     context_window=self.settings.context_window,
                 )

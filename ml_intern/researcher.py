@@ -45,6 +45,7 @@ def researcher(
     tools: Callable[[], Iterable[Any]],
     model: Callable[[], Any],
     *,
+    executor_type: str = "local",
     unsafe_local: bool = False,
     context_window: int | None = None,
     at_once: int = AT_ONCE,
@@ -54,7 +55,7 @@ def researcher(
     Args:
         tools (`Callable[[], Iterable[Tool]]`): Gives tools, of which each takes those that it may have.
         model (`Callable[[], Model]`): Gives a model for each of them.
-        unsafe_local (`bool`, defaults to `False`): As for the session's own code.
+        executor_type (`str`, defaults to `"local"`), unsafe_local (`bool`, defaults to `False`): As for the session's own code.
         context_window (`int`, *optional*): Tokens that the model reads, in place of what is known of it.
         at_once (`int`, defaults to 3): How many work side by side.
     """
@@ -73,6 +74,7 @@ def researcher(
             max_steps=STEPS,
             masker=masker,
             context=ContextManager(context_window, store=ArtifactStore(mask=masker.text)),
+            executor_type=executor_type,
             executor_kwargs={"network": "none", "unsafe_local": unsafe_local},
             final_answer_checks=[check.mended],
             verbosity_level=LogLevel.OFF,

@@ -177,7 +177,8 @@ class TraceRecorder(Observer):
         self.journal.note("extended", steps=steps, why=why)
 
     def agent_started(self, run: AgentRun) -> Observer:
-        """A sub-agent's work goes to a trace of its own."""
+        """A sub-agent's work goes to a trace of its own, which is not there before the disk has the call that it answers."""
+        self.journal.sync()
         below = self._below[run.id] = TraceRecorder(SidechainJournal(self.journal, run), run.model)
         return below
 
