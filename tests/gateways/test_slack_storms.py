@@ -83,7 +83,7 @@ def test_three_reconnects_in_the_middle(slack: LocalSlack, team: Team, leaves: t
     assert sorted(heard) == ["word 1", "word 2", "word 3"]
 
 
-@pytest.mark.parametrize("seconds", [0.9, pytest.param(60.0, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seconds", [0.9, pytest.param(60.0, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
 def test_a_minute_of_429_holds_up_nobody_and_all_is_told_after_it(
     slack: LocalSlack, team: Team, seconds: float
 ) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-import litellm  # noqa: E402
+import litellm
 
 # Its own import is not counted, nor what it imports when it is first asked.
 for _ in litellm.completion("openai/gpt-4o", [{"role": "user", "content": "x"}], mock_response="x", stream=True):
