@@ -172,7 +172,8 @@ class McpServers:
     def _of(self, connection: Connection, taken: Collection[str], interrupted: Callable[[], bool]) -> list[McpTool]:
         wanted = connection.server.tools
         definitions = [one for one in connection.tools(interrupted) if not wanted or one.name in wanted]
-        unique = {definition.name: definition for definition in definitions[:MOST_TOOLS]}
+        unique = {definition.name: definition for definition in reversed(definitions[:MOST_TOOLS])}
+        unique = dict(reversed(unique.items()))  # of two of one name the first, in the server's order
         if len(definitions) > MOST_TOOLS:
             self._note(
                 f"The MCP server {connection.server.name!r} offers {len(definitions)} tools or more; the first {MOST_TOOLS} are "

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 WAITS_SECONDS, MOST_WAITING = 900.0, 200
 """How long a question waits for a client that comes back with the answer, and how many do."""
+LONGEST_TEXT = 50_000
+"""Characters of a question."""
 INPUT_REQUIRED = "2026-07-28"
 """From this version of the protocol on, a question is the answer to a call, which the client makes again."""
 QUESTION = "approval"
@@ -90,9 +92,8 @@ class CallDesk:
         self.policy = policy or ApprovalPolicy(trust_vouched=False)
         self.masker = Masker()
         self.find_own = find_own
-        self.top = ToolRouter(
-            lambda step: None, self.masker, vouched=False
-        )  # what was read is remembered for all calls
+        # Above the routers of all calls: what was read by one is known again in another.
+        self.top = ToolRouter(lambda step: None, self.masker, vouched=False)
         self.top.services = services or {}
         self.top.frozen_in = home / "mcp" / "frozen" / uuid.uuid4().hex
         self.record = CallRecord(home, self.masker)
@@ -108,6 +109,9 @@ class CallDesk:
         return Call(self, tool, arguments, context)
 
     def close(self) -> None:
+        with self._lock:
+            for ticket in list(self._waiting):
+                self._forget(ticket)
         self.record.close()
         if self.top.frozen_in is not None:
             shutil.rmtree(self.top.frozen_in, ignore_errors=True)
@@ -137,6 +141,8 @@ class CallDesk:
 
     def _forget(self, ticket: str) -> None:
         waiting = self._waiting.pop(ticket)
+        error = Denied(f"`{waiting.tool}` was not called", "nobody answered")
+        self.record.called(ToolResultStep(waiting.call_id, waiting.tool, 0, error=error, denied=True))
         self.drop(waiting.call_id)
 
     def drop(self, call_id: str) -> None:
@@ -283,4 +289,7 @@ def text_of(request: ApprovalRequest) -> str:
     lines += [f"It repeats text from {source}." for source in request.sources]
     lines += [f"Sends {file.path}, {file.size:,} bytes, sha256 {file.sha256[:12]}" for file in request.files]
     lines.append(request.preview)
-    return "\n".join(filter(None, lines))[:50_000]
+    text = "\n".join(filter(None, lines))
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"(Only {LONGEST_TEXT:,} of {len(text):,} characters are shown: say no if you need the rest.)\n{text[:LONGEST_TEXT]}"

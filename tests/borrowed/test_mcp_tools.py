@@ -382,6 +382,13 @@ def test_arguments_of_any_name_and_shape_get_through_as_the_server_named_them(ra
     assert raw.calls == ['say {"max-results": 3, "from": "here", "filters": [1]}', "odd {}"]
 
 
+def test_of_two_tools_of_one_name_the_first_is_meant_everywhere(raw: Raw) -> None:
+    raw.offers(tool_of("a", "First."), tool_of("say", "The one."), tool_of("say", "Another."))
+    with McpServers([raw.server()]) as servers:
+        _, say = servers.tools()
+        assert '"The one."' in say.description and "The one." in say.introduce().text
+
+
 def test_a_server_that_dies_in_mid_call_is_named_and_started_once_more(raw: Raw) -> None:
     raw.offers(tool_of("die"), tool_of("say"))
     notes: list[str] = []

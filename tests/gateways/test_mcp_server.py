@@ -294,6 +294,24 @@ def test_an_answer_counts_once_and_for_the_call_it_was_given_to(stand: Stand) ->
     assert len(Publish.published) == 1
 
 
+def test_a_question_that_nobody_answered_is_refused_on_record_and_what_was_kept_for_it_goes(stand: Stand) -> None:
+    async def do(client: Client) -> None:
+        asked = await client.session.call_tool("publish", {"folder": "m"}, allow_input_required=True)
+        assert asked.request_state and len(list(stand.desk.top.frozen_in.iterdir())) == 1
+
+    stand.use(do, elicitation_callback=Answers())
+    stand.desk.close()
+    results = [b for r in stand.rows() if r["type"] == "user" for b in r["message"]["content"] if isinstance(b, dict)]
+    assert [result["is_error"] for result in results] == [True] and "nobody answered" in str(results)
+    assert not stand.desk.top.frozen_in.exists() and Publish.published == []
+
+
+def test_a_question_that_is_too_long_says_that_it_was_cut(stand: Stand) -> None:
+    answers = Answers("decline")
+    stand.call("publish", {"folder": "m", "to": "me/" + "x" * 90_000}, elicitation_callback=answers)
+    assert answers.asked[0].startswith("(Only 50,000 of") and len(answers.asked[0]) < 51_000
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_calls_that_change_something_are_on_record_with_who_answered(stand: Stand, mode: str) -> None:
     stand.call("look", {"where": "x"}, mode=mode)
