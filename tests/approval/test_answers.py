@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
 import threading
 
 import pytest
 from sessions.conftest import Publish, build, code, notes, until  # noqa: F401 - `build` is a fixture
 
 from ml_intern import InternError, State
-from ml_intern.events import ApprovalAnswer
+from ml_intern.approval import ask_until
+from ml_intern.events import ApprovalAnswer, ApprovalRequest
 from ml_intern.testing import ScriptedModel
 
 DOES = code("print(publish(what='a'))")
@@ -90,3 +94,20 @@ def test_edited_arguments_are_what_is_sent_and_the_record_says_who_changed_them(
     assert [note["decision"] for note in notes(session, "approval-answered")] == ["edit", "approve"]
     asked = [note["arguments"] for note in notes(session, "approval-asked")]
     assert asked == [{"what": "a"}, {"what": "b"}]
+
+
+def test_a_question_at_the_terminal_ends_when_somebody_else_was_quicker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = ApprovalRequest("call_1", "publish", {"what": "a"}, "write", "it publishes")
+    ours, theirs = pty.openpty()
+    with open(theirs) as terminal:  # noqa: PTH123 - a file descriptor
+        monkeypatch.setattr(sys, "stdin", terminal)
+        answered = threading.Event()
+        threading.Timer(0.3, answered.set).start()
+        assert ask_until(request, answered.is_set) is None
+        assert "answered elsewhere" in capsys.readouterr().err
+        os.write(ours, b"y\n")
+        answer = ask_until(request, lambda: False)
+        assert answer is not None and (answer.decision, answer.by) == ("approve", "terminal")
+    os.close(ours)
