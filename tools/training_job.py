@@ -10,7 +10,10 @@ class TrainingJobTool(Tool):
 
     On `local` a job runs in a jail of its own beside the session's; it outlives steps and crashes. On `hf_jobs` it is
     somebody's money: a person is asked with the whole script, its hardware and its cost, and a call starts at most one job,
-    found again by its id (the label `ml-intern-call`).
+    found again by its id (the label `ml-intern-call`). While it runs its numbers are watched: findings are told at once, and
+    end a wait; a rule such as `training_job(operation=stop, reason=nan)` has a job stopped for one of them. A wait is a call
+    inside an action, so it holds the session's thread and jail for half an hour at most: to give them up would be to give up
+    the rest of the action's code.
 
     What must never happen here: a job gets a token of the Hub that nobody gave to jobs; one starts whose script has not
     come through a smoke run, unless a person says so; a failed job passes for a success.

@@ -97,6 +97,7 @@ class Renderer:
         self.status = Status(paper)
         self._plan: tuple[dict[str, str], ...] = ()
         self._refused: set[str] = set()
+        self._told_of_rules = False
         self._printed = ""
         self._workspace = ""
 
@@ -161,6 +162,11 @@ class Renderer:
         bad = event.serious or event.state in ("failed", "timeout", "lost")
         if bad:
             self.warn(f"job {name}: {event.what}: {event.text}")
+            if event.state == "running" and not event.stopped and not self._told_of_rules:
+                self._told_of_rules = True
+                self._aside(
+                    "·", f"--allow 'training_job(operation=stop, reason={event.what})' has that stopped by itself"
+                )
         else:
             self._aside("▪", f"job {name}: {event.text}")
 

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
 import tempfile
@@ -234,7 +235,11 @@ class LocalJobs:
             return
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         environment |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+        home = str(Path(__file__).resolve().parents[2])
+        if (
+            home not in site.getsitepackages()
+        ):  # it is found there as it is, and nothing should stand before Python's own
+            environment["PYTHONPATH"] = home
         command = [sys.executable, "-s", "-P", "-m", "ml_intern.execution.job_keeper", str(folder)]
         with (folder / "keeper.log").open("ab") as words:
             subprocess.run(
