@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from ml_intern.borrowed.keeper import Lines
 from ml_intern.borrowed.naming import argument_names, names_for, reserved
 from ml_intern.errors import SettingsError
 from ml_intern.foreign import quoted
+from ml_intern.testing import LocalLLM, scripted
 
 
 def test_the_usual_file_is_read_from_the_home_and_others_come_beside_it(tmp_path: Path) -> None:
@@ -134,3 +138,43 @@ def test_lines_that_are_too_long_are_answered_for_and_all_others_pass() -> None:
     first, second, third = out.splitlines()
     assert (first, third) == (b"short", b"next")
     assert json.loads(second)["id"] == "a-1" and "540 bytes" in json.loads(second)["error"]["message"]
+
+
+def test_nothing_of_the_protocol_is_loaded_before_there_is_a_server(tmp_path: Path) -> None:
+    program = (
+        "import sys, ml_intern.intern, ml_intern.cli.commands\nprint([n for n in sys.modules if n.startswith('mcp')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.soak
+def test_the_command_line_takes_servers_and_says_how_their_definitions_are_read(tmp_path: Path) -> None:
+    raw = Path(__file__).with_name("raw_server.py")
+    (tmp_path / "tools.json").write_text(
+        '[{"name": "say", "description": "Says it.", "inputSchema": {"type": "object"}}]'
+    )
+    script = ["Go.\n<code>\nprint(raw_say())\n</code>", "Done.\n<code>\nfinal_answer('done')\n</code>"]
+    server = f"raw={sys.executable} {raw} {tmp_path}"
+    words = [
+        sys.executable,
+        "-m",
+        "ml_intern",
+        "say it",
+        "--home",
+        str(tmp_path / "h"),
+        "--mcp",
+        server,
+        "--allow",
+        "raw_say",
+    ]
+    seen = []
+    for _ in range(2):
+        with LocalLLM(scripted(script)) as llm:
+            environment = {**os.environ, "LLM_ENDPOINT": "vllm/x", "VLLM_BASE_URL": llm.url}
+            done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100)
+        seen.append((done.returncode, done.stdout))
+        trust = ["tools", "trust", "raw", "--mcp", server, "--home", str(tmp_path / "h"), "--yes"]
+        assert subprocess.run([*words[:3], *trust], capture_output=True, timeout=60).returncode == 0
+    assert seen[0][0] == 4 and "`tools trust raw` shows it" in seen[0][1]
+    assert seen[1][0] == 0 and "did say" in seen[1][1]
