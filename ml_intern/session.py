@@ -81,6 +81,14 @@ class Session(Turns):
         """The questions that wait for [`answer`]."""
         return self._questions.unanswered
 
+    @property
+    def standing(self) -> tuple[Rule, ...]:
+        """The rules that hold: those it began with, and those that a person gave since."""
+        if self._shop is not None:
+            return self._shop.agent.gate.policy.rules
+        given = rules_of(restore(self.trace)) if self.trace.exists() else ()
+        return tuple(dict.fromkeys([*self.rules, *given]))
+
     def context(self) -> Fill:
         """What fills the window now."""
         agent = self.agent

@@ -208,7 +208,7 @@ class SubAgent:
                 with suppress(JournalFailed):
                     self._end(run, started, Ending(State.INTERRUPTED, type(error).__name__), "")
                 raise
-            if self.review is not None:
+            if self.review is not None and ending.state not in (State.ERROR, State.INTERRUPTED):
                 report = f"{report}\n\n{self.review.verdict(report)}"
             self._end(run, started, ending, report)
             return report

@@ -156,11 +156,13 @@ async def _approve(chat: Chat, rest: str) -> None:
         chat.paper.put(Text.assemble(("? ", "bold yellow"), words.call(request.tool, request.arguments, 200)), 2, 4)
     if not waiting:
         chat.tell("Nothing waits for an answer.")
-    here = [str(rule) for rule in session.rules] if session else [*chat.partner.order.allow, *chat.partner.order.deny]
+    for_good = [str(rule) for rule in RuleBook(chat.partner.home / "rules").load()]
+    here = [*map(str, session.standing)] if session else [*chat.partner.order.allow, *chat.partner.order.deny]
     for rule in dict.fromkeys(here):
-        chat.row("rule", rule)
-    for rule in RuleBook(chat.partner.home / "rules").load():
-        chat.row("for good", str(rule))
+        if rule not in for_good:
+            chat.row("rule", rule)
+    for rule in for_good:
+        chat.row("for good", rule)
     if not rest:
         chat.tell("/approve RULE allows a kind of call in this session, e.g. /approve hub_push:me/*:private")
 

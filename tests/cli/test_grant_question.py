@@ -58,3 +58,18 @@ def test_unread_yes_goes_on_without_a_grant(tmp_path: Path) -> None:
     with Terminal(str(ERRAND), "grants", str(tmp_path), "--yes") as terminal:
         assert terminal.ends() == 0
     assert notes(tmp_path, "rule") == [] and notes(tmp_path, "budget") == []
+
+
+def test_in_a_conversation_it_is_a_slash(tmp_path: Path) -> None:
+    with Terminal(str(ERRAND), "grants", str(tmp_path), "--chat", columns=200) as terminal:
+        terminal.until("a task, or /help", 30)
+        terminal.type("/grant to publish tonight\r")
+        terminal.until("may it do this without asking?", 30)
+        terminal.until("allow it? [y/e/n/s] >", 30)
+        terminal.type("y\r")
+        terminal.until("✓ Done", 30)
+        terminal.type("/approve\r")
+        terminal.until("rule       allow hub_push:me/*:private", 10)
+        terminal.type("/quit\r")
+        assert terminal.ends() == 0
+    assert [note["rule"] for note in notes(tmp_path, "rule")] == ["allow hub_push:me/*:private", "allow send"]
