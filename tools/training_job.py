@@ -1158,7 +1158,9 @@ class TrainingJobTool(Tool):
         return found
 
     def _dollars(self, amount: float | None) -> str:
-        return "an unknown amount" if amount is None else f"${amount:.2f}"
+        if amount is None:
+            return "an unknown amount"
+        return f"${amount:.2f}" if amount >= 0.01 else f"${amount:.4f}"
 
     def _refuse_twin(self, about: dict, namespace: str) -> None:
         """Nobody pays twice for the same script with the same arguments at the same time, in one session."""
