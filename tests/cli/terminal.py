@@ -16,7 +16,11 @@ import time
 from pathlib import Path
 from typing import Self
 
+from cli.forks import FORKS, Forked
+
 STAGE = Path(__file__).with_name("stage.py")
+ERRAND = Path(__file__).with_name("errand.py")
+"""What takes a second to import; see `forks.py`."""
 
 
 class Terminal:
@@ -35,15 +39,19 @@ class Terminal:
         inherited = {k: v for k, v in os.environ.items() if k not in without}
         # No terminal answers here when it is asked where its cursor is.
         own = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, *words],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env=inherited | own | environment,
-        )
+        self.process: Forked | subprocess.Popen[bytes]
+        if words[0] == str(ERRAND):
+            self.process = FORKS.start(words, [slave] * 3, inherited | own | environment, terminal=True)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, *words],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                env=inherited | own | environment,
+            )
         os.close(slave)
         self.raw = ""
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from terminal import Terminal
+from cli.forks import FORKS
+from terminal import ERRAND, Terminal
 
 from ml_intern.execution.jobs import LocalJobs
 
-ERRAND = Path(__file__).with_name("errand.py")
-
 
 def errand(name: str, home: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ERRAND), name, str(home), *flags]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    return FORKS.run([str(ERRAND), name, str(home), *flags])
 
 
 def traces(home: Path) -> list[Path]:
