@@ -67,6 +67,7 @@ class Prepared:
     problem: Exception | None = None
     attached: str = ""
     introduction: Introduction | None = None
+    news: str = ""
 
 
 class RoutedTool:
@@ -280,7 +281,7 @@ class ToolRouter(MutableMapping[str, Any]):
             ready.append(done)
             step.files, step.preview, step.problem = done.files, done.preview, done.problem
             step.destination, step.cost_usd, step.sources = done.destination, done.cost_usd, done.sources
-            step.attached, step.news = done.attached, done.introduction.news if done.introduction else ""
+            step.attached, step.news = done.attached, done.introduction.news if done.introduction else done.news
 
         def revise(step: ToolCallStep, edits: dict[str, Any]) -> None:
             step.edited, step.arguments = (step.edited or {}) | edits, step.arguments | edits
@@ -342,7 +343,7 @@ class ToolRouter(MutableMapping[str, Any]):
         A tool of this project gets an instance of its own with those `services` that it takes and has none of, the call's
         id (also without any, where it has a `call_id`), and the answer to its question. What it is about to send away is
         copied out of the jail's reach first: what was shown to a person is what will be sent. A call that the tool's own
-        `check` refuses is never asked about.
+        `check` refuses is never asked about; one for which `must_ask` gives a reason always is, whatever a rule says.
         """
         kind, arguments = type(tool), step.arguments
         if isinstance(tool, ForeignTool):
@@ -362,7 +363,8 @@ class ToolRouter(MutableMapping[str, Any]):
             runner = copy.copy(tool)
         find = (self.above or self).find_provenance if workspace is not None and "provenance" in parameters else None
         # Optional by design: tools this project has never seen lack these, and mean something else by the names.
-        said = {name: getattr(runner, name, None) for name in ("check", "preview", "destination", "estimate_cost")}
+        asked = ("check", "preview", "destination", "estimate_cost", "must_ask")
+        said = {name: getattr(runner, name, None) for name in asked}
         if not hasattr(kind, "effects"):
             said = dict.fromkeys(said)
         elif runner is tool:
@@ -382,6 +384,7 @@ class ToolRouter(MutableMapping[str, Any]):
             where = said["destination"](**arguments) if said["destination"] is not None else None
             cost = said["estimate_cost"](**arguments) if said["estimate_cost"] is not None else None
             text = self.masker.text(said["preview"](**arguments)) if said["preview"] is not None else ""
+            why = str(said["must_ask"](**arguments)) if said["must_ask"] is not None else ""
             return Prepared(
                 runner,
                 files,
@@ -390,6 +393,7 @@ class ToolRouter(MutableMapping[str, Any]):
                 _amount(cost),
                 self._sources(step, runner.workspace if sends else None, files, attached),
                 attached=attached,
+                news=why,
             )
         except Exception as error:  # noqa: BLE001 - a tool's own code: whatever it raises is the call's result, on record
             return Prepared(runner, files, problem=error)

@@ -121,6 +121,11 @@ class HubPushTool(Tool):
         with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
             self._refuse(self._plan(copy, **arguments), arguments["repo_id"])
 
+    def must_ask(self, **arguments: Any) -> str:
+        """Why a person decides about a call, whatever they have allowed before; `""` where there is no such reason."""
+        wants = [name for name in ("publish_anyway", "allow_pickle") if arguments.get(name)]
+        return f"it wants what would be refused otherwise ({', '.join(wants)})" if wants else ""
+
     def destination(self, **arguments: Any) -> dict:
         """Where a call pushes to, and who can see it there. `private` is certain: a public repository would be refused."""
         visibility = "private" if arguments.get("private") is not False else "public"
@@ -494,11 +499,12 @@ class HubPushTool(Tool):
             return {**told, "verdict": f"There is no evaluation {evaluation!r} on record (the last ones: {there})."}
         record = mine[-1]
         candidate, pushed = record["candidate"], self._weights_sha256(digests)
+        belongs = bool(pushed) and candidate.get("weights_sha256") == pushed
         if not candidate.get("weights_sha256"):
             told["doubts"].append(
                 f"{evaluation} does not say of which weights it is. Score again, with their 'folder'."
             )
-        elif candidate["weights_sha256"] != pushed:
+        elif not belongs:
             told["doubts"].append(
                 f"{evaluation} is of other weights: of those in {candidate.get('folder')} as they were then "
                 f"({candidate['weights_sha256'][:12]}, not {str(pushed)[:12]}). Push those, or evaluate these."
@@ -512,7 +518,9 @@ class HubPushTool(Tool):
                 )
         if (record.get("contamination") or {}).get("checked") is not True:
             told["flags"].append("Whether training rows overlap with the held-out ones was not checked")
-        return {**told, "record": record, "better": record.get("better") is True, "verdict": self._sentence(record)}
+        # Whoever pushes other weights all the same gets a card without these figures.
+        told["record"] = record if belongs else None
+        return {**told, "better": record.get("better") is True, "verdict": self._sentence(record)}
 
     def _sentence(self, record: dict) -> str:
         data, difference = record["dataset"], record["difference"]
@@ -550,7 +558,11 @@ class HubPushTool(Tool):
             self._known(front, record, about["paths"])
             results = self._results(record, front.get("pipeline_tag"))
             section, training = self._figures(record, found, about["paths"]), self._training(record, about)
-        elif about["repo_type"] == "model" and "held-out examples of" in found["verdict"]:
+        elif (
+            about["repo_type"] == "model"
+            and isinstance(found["said"], dict)
+            and "held-out examples of" in found["verdict"]
+        ):
             results, section = self._claimed(found["said"], found["verdict"])
         else:
             results = []
@@ -650,19 +662,19 @@ class HubPushTool(Tool):
             )
         return results
 
-    def _cell(self, value: Any) -> str:
+    def _cell(self, value: Any, most: int = 400) -> str:
         """A value as it can stand in a table of Markdown, on one line."""
         import json
         import re
 
         text = value if isinstance(value, str) else json.dumps(value, default=str)
-        return re.sub(r"([|`<>*\[\]\\])", r"\\\1", " ".join(text.split())[:400])
+        return re.sub(r"([|`<>*\[\]\\])", r"\\\1", " ".join(text.split())[:most])
 
     def _figures(self, record: dict, found: dict, paths: list) -> str:
         """The section on how good it is: every figure as this host measured it."""
         data, new, old = record["dataset"], record["candidate"], record["baseline"]
         where = f"{self._cell(data['id'])}, split {self._cell(data['split'])}"
-        where += f", revision `{data['revision']}`" if data.get("revision") else ""
+        where += f", revision {self._cell(data['revision'])}" if data.get("revision") else ""
         spans = [
             f"{side['value']:.4f} ({side['interval'][0]:.4f} to {side['interval'][1]:.4f})" for side in (old, new)
         ]
@@ -672,7 +684,7 @@ class HubPushTool(Tool):
         for name, pair in record["metrics"].items():
             if name != record["metric"]:
                 lines.append(f"| {name} | {pair['baseline']:.4f} | {pair['candidate']:.4f} |")
-        lines += ["", found["verdict"], ""]
+        lines += ["", self._cell(found["verdict"], 1_000), ""]
         lines += [f"Intervals: {new['method']}."]
         for role, side in (("this model", new), ("the baseline", old)):
             if side.get("seeds"):
@@ -714,6 +726,7 @@ class HubPushTool(Tool):
         origin = record.get("provenance") or {}
         if origin.get("checked"):
             lines.append(f"The weights compared with {self._cell(origin['base'])}: {self._cell(origin['verdict'])}.")
+        lines += [f"A problem that was found: {self._cell(str(one))}" for one in record.get("problems") or []]
         return [*lines, *[self._cell(str(one)) for one in record.get("warnings") or [] if "not checked" not in one]][
             :12
         ]

@@ -59,7 +59,8 @@ class Call:
         cost_usd (`float`, *optional*): What it is estimated to cost; `None` where nobody knows.
         left_usd (`float`, *optional*): What is left of the budget; `None` where there is none.
         sources (`tuple[str, ...]`): The untrusted texts that it repeats.
-        news (`str`): Why a person has to read what the tool is first.
+        news (`str`): Why a person has to be asked whatever a rule says: what the tool is has changed, or what it is asked to
+            do is more than it should decide.
     """
 
     tool: str

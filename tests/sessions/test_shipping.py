@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,28 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         service.seed("sklearn-data/digits", "dataset", {"train.csv": train, "test.csv": test})
         (tmp_path / "train.csv").write_bytes(train)
         yield service
+
+
+@pytest.mark.parametrize("more", ["", ", allow_pickle=True"])
+def test_no_rule_lets_through_what_would_be_refused_otherwise(hub: LocalHub, build, more: str) -> None:
+    asked: list[str] = []
+
+    def ask(request):
+        asked.append(request.reason)
+        return ApprovalAnswer("reject", "no", by="me")
+
+    push = f"hub_push(folder='out', repo_id='rows', repo_type='dataset', metadata={{'license': 'mit'}}{more})"
+    script = [
+        code(f"import os\nos.makedirs('out')\nopen('out/a.csv', 'w').write('a')\n{push}"),
+        code("final_answer('done')"),
+    ]
+    rules = {"mode": "auto", "allow": ["hub_push:tester/*:private"]}
+    intern = build(ScriptedModel(script), tools=[HubPushTool()], on_approval=ask, **rules)
+    intern._config = replace(intern._config, find_own=lambda: frozenset({"tester"}))
+    session = intern.submit("Push.")
+    assert session.wait(60) is not None
+    assert (hub.store.find("dataset", "tester/rows") is None) is bool(more)
+    assert len(asked) == bool(more) and all("would be refused otherwise (allow_pickle)" in reason for reason in asked)
 
 
 def test_judged_by_the_host_and_pushed_with_what_it_measured(hub: LocalHub, build, tmp_path: Path) -> None:

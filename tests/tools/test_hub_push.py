@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import zipfile
 
 import pytest
@@ -348,6 +349,9 @@ class TestMeasuredByTheHost:
         assert "PUBLISHED ANYWAY: eval_0123456789ab is of other weights" in tool.preview(
             **self.CALL, publish_anyway=True
         )
+        tool(**self.CALL, publish_anyway=True)
+        assert "Not evaluated on held-out examples." in card(hub)
+        assert not re.search(r"model-index|0\.9000|comparison", card(hub))  # figures of other weights stand on no card
 
     @pytest.mark.parametrize("name", ["out/second.safetensors", "out/tokenizer.json", "out/pytorch_model.bin"])
     def test_weights_or_a_tokenizer_beside_them(self, shipped, workspace, name):
@@ -377,6 +381,7 @@ class TestMeasuredByTheHost:
         with pytest.raises(ValueError, match=said):
             tool.check(**self.CALL)
         assert said in tool.preview(**self.CALL, publish_anyway=True)
+        assert tool.must_ask(**self.CALL) == "" and "publish_anyway" in tool.must_ask(**self.CALL, publish_anyway=True)
         assert hub.store.find("model", "tester/sentiment") is None
 
     def test_a_person_is_told_what_nobody_has_checked(self, shipped):
