@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .agent import InternAgent
+    from .borrowed import McpServers
     from .errors import InternError
     from .events import ApprovalAnswer, ApprovalRequest, Event, Outcome, State
     from .intern import MLIntern
 
 __version__ = "0.1.0"
-__all__ = ["ApprovalAnswer", "ApprovalRequest", "Event", "InternAgent", "InternError", "MLIntern", "Outcome", "State"]
+__all__ = [
+    "ApprovalAnswer",
+    "ApprovalRequest",
+    "Event",
+    "InternAgent",
+    "InternError",
+    "MLIntern",
+    "McpServers",
+    "Outcome",
+    "State",
+]
 
 _WHERE = {
     "InternAgent": "agent",
     "InternError": "errors",
     "MLIntern": "intern",
+    "McpServers": "borrowed",
     "ApprovalAnswer": "events",
     "ApprovalRequest": "events",
     "Event": "events",
@@ -29,7 +41,8 @@ def _open_slack(intern: MLIntern) -> Any:
     """What ties `MLIntern` to the floor above it, which it knows nothing of."""
     from .gateways.slack import beside
 
-    return beside(intern)
+    gateway = beside(intern)
+    return gateway.start() if gateway is not None else None
 
 
 def __getattr__(name: str) -> Any:

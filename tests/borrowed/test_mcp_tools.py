@@ -18,12 +18,11 @@ from typing import Any
 
 import pytest
 from borrowed.conftest import YES, Asked, code, prompt_of, told
-from smolagents import LogLevel, Tool, ToolCallingAgent
+from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
 
-from ml_intern import InternAgent, State
+from ml_intern import InternAgent, McpServers, State
 from ml_intern.approval import ApprovalPolicy
-from ml_intern.borrowed import McpServers
 from ml_intern.borrowed.connection import CallCancelled, Connection, ServerFailed
 from ml_intern.borrowed.naming import reserved
 from ml_intern.borrowed.servers import McpServer
@@ -329,6 +328,14 @@ def test_a_sub_agent_with_a_servers_tools_is_asked_about_like_the_agent_above_it
             agent.run("Go.")
             agent.cleanup()
         assert [request.agent for request in asked.requests] == ["helper"] and len(raw.calls) == calls
+
+
+def test_an_agent_that_is_not_ours_uses_them_as_well(raw: Raw) -> None:
+    raw.offers(tool_of("say"), tool_of("files"))
+    with McpServers([raw.server()]) as servers:
+        act = code("shown = raw_files()\nfinal_answer([raw_say('a'), raw_say(text='b'), shown['files'][0].size])")
+        agent = CodeAgent(servers.tools(), ScriptedModel([act]), verbosity_level=LogLevel.OFF)
+        assert agent.run("Say it.") == ["a", "b", (2, 2)]  # without a workspace an image is an image
 
 
 def test_names_never_clash_with_ours_or_with_each_other(tmp_path: Path) -> None:

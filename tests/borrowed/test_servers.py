@@ -14,6 +14,7 @@ import pytest
 from ml_intern.borrowed import KnownTools, McpServer, read_servers
 from ml_intern.borrowed.keeper import Lines
 from ml_intern.borrowed.naming import argument_names, names_for, reserved
+from ml_intern.cli.doctor import servers as doctor_servers
 from ml_intern.errors import SettingsError
 from ml_intern.foreign import quoted
 from ml_intern.testing import LocalLLM, scripted
@@ -138,6 +139,17 @@ def test_lines_that_are_too_long_are_answered_for_and_all_others_pass() -> None:
     first, second, third = out.splitlines()
     assert (first, third) == (b"short", b"next")
     assert json.loads(second)["id"] == "a-1" and "540 bytes" in json.loads(second)["error"]["message"]
+
+
+def test_doctor_says_which_there_are_and_what_they_lack(tmp_path: Path) -> None:
+    def found(**servers: Any) -> list[tuple[bool | None, str]]:
+        (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+        return [(finding.ok, finding.says) for finding in doctor_servers(tmp_path)]
+
+    assert found() == []
+    assert found(far={"url": "https://x"})[0][1].startswith("far: calls are asked about")
+    assert found(a={"command": "no-such-program"}) == [(None, "no program for a")]
+    assert found(a={})[0][0] is False
 
 
 def test_nothing_of_the_protocol_is_loaded_before_there_is_a_server(tmp_path: Path) -> None:
