@@ -59,10 +59,10 @@ class MLIntern:
             separated by commas, each asked when those before it fail; or any smolagents model object.
         system_prompt (`str`, *optional*): Who the intern is to be, e.g. `"You are an ML engineer specializing in NLP."`
         max_iterations (`int`, defaults to 300): Steps a turn may take.
-        enable_slack_notifications (`bool`, defaults to `False`): Tell a Slack channel of start, questions and end
-            (`SLACK_BOT_TOKEN`, `SLACK_CHANNEL_ID`). With `SLACK_APP_TOKEN` and people who may act (`SLACK_OWNER`,
-            `SLACK_APPROVERS`) it goes both ways: plan, plots and questions stand in a thread, and what is said and pressed
-            there counts; what nobody answers at a terminal waits for that.
+        enable_slack_notifications (`bool`, defaults to `False`): Tell a Slack channel of start, plan, questions, plots and
+            end, in a thread a session (`SLACK_BOT_TOKEN`, `SLACK_CHANNEL_ID`). With `SLACK_APP_TOKEN` and people who may act
+            (`SLACK_OWNER`, `SLACK_APPROVERS`) it goes both ways: what is said and pressed there counts, and what nobody
+            answers at a terminal waits for that.
         tools (`list[Tool]`, *optional*): In place of the intern's own. One that does not say what it does to the world is
             asked about before every call.
         managed_agents (`list`, *optional*): Colleagues of every session: agents of smolagents' own kinds, which are copied for
@@ -118,7 +118,7 @@ class MLIntern:
 
     open_slack: ClassVar[Callable[[MLIntern], Gateway | None] | None] = None
     """Opens the way to and from Slack, `None` where it is one way; `ml_intern/__init__.py` puts it in."""
-    _slack_failed = ""
+    _slack_failed, _slack_tried = "", False
 
     def __init__(
         self,
@@ -462,11 +462,15 @@ class MLIntern:
 
     def _reach_slack(self) -> bool:
         """Whether people in Slack answer what is asked; the way there is opened when it is first needed."""
-        if self._gateway is None and self.notifies_slack and not self.offline and self.open_slack is not None:
+        if not self._slack_tried and self.notifies_slack and self.open_slack is not None:
+            self._slack_tried = True
             try:
                 self._gateway = self.open_slack(self)
-            except InternError as error:  # its tokens are refused: said once there is a session that can say it
-                self._slack_failed = str(error)
+            except InternError as error:
+                if os.environ.get("SLACK_APP_TOKEN"):
+                    self._slack_failed = str(error)  # said once there is a session that can say it
+                else:
+                    self.notifies_slack = True  # in plain words, from here: that needs one method of Slack's alone
         return self._gateway is not None and self._gateway.both_ways
 
     def _make_session(self, session_id: str, waits: bool = True) -> Session:

@@ -57,12 +57,12 @@ def run(order: Order, manifest: bool = False) -> int:
 
 
 def beside(intern: MLIntern) -> SlackGateway | None:
-    """The gateway for an intern of the terminal that notifies Slack, where people there can act; `None` elsewhere."""
-    if not (intern.notifies_slack and os.environ.get("SLACK_APP_TOKEN")):
+    """The gateway for an intern of the terminal that notifies Slack; `None` where Slack is not set up."""
+    if not intern.notifies_slack:
         return None
-    from ..gateways.slack import SlackGateway
+    from ..gateways.slack import beside
 
-    return SlackGateway(intern)
+    return beside(intern)
 
 
 def answers(order: Order) -> bool:

@@ -38,14 +38,14 @@ THREADS = 50
 
 
 def beside(intern: MLIntern) -> SlackGateway | None:
-    """The gateway for an intern that is to notify Slack, started; `None` where nobody there can act, or nobody is named.
+    """The gateway for an intern that is to notify Slack, to be started; `None` where Slack is not set up.
 
-    Raises:
-        InternError: Slack refuses the tokens.
+    Without an app token, or where nobody is named who may act, it only tells.
     """
-    if not all(os.environ.get(name) for name in ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN")) or not Members.of().anybody:
+    if not intern.notifies_slack or intern.offline or not os.environ.get("SLACK_BOT_TOKEN"):
         return None
-    return SlackGateway(intern).start()
+    both_ways = os.environ.get("SLACK_APP_TOKEN") and Members.of().anybody
+    return SlackGateway(intern) if both_ways or os.environ.get("SLACK_CHANNEL_ID") else None
 
 
 class SlackGateway:

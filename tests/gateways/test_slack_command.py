@@ -81,6 +81,20 @@ def test_from_python_it_goes_both_ways_with_the_same_settings(slack: LocalSlack,
     assert slack.socket.connections == 1
 
 
+def test_from_python_without_an_app_token_it_goes_one_way(slack: LocalSlack, home: Path, monkeypatch) -> None:
+    monkeypatch.delenv("SLACK_APP_TOKEN")
+    plan = "plan([{'text': 'draw', 'status': 'done'}])\nfrom PIL import Image\nImage.new('RGB', (9, 9), 'red')"
+    script = [action(plan), PUBLISH, DONE]
+    with MLIntern(ScriptedModel(script), home=home, tools=[Publish([])], enable_slack_notifications=True) as intern:
+        assert intern.run("publish it") == "all done"  # nobody can be asked: it is refused, and said
+    (root,) = [m for m in slack.said() if not m.thread_ts]
+    assert "Started:* publish it" in root.shown and ended(slack, root.ts).text.startswith("Ended: denied")
+    assert sum("Plan" in m.text for m in slack.said(root.ts)) == 1 and [u.thread_ts for u in slack.uploads] == [
+        root.ts
+    ]
+    assert slack.socket.connections == 0 and not any(m.buttons() for m in slack.said())
+
+
 def test_from_python_tokens_that_are_refused_stop_nothing(slack: LocalSlack, home: Path, monkeypatch) -> None:
     monkeypatch.setenv("SLACK_BOT_TOKEN", "xoxb-" + "wrong")
     with MLIntern(ScriptedModel([DONE]), home=home, tools=[], enable_slack_notifications=True) as intern:
