@@ -90,26 +90,22 @@ class EvaluateModelTool(Tool):
     output_schema: dict = {
         "type": "object",
         "properties": {
-            "held_out": {"type": "string"},
-            "inputs": {
-                "type": "string",
-                "description": "prepare: a file of JSON lines; of retrieval, `documents` too.",
-            },
-            "n": {"type": "integer"},
-            "id": {"type": "string", "description": "score: eval_..."},
-            "metric": {"type": "string"},
-            "baseline": {"type": "object", "description": "{value, interval, seeds}; `candidate` the same."},
-            "candidate": {"type": "object"},
-            "difference": {"type": "object", "description": "{value, interval, p_value, test}"},
-            "better": {"type": "boolean", "description": "By more than chance."},
-            "metrics": {"type": "object"},
-            "per_class": {"type": "object"},
-            "errors": {"type": "array"},
-            "contamination": {"type": "object"},
-            "provenance": {"type": "object"},
-            "plots": {"type": "array"},
-            "problems": {"type": "array", "description": "What forbids a push."},
-            "warnings": {"type": "array"},
+            "held_out": {},
+            "inputs": {"description": "File of JSON lines; of retrieval, `documents` too."},
+            "id": {"description": "eval_..."},
+            "metric": {},
+            "baseline": {"description": "{value, interval, seeds}, as candidate"},
+            "candidate": {},
+            "difference": {"description": "{value, interval, p_value, test}"},
+            "better": {"description": "By more than chance."},
+            "metrics": {},
+            "per_class": {},
+            "errors": {},
+            "contamination": {},
+            "provenance": {},
+            "plots": {},
+            "problems": {"description": "Each forbids a push."},
+            "warnings": {},
         },
     }
     # Code runs in the jail that holds the agent's own code, with no more than that has; files go to the workspace.
@@ -783,6 +779,8 @@ class EvaluateModelTool(Tool):
             raise RuntimeError(
                 f"{path} failed on {target} ({state['state']}, {state['exit_code']}). It said:\n{text[-2_000:]}"
             )
+        if self.workspace.read_bytes(path, 5_000_000) != program:
+            raise ValueError(f"{path} was changed while it ran. Score again, and leave it alone meanwhile.")
         if here and self._hash(target) != before:
             raise ValueError(
                 f"The weights in {target} changed while they were evaluated. Score again when they are done."
