@@ -495,6 +495,16 @@ class TrainingConfigTool(Tool):
             rows[role], separator = self._rows(path, content, separator)
             counts[role] = len(rows[role])
         columns = self._columns(rows["train"])
+        for (
+            name,
+            column,
+        ) in columns.items():  # labels that only validation has; those of test are nobody's business yet
+            if column.get("labels"):
+                cells = [row.get(name) for row in rows.get("validation", [])]
+                flat = [
+                    one for cell in cells for one in (cell if isinstance(cell, list) else [cell]) if one is not None
+                ]
+                column["strange"] = sorted({self._key(one) for one in flat} - set(column["labels"]))
         data = {
             "id": dataset,
             "splits": {role: paths.get(role) for role in ("train", "validation", "test")},
@@ -546,7 +556,9 @@ class TrainingConfigTool(Tool):
             if role in digests:
                 overlap[role] = {"exact": len(digests[role] & digests["train"]), "near": 0, "examples": []}
         labels = {str(number): label for number, label in enumerate(sorted(by_path[splits["train"]]))}
-        other = sorted({label for role in rows for label in by_path.get(splits[role], {})} - set(labels.values()))
+        # Numbers stand for folders in their order, split by split: a folder that one of them lacks would shift them all.
+        sets = [set(by_path.get(splits[role], {})) for role in rows if role != "test"]
+        other = sorted(set.union(*sets) - set.intersection(*sets))
         columns: dict = {"image": {"kind": "image", "missing": 0}}
         columns["label"] = {"kind": "label", "missing": 0, "labels": labels, "strange": other}
         data = {"id": dataset, "splits": splits, "rows": rows, "sizes": {}, "columns": columns, "overlap": overlap}
@@ -876,8 +888,8 @@ class TrainingConfigTool(Tool):
             self._add(checks, "labels", False, f"There is only one label: {list(found.values())}.", fix)
             return None
         if column.get("strange"):
-            why = f"Validation or test has labels that training lacks: {column['strange'][:5]}."
-            self._add(checks, "labels", False, why, "Correct the folders' names.")
+            why = f"There are labels that training or validation lacks: {column['strange'][:5]}."
+            self._add(checks, "labels", False, why, "Correct them, or move rows so that both have them.")
             return None
         names = list(found.values())
         own = [str(name) for name in model.get("labels") or []] if model.get("has_head") else []
@@ -1359,7 +1371,6 @@ class TrainingConfigTool(Tool):
         checks: list,
     ) -> dict:
         """Memory, steps, time and cost. Fits the batch on a device to its memory, at the same rows a step."""
-
         rows, share = data["rows"].get("train"), options.get("validation_share", 0.1)
         if rows is not None and not data["splits"]["validation"]:
             rows -= round(rows * share)
@@ -1447,15 +1458,9 @@ class TrainingConfigTool(Tool):
             steps = math.ceil(math.ceil(rows / max(1, rows_a_step)) * values["epochs"])
         if steps is None or not model.get("parameters"):
             return steps, None, 0.0, "not known"
-        long = sum(
-            [
-                (data["columns"][name].get("characters") or {}).get("median") or 0
-                for name in self._flat(data["roles"].values())
-            ]
-        )
-        tokens = (
-            min(values.get("max_length") or 512, max(16, 1.5 * long / 4)) if long else values.get("max_length") or 197
-        )
+        sizes = [data["columns"][name].get("characters") or {} for name in self._flat(data["roles"].values())]
+        long, most = sum([size.get("median") or 0 for size in sizes]), values.get("max_length")
+        tokens = min(most or 512, max(16, 1.5 * long / 4)) if long else most or 197
         effort = (6 if adapter == "full" else 4) + (2 if values["activation_checkpointing"] else 0)
         if method in ("dpo", "reward"):
             effort += 2 if method == "dpo" else 0  # the reference looks too
@@ -1463,13 +1468,8 @@ class TrainingConfigTool(Tool):
             tokens = (tokens + values["max_completion_length"]) * values["generations"]
             effort += 40  # written token by token, at a small part of the peak
         flop = effort * model["parameters"] * tokens * rows_a_step * steps
-        looks = (
-            2
-            * model["parameters"]
-            * tokens
-            * (data["rows"].get("validation") or (rows or 0) / 9)
-            * values["evaluations"]
-        )
+        watched = data["rows"].get("validation") or (rows or 0) / 9
+        looks = 2 * model["parameters"] * tokens * watched * values["evaluations"]
         speed = machine["cores"] * 30e9
         if machine["devices"]:
             speed = self.TFLOPS.get(machine["gpu"], 60) * 1e12 * 0.33 * machine["devices"]

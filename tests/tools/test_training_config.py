@@ -303,6 +303,26 @@ def test_numbers_without_names_get_the_names_that_are_given(tool, workspace, loc
     assert "says" in failed(tool(**local, options={"labels": ["a", "b"]}))["why"]
 
 
+def test_a_label_that_only_validation_has_is_refused(tool, workspace, local):
+    workspace.write_bytes("data/validation.jsonl", jsonl([{**row, "label": "odd"} for row in reviews(40, 1)]))
+    assert "odd" in failed(tool(**local))["why"]
+
+
+def test_folders_of_pictures_have_the_same_labels_in_both_splits(tool, workspace):
+    """Numbers stand for folders in their order: without one of them all labels after it would be others."""
+    for number in range(30):
+        workspace.write_bytes(f"pictures/train/{'abc'[number % 3]}/{number}.png", bytes([number]))
+    for number in range(10):
+        workspace.write_bytes(f"pictures/validation/{'bc'[number % 2]}/{number}.png", bytes([90 + number]))
+    model_folder(workspace, "vision")
+    asked = {"task": "See.", "method": "image-classification", "dataset": "pictures", "base_model": "vision"}
+    assert "['a']" in failed(tool(**asked))["why"]
+    workspace.write_bytes("pictures/validation/a/1.png", b"x")
+    assert tool(**asked)["ready"]
+    workspace.write_bytes("pictures/validation/a/2.png", bytes([0]))
+    assert check(tool(**asked), "leak into validation")["why"].startswith("1 rows")
+
+
 def test_more_labels_than_a_type_shows_are_known_by_name_or_asked_for(tool, workspace, distant):
     """The type shows twenty names; the inspector counts fifty labels."""
     names = [f"kind {number:02}" for number in range(60)]
