@@ -260,16 +260,9 @@ class SpendLedger:
             return self.usage
 
     def _add(self, used: Usage) -> None:
-        known = self.usage.cost_usd is not None and used.cost_usd is not None
         self.unpriced_calls += used.cost_usd is None
         self.spent_usd += used.cost_usd or 0.0
-        self.usage = Usage(
-            self.usage.input_tokens + used.input_tokens,
-            self.usage.output_tokens + used.output_tokens,
-            self.usage.cached_tokens + used.cached_tokens,
-            (self.usage.cost_usd or 0.0) + (used.cost_usd or 0.0) if known else None,
-            self.usage.reasoning_tokens + used.reasoning_tokens,
-        )
+        self.usage += used
 
 
 QUESTION_STEPS, FIRST_STEPS, MORE_STEPS = 12, 30, 20

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ..errors import InternError
+from ..events import AgentEnded, Event, Usage
 from . import text as words
 from .banner import budget, jail, model
 from .render import MODES
@@ -99,8 +100,21 @@ async def _status(chat: Chat, rest: str) -> None:
     if session.title:
         chat.row("title", session.title)
     chat.row("used", spent(session.usage))
+    for name, tasks, usage in by_colleague(session.events.history):
+        chat.row("of that", f"{name}, {tasks} task{'s' * (tasks != 1)}: {spent(usage)}")
     chat.paper.path("workspace", str(session.workspace))
     chat.paper.path("trace", str(session.trace))
+
+
+def by_colleague(history: Iterable[Event]) -> list[tuple[str, int, Usage]]:
+    """What the colleagues of a session took, those of one name together: name, tasks, usage; what stands below them included."""
+    found: dict[str, tuple[int, Usage]] = {}
+    for event in history:
+        if isinstance(event, AgentEnded) and "/" not in event.agent:
+            name = event.agent.partition("#")[0]
+            tasks, so_far = found.get(name, (0, Usage()))
+            found[name] = (tasks + 1, so_far + event.usage)
+    return [(name, tasks, usage) for name, (tasks, usage) in found.items()]
 
 
 async def _context(chat: Chat, rest: str) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from smolagents.memory import ActionStep
 
-from ..events import Usage
 from ..steps import AgentRun
 from .books import Books
 from .read import note_of
@@ -100,17 +99,8 @@ def _with_those_below(
         if one.above != run.run.id or one.over or one.run.id in above:
             continue
         other = _with_those_below(one, found, above)
-        mine, theirs = run.usage, other.usage
-        known = mine.cost_usd is not None and theirs.cost_usd is not None
-        usage = Usage(
-            mine.input_tokens + theirs.input_tokens,
-            mine.output_tokens + theirs.output_tokens,
-            mine.cached_tokens + theirs.cached_tokens,
-            (mine.cost_usd or 0.0) + (theirs.cost_usd or 0.0) if known else None,
-            mine.reasoning_tokens + theirs.reasoning_tokens,
-        )
         spent, unpriced = run.spent_usd + other.spent_usd, run.unpriced_calls + other.unpriced_calls
-        run = replace(run, usage=usage, spent_usd=spent, unpriced_calls=unpriced)
+        run = replace(run, usage=run.usage + other.usage, spent_usd=spent, unpriced_calls=unpriced)
     return run
 
 
