@@ -166,7 +166,14 @@ def mcp(
     home: Home = None,
     verbose: Verbose = False,
 ) -> int:
-    """Serves tools to any MCP client. What writes, spends or runs code is named, and each call of it still asked about."""
+    """\b
+    Serves tools to any MCP client: all that only read, or those you name. A call that
+    writes, spends or runs code is asked about in the client, or needs --allow.
+
+    \b
+    In the client's configuration:
+      {"mcpServers": {"ml-intern": {"command": "python", "args": ["-m", "ml_intern", "mcp"]}}}
+    """
     from .mcp import run
 
     return run(tuple(tools), http=http, port=port, folder=folder, allow=tuple(allow), deny=tuple(deny), home=home)

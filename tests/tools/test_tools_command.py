@@ -140,6 +140,24 @@ def test_unmodified_smolagents_loads_it_where_only_its_own_requirements_are(
     assert json.loads(there["result"])["datasets"][0]["id"] == "tester/reviews"
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ml_intern.tools.__all__)
+def test_every_tool_loads_from_the_hub_on_its_own(name: str, hub: LocalHub, tmp_path: Path) -> None:
+    tool = getattr(ml_intern.tools, name)()
+    (planned,) = plan([tool], "tester", api_of(hub))
+    push(planned, api_of(hub))
+    needs = files_of(tool)["requirements.txt"].decode().split()
+    order = {
+        "file": planned.repo, "allowed": sorted(_importable({*needs})), "attributes": ["name", "effects"], "call": None,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", FROM_HUB], input=json.dumps(order), capture_output=True, text=True, cwd=tmp_path,
+        env={**hub.environment(), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout.strip().splitlines()[-1])["attributes"]["effects"] == type(tool).effects
+
+
 @pytest.mark.parametrize("name", ml_intern.tools.__all__)
 def test_every_tool_takes_what_smolagents_hands_it_when_it_comes_from_the_hub(name: str) -> None:
     """`load_tool` of 1.26 passes `model_repo_id` on to the tool itself, whatever the tool is."""
