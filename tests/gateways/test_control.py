@@ -5,6 +5,8 @@ What must never happen: an answer counts twice, another user reaches anything, a
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_intern.cli.app import dispatch
 from ml_intern.errors import InternError
 from ml_intern.events import ApprovalAnswer
 from ml_intern.gateways.peers import Peer, Running, find, peers, running
@@ -68,8 +71,22 @@ def start(tmp_path: Path) -> Iterator:
 
 
 def intern(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ml_intern", *words, "--home", str(home)]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    """The command line, in this process: it is another one than the worker's all the same."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = dispatch([*words, "--home", str(home)])
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def test_stopped_from_a_command_line_in_a_process_of_its_own(start) -> None:
+    worker = start("never-ends")
+    worker.until("running")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "ml_intern", "stop", worker.id, "--home", str(worker.home)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert worker.ends().startswith("interrupted")
+    assert time.monotonic() - started < 15
 
 
 def test_a_call_is_refused_from_elsewhere_and_only_once(start) -> None:
@@ -87,9 +104,9 @@ def test_a_call_is_refused_from_elsewhere_and_only_once(start) -> None:
     [request] = peer.pending(worker.id)
     refused = intern(worker.home, "approve", worker.id[:6], "--reject", "not tonight")
     assert refused.returncode == 0, refused.stderr
+    worker.until("denied")  # by then it is told who answered
     with pytest.raises(InternError, match=r"has been answered.*reject by .*approve command.*once"):
         peer.answer(worker.id, request.call_id, ApprovalAnswer("approve"))
-    peer, row = worker.until("denied")
     late = intern(worker.home, "approve", worker.id[:6], "--yes")
     assert late.returncode == 1 and "waits for nothing (its state is denied)" in late.stderr
     assert worker.ends().startswith("denied")
@@ -141,15 +158,6 @@ def test_steered_and_followed_from_elsewhere(start) -> None:
     assert "steered" in events
     assert events[-1] == "session_ended"
     assert worker.ends() == "success heard: True"
-
-
-def test_stopped_from_elsewhere(start) -> None:
-    worker = start("never-ends")
-    worker.until("running")
-    started = time.monotonic()
-    assert intern(worker.home, "stop", worker.id).returncode == 0
-    assert worker.ends().startswith("interrupted")
-    assert time.monotonic() - started < 15
 
 
 def test_what_a_killed_process_left_is_cleaned(start) -> None:
