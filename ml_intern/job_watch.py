@@ -6,8 +6,10 @@ service that does not answer takes the watch down, or is asked without a pause.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from .curves import picture, sketch
 from .watching import Clock, Finding, Point, findings
 
+logger = logging.getLogger(__name__)
 FAILED_LOOKS = 20
 """After so many looks in a row that failed nobody looks at a job by itself any more."""
 
@@ -47,6 +50,8 @@ class News:
     step: int | None = None
     serious: bool = False
     stopped: bool = False
+    known: bool = False
+    """Whether whoever asked for a look, or waits for the job, gets to know it anyway."""
 
 
 @dataclass
@@ -85,6 +90,7 @@ class JobWatch:
         self.session = ""
         self._jobs: dict[str, Followed] = {}
         self._settled: set[str] = set()
+        self._attended: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -144,7 +150,12 @@ class JobWatch:
         """Somebody has looked at a job: what is new in it is told now."""
         job = self._jobs.get(job_id)
         if job is not None:
-            self._take(job, look)
+            self._take(job, look, True)
+
+    def attend(self, job_id: str, by: int) -> None:
+        """So many more (or less) wait for a job."""
+        with self._lock:
+            self._attended[job_id] += by
 
     # For the session
 
@@ -180,14 +191,14 @@ class JobWatch:
             job.failed += 1
             if job.failed == FAILED_LOOKS:
                 job.over = True
-                self.tell(
+                self._say(
                     News(job.job_id, job.name, "unwatched", f"It can no longer be looked at: {error}", "running")
                 )
             return
         job.failed = 0
-        self._take(job, look)
+        self._take(job, look, False)
 
-    def _take(self, job: Followed, look: Look) -> None:
+    def _take(self, job: Followed, look: Look, known: bool) -> None:
         """What is new is marked as told first, and told then without a lock: listeners are foreign code."""
         found = [] if look.over else findings(look.points, Clock(time.time(), look.ends, look.total_steps))
         with self._lock:
@@ -196,21 +207,31 @@ class JobWatch:
             new = [finding for finding in found if finding.kind not in job.told]
             job.told.update(finding.kind for finding in new)
             job.over = look.over
+            known = known or self._attended[job.job_id] > 0
         for finding in new:
-            self._found(job, finding, look.state)
+            self._found(job, finding, look.state, known)
         if look.over:
-            self.tell(News(job.job_id, job.name, "ended", look.text or f"It has ended: {look.state}.", look.state))
+            said = look.text or f"It has ended: {look.state}."
+            self._say(News(job.job_id, job.name, "ended", said, look.state, known=known))
 
-    def _found(self, job: Followed, finding: Finding, state: str) -> None:
-        news = News(job.job_id, job.name, finding.kind, finding.text, state, finding.step, finding.serious)
+    def _found(self, job: Followed, finding: Finding, state: str, known: bool) -> None:
+        news = News(
+            job.job_id, job.name, finding.kind, finding.text, state, finding.step, finding.serious, known=known
+        )
         if not self.may_stop(news):
-            self.tell(news)
+            self._say(news)
             return
         try:
             job.stop()
         except Exception as error:  # noqa: BLE001 - a tool's own code: that it could not be stopped is news as well
             text = f"{finding.text} A rule would have it stopped, but: {error}"
-            self.tell(News(job.job_id, job.name, finding.kind, text, state, finding.step, True))
+            self._say(News(job.job_id, job.name, finding.kind, text, state, finding.step, True))
             return
         text = f"{finding.text} It was stopped, as a rule says."
-        self.tell(News(job.job_id, job.name, finding.kind, text, "stopped", finding.step, finding.serious, True))
+        self._say(News(job.job_id, job.name, finding.kind, text, "stopped", finding.step, finding.serious, True))
+
+    def _say(self, news: News) -> None:
+        try:
+            self.tell(news)
+        except Exception:  # whoever listens, the other jobs are watched all the same
+            logger.exception("news of %s could not be told", news.job_id)

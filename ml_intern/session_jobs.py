@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from . import events as told
@@ -18,6 +20,7 @@ from .events import EventLog
 from .job_watch import News
 from .records import EXPERIMENT, Records
 from .secrets import Masker
+from .steps import GUARD, SteerStep
 from .subagents import original
 from .trace import Journal
 
@@ -31,13 +34,15 @@ class SessionJobs:
         agent (`InternAgent`): Whose they are.
         session_id (`str`): The label that services take.
         records (`Records`), journal (`Journal`), events (`EventLog`), masker (`Masker`): The session's.
+        hear (`Callable[[SteerStep], None]`): Says something to the agent with its next step.
     """
 
     def __init__(
-        self, agent: InternAgent, session_id: str, records: Records, journal: Journal, events: EventLog, masker: Masker
-    ) -> None:
+        self, agent: InternAgent, session_id: str, records: Records, journal: Journal, events: EventLog, masker: Masker,
+        hear: Callable[[SteerStep], None],
+    ) -> None:  # fmt: skip
         self.agent, self.id, self.records = agent, session_id, records
-        self.journal, self.events, self.masker = journal, events, masker
+        self.journal, self.events, self.masker, self.hear = journal, events, masker, hear
         watch = agent.watch
         watch.session, watch.tell, watch.may_stop = session_id, self._tell, self._may_stop
         watch.correct = lambda usd: agent.ledger.correct(usd)
@@ -90,11 +95,19 @@ class SessionJobs:
         return self.agent.router.lend(original(routed))
 
     def _tell(self, news: News) -> None:
-        """On record and told; from the watch's own thread, also when the journal is closed meanwhile."""
-        fields = self.masker.data(vars(news))
+        """On record and told; from the watch's own thread, also when the journal is closed meanwhile.
+
+        The agent is told with its next step of what matters and it does not know yet: in words of this program alone, as
+        what a log says was written by anybody.
+        """
+        fields = self.masker.data(asdict(news))
         fields["what"] = fields.pop("kind")
+        known = fields.pop("known")
         with contextlib.suppress(InternError):
             self.journal.note("job", **fields)
+            if not known and (news.serious or news.kind == "ended"):
+                ended = f"it has ended ({news.state}). `wait` says how, and why."
+                self.hear(SteerStep(f"Job {news.job_id}: {news.text if news.serious else ended}", "jobs", GUARD))
         self.events.emit(told.JobReported(**fields))
 
     def _may_stop(self, news: News) -> bool:

@@ -210,11 +210,10 @@ class Workshop:
             return_full_result=False,
         )
         self._borrowed = Borrowed(config.borrowing, config.home, config.executor_kwargs, self.warn)
-        self._borrowed.start()
         self.agent.router.frozen_in = self.folder / "frozen"
         if self.agent.jobs is not None:
             self.agent.jobs.folder = self.folder / "jobs"
-        self.jobs = SessionJobs(self.agent, session_id, self.records, self.journal, events, masker)
+        self.jobs = SessionJobs(self.agent, session_id, self.records, self.journal, events, masker, self.hear)
         self.agent.router.find_provenance = self._provenance
         self.agent.router.services["records"] = lambda: self.records
         gate = self.agent.gate
@@ -245,6 +244,7 @@ class Workshop:
             InternError: interrupted meanwhile; there is no jail.
         """
         executor = self.agent.python_executor
+        self._borrowed.start()
         before, self.written_by = self.written_by, ""
         if before not in ("", self.recorder.model):
             self.recorder.switched(self.recorder.model, before, "it was chosen for what follows", False)

@@ -522,8 +522,25 @@ class TrainingJobTool(Tool):
         import time
 
         ends = time.monotonic() + min(max(seconds, 0.0), 1800.0)
+        known = self._reported.setdefault(job_id, set())
+        if self.watch is not None:
+            self.watch.attend(job_id, 1)
+        try:
+            seen, answer = self._until_news(job_id, ends, known)
+        finally:
+            if self.watch is not None:
+                self.watch.attend(job_id, -1)
+        known.update([finding["kind"] for finding in answer.get("findings", [])])
+        if seen["state"] in ("failed", "timeout", "lost"):
+            raise RuntimeError(self._failure(seen))
+        return answer
+
+    def _until_news(self, job_id: str, ends: float, known: set) -> tuple:
+        """The look at a job that brought something new: its end, a finding that is not known, or that the time is over."""
+        import time
+
         local, failed = self._is_local(job_id), 0
-        pause, known = (0.1 if local else 0.5), self._reported.setdefault(job_id, set())
+        pause = 0.1 if local else 0.5
         while True:
             answer = None
             try:
@@ -540,10 +557,7 @@ class TrainingJobTool(Tool):
             pause = min(pause * 1.3, 5.0 if local else 30.0)
             if self._pause(max(0.0, min(pause, ends - time.monotonic()))) and answer is not None:
                 break
-        known.update([finding["kind"] for finding in answer.get("findings", [])])
-        if seen["state"] in ("failed", "timeout", "lost"):
-            raise RuntimeError(self._failure(seen))
-        return answer
+        return seen, answer
 
     def _failure(self, seen: dict) -> str:
         cause = self._cause(seen)
