@@ -293,6 +293,16 @@ with MLIntern(ScriptedModel(["<code>\\nfinal_answer('done')\\n</code>"]), mcp=[s
     assert left_behind(raw.folder) == "" and raw.calls == []
 
 
+def test_a_look_at_a_session_starts_no_server(raw: Raw, make) -> None:
+    intern = make([code("final_answer('done')")], raw.server())
+    intern.run("Go.")
+    session = intern.session()
+    assert "raw_server" in left_behind(raw.folder)
+    session.release()
+    assert left_behind(raw.folder) == ""
+    assert session.context() and session.agent and left_behind(raw.folder) == ""
+
+
 def test_it_is_on_record_where_tools_came_from(raw: Raw, make) -> None:
     intern = make([code("final_answer('done')")], raw.server())
     intern.run("Go.")
