@@ -1924,7 +1924,7 @@ def load_data() -> tuple:
 >from transformers.trainer_utils import get_last_checkpoint
 
 GPU = torch.cuda.is_available()
-BF16 = GPU and torch.cuda.is_bf16_supported()
+BF16 = GPU and torch.cuda.is_bf16_supported(including_emulation=False)
 BASE = {"pretrained_model_name_or_path": CONFIG["base_model"], "revision": CONFIG["base_revision"] or "main"}
 ?push|PUSH = CONFIG["push_to"] if os.environ.get("HF_TOKEN") and not SMOKE else None  # only with a token for it
 if GPU and torch.cuda.device_count() > 1 and "RANK" not in os.environ:  # one process a GPU
@@ -2019,7 +2019,8 @@ def arguments_for(kind, train, metric: str, higher: bool, **more):
 ?qlora|        stop(4, "hardware", "QLoRA needs an NVIDIA GPU, and there is none.", "Take a GPU, or adapter='lora'.")
 ?qlora|    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 ?qlora|    four["llm_int8_skip_modules"] = ["lm_head", "classifier", "score"]  # heads are trained, or read out, in full
-?qlora|    return {"quantization_config": BitsAndBytesConfig(**four, bnb_4bit_compute_dtype=torch.bfloat16)}
+?qlora|    dtype = torch.bfloat16 if BF16 or not GPU else torch.float16  # a T4 has none of the former
+?qlora|    return {"quantization_config": BitsAndBytesConfig(**four, bnb_4bit_compute_dtype=dtype)}
 ?qlora|
 ?qlora|
 def load_model(kind, **more):
