@@ -310,7 +310,8 @@ def test_a_thousand_events_in_a_minute(slack: LocalSlack, team: Team) -> None:
 def test_what_many_people_say_at_once_is_acknowledged_in_time(slack: LocalSlack, team: Team, count: int) -> None:
     """A third of it in the thread; the rest is their own talk, of which nothing is kept."""
     slack.socket.patience = 3.0
-    intern, gateway, _ = team([action("import time\ntime.sleep(1)"), DONE])
+    waits = action("import time, os\nwhile not os.path.exists('go'): time.sleep(0.05)")
+    intern, gateway, _ = team([waits, DONE])
     root = slack.say("UANN", "<@UBOT> work")
     slack.wait(lambda: slack.said(root.ts))
     before = gateway.book.path.stat().st_size
@@ -320,8 +321,10 @@ def test_what_many_people_say_at_once_is_acknowledged_in_time(slack: LocalSlack,
     until(lambda: all(envelope.acknowledged.is_set() for envelope in slack.socket.envelopes.values()), 60)
     took = [envelope.at - envelope.sent[0] for envelope in slack.socket.envelopes.values()]
     assert max(took) < 3 and all(len(envelope.sent) == 1 for envelope in slack.socket.envelopes.values())
-    ended(slack, root.ts)
+    until(lambda: not gateway.book.pages.taken, 60)
     (session,) = intern.sessions.values()
+    (session.workspace / "go").touch()
+    ended(slack, root.ts)
     wanted = {f"word {number}" for number in range(count) if number % 3 == 0 and number % 2}
     until(
         lambda: wanted <= set("\n".join(e.text for e in session.events.history if isinstance(e, Steered)).split("\n")),
