@@ -369,7 +369,7 @@ class EvaluateModelTool(Tool):
             return (
                 "The labels stay on the host; the data is public, so code that reaches the Hub could fetch it again."
             )
-        return "The labels stay on the host; the data is private, so code has no way to them."
+        return "The labels stay on the host; the data is private or gated, so code has no way to them."
 
     def _in_workspace(self, meta: dict) -> list:
         """Files of the data that were downloaded: found by name and size."""
@@ -428,6 +428,15 @@ class EvaluateModelTool(Tool):
                 content = self._ask(f"{path} of {subject}", 300, self._content, **where)
                 rows += self._parse(path, content, most - len(rows))
             return {**about, "config": chosen, "rows": rows, "names": self._names_of_card(card, chosen)}
+        if revision:
+            newest = self._ask(
+                f"dataset {dataset}", 30, HfApi(endpoint=self._hub()).dataset_info, repo_id=dataset, timeout=20
+            )
+            if newest.sha != info.sha:
+                raise ValueError(
+                    f"Rows of {dataset} come from the dataset viewer, which knows only the newest commit, not {revision}. "
+                    "Leave `revision` out, or download the files of that commit and pass the file of the split."
+                )
         try:
             return {**about, **self._viewed(info.id, config, split, most)}
         except (KeyError, TypeError, AttributeError) as error:
@@ -617,7 +626,7 @@ class EvaluateModelTool(Tool):
 
     # Predictions: given, or made by a job in a jail.
 
-    def _side(self, role: str, spec: dict, meta: dict, truths: list, metric: str) -> dict:
+    def _side(self, role: str, spec: dict, meta: dict, truths: list) -> dict:
         """What one side predicts, one set a seed: {name, folder, model, revision, weights_sha256, by, sets}."""
         side = {"name": str(spec.get("name") or ""), "folder": None, "model": None, "revision": None}
         side.update({"weights_sha256": None, "by": "harness", "script": spec.get("script")})
@@ -647,7 +656,10 @@ class EvaluateModelTool(Tool):
             sets = [self._run(meta, str(target), side["revision"], spec.get("script")) for target in targets]
             side["sets"] = sets
         else:
-            raise ValueError(f"`{role}` needs 'predictions', 'folder', 'model'{' or simple' * (role != 'candidate')}.")
+            more = " or 'simple'" if role == "baseline" else ""
+            raise ValueError(
+                f"`{role}` needs 'folder', 'model', 'predictions'{more}. See the description of `candidate`."
+            )
         side["name"] = side["name"] or folders[0] if folders else side["name"] or model or given[0]
         return side
 
@@ -982,7 +994,7 @@ print("done")
         problems, warnings = [], []
         sides, values = {}, {}
         for role, spec in (("baseline", baseline), ("candidate", candidate)):
-            side = self._side(role, spec, meta, truths, metric)
+            side = self._side(role, spec, meta, truths)
             made = []
             for found in side["sets"]:
                 checked = self._checked(found, meta, role)
@@ -1620,8 +1632,7 @@ print("done")
             why = "pictures are not compared"
             warnings.append(f"Whether training rows overlap with these was not checked ({why}).")
             return {"checked": False, "why": why}, None
-        index = self._index(shown, compared)
-        found, seen, shared = self._overlap(index, rows)
+        found, seen, shared = self._overlap({"rows": shown, "columns": compared}, rows)
         bad = set().union(*found.values())
         told = {"checked": True, "train_rows": len(rows), "train_rows_compared": seen, "compared_on": shared}
         told.update({name: len(places) for name, places in found.items()})
@@ -1652,7 +1663,7 @@ print("done")
             return {"checked": False, "why": str(error)[:200]}
         texts = [{"text": max([self._flat(value) for value in row.values()], key=len)} for row in there]
         found, _, _ = self._overlap(
-            self._index(texts, ["text"]), [{"text": self._flat(row)} for row in rows], any_text=True
+            {"rows": texts, "columns": ["text"]}, [{"text": self._flat(row)} for row in rows], any_text=True
         )
         bad = set().union(*found.values())
         if bad:
@@ -1756,13 +1767,10 @@ print("done")
         words = plain.split()[:5_000]
         return {hash(" ".join(words[i : i + 13])) for i in range(len(words) - 12)}
 
-    def _index(self, rows: list, columns: list) -> dict:
+    def _index(self, rows: list, columns: list) -> tuple:
         """Held-out rows, to be found by what a training row may share with them."""
-        return {"columns": columns, "rows": rows, "ready": None}
-
-    def _build(self, index: dict, columns: list) -> None:
         exact, normal, sketch, grams, shingles, sizes = {}, {}, {}, {}, [], []
-        for place, row in enumerate(index["rows"]):
+        for place, row in enumerate(rows):
             text = self._text(row, columns)
             plain = self._plainest(text) if text else self._numbers(row, columns)
             exact.setdefault(text or self._whole(row, columns), set()).add(place)
@@ -1775,14 +1783,14 @@ print("done")
             sizes.append(len(runs))
             for one in runs:
                 grams.setdefault(one, set()).add(place)
-        index["ready"] = (exact, normal, sketch, grams, shingles, sizes)
+        return exact, normal, sketch, grams, shingles, sizes
 
     def _whole(self, row: dict, columns: list) -> str:
         import json
 
         return json.dumps([row.get(name) for name in columns], default=str)
 
-    def _overlap(self, index: dict, rows: list, any_text: bool = False) -> tuple:
+    def _overlap(self, held: dict, rows: list, any_text: bool = False) -> tuple:
         """Places of held-out rows that are in other rows: word for word, but for case and signs, nearly, in pieces.
 
         Nearly: 70 % of the runs of five characters are shared, found by the 16 smallest hashes of each text (a sketch as of
@@ -1793,20 +1801,19 @@ print("done")
         import time
 
         there = {name for row in rows[:100] for name in row}
-        columns = [name for name in index["columns"] if name in there]
+        columns = [name for name in held["columns"] if name in there]
         found = {"exact": set(), "normalised": set(), "near": set(), "in_pieces": set()}
         if not columns:
-            if not [row for row in index["rows"] if self._text(row, index["columns"])]:
+            if not [row for row in held["rows"] if self._text(row, held["columns"])]:
                 return found, 0, []
-            columns, any_text = index["columns"], True
-        self._build(index, columns)
-        exact, normal, sketch, grams, shingles, sizes = index["ready"]
-        shared, until, seen = [set() for _ in index["rows"]], time.monotonic() + 60, 0
+            columns, any_text = held["columns"], True
+        exact, normal, sketch, grams, shingles, sizes = self._index(held["rows"], columns)
+        shared, until, seen = [set() for _ in held["rows"]], time.monotonic() + 60, 0
         for row in rows:
             if seen % 500 == 0 and time.monotonic() > until:
                 break
             seen += 1
-            text = self._flat(row) if any_text and columns == index["columns"] else self._text(row, columns)
+            text = self._flat(row) if any_text and columns == held["columns"] else self._text(row, columns)
             plain = self._plainest(text) if text else self._numbers(row, columns)
             same = exact.get(text or self._whole(row, columns), set())
             found["exact"] |= same
@@ -1819,7 +1826,7 @@ print("done")
                 if place not in found["near"] and len(own & other) >= 0.7 * len(own | other):
                     pair = (
                         plain.split()[:1000],
-                        self._plainest(self._text(index["rows"][place], columns)).split()[:1000],
+                        self._plainest(self._text(held["rows"][place], columns)).split()[:1000],
                     )
                     if difflib.SequenceMatcher(None, *pair, autojunk=False).ratio() >= 0.75:
                         found["near"].add(place)

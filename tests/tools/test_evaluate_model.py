@@ -1,6 +1,7 @@
 """Judging a model: labels that stay on the host, figures that hold, faults that are found before anything is published."""
 
 import csv
+import inspect
 import io
 import json
 import random
@@ -8,7 +9,7 @@ import re
 import struct
 
 import pytest
-from ml_intern.tools import EvaluateModelTool
+from ml_intern.tools import EvaluateModelTool, HubPushTool
 from saving import assert_survives_saving
 
 CARD = """---
@@ -612,6 +613,13 @@ def test_the_digest_of_weights_knows_them_by_what_they_are(tool):
     )
     assert digest({**model, "extra.safetensors": "e"}) != digest(model)
     assert digest({"README.md": "c", "config.json": "b"}) is None
+
+
+@pytest.mark.parametrize("method", ["_weights_sha256", "_hub", "_ask", "_work"])
+def test_what_it_shares_with_hub_push_is_the_same_to_the_letter(method):
+    """Weights are known by the same digest where they are judged and where they are pushed, or nothing could be pushed."""
+    sources = [inspect.getsource(getattr(kind, method)) for kind in (EvaluateModelTool, HubPushTool)]
+    assert sources[0] == sources[1]
 
 
 def test_it_is_put_on_record(workspace, tmp_path):
