@@ -100,6 +100,7 @@ class TrainingConfigTool(Tool):
         "scikit-learn": "1.9.1",
         "skops": "0.16.0",
         "numpy": "2.4.6",
+        "nvidia-ml-py": "13.615.71",
         "pillow": "12.3.0",
         "trackio": "0.43.0",
     }
@@ -229,6 +230,7 @@ class TrainingConfigTool(Tool):
             "base_model": model.get("id"),
             "base_revision": model.get("revision"),
             "parameters": model.get("parameters"),
+            "devices": machine["devices"],
             "dataset": data["id"],
             "dataset_config": data.get("config"),
             "dataset_revision": data.get("revision"),
@@ -241,7 +243,7 @@ class TrainingConfigTool(Tool):
             "labels": labels,
             "seed": options.get("seed", 42),
             "push_to": options.get("push_to"),
-            "packages": self._packages(method, adapter, data, options),
+            "packages": self._packages(method, adapter, data, options, machine["devices"]),
         }
         answer = {
             "ready": ready,
@@ -324,7 +326,7 @@ class TrainingConfigTool(Tool):
             name += "-" + dataset.rstrip("/").split("/")[-1].split(".")[0]
         return re.sub(r"[^\w.-]+", "-", str(name)).strip("-.").lower()[:80] or method
 
-    def _packages(self, method: str, adapter: str, data: dict, options: dict) -> list:
+    def _packages(self, method: str, adapter: str, data: dict, options: dict, devices: int) -> list:
         names = ["numpy", "datasets"] if method != "sklearn" or data.get("revision") else ["numpy"]
         if method == "sklearn":
             names += ["scikit-learn", "skops"]
@@ -339,6 +341,7 @@ class TrainingConfigTool(Tool):
         names += ["peft"] if adapter != "full" else []
         names += ["trackio"] if options.get("trackio") else []
         names += ["bitsandbytes"] if adapter == "qlora" else []
+        names += ["nvidia-ml-py"] if devices and method != "sklearn" else []
         return sorted([f"{name}=={self.VERSIONS[name]}" for name in names])
 
     # ---- what is known of the data ----
@@ -1531,6 +1534,7 @@ class TrainingConfigTool(Tool):
             "adapter": adapter != "full",
             "half": adapter == "qlora" or (adapter == "lora" and trl),
             "qlora": adapter == "qlora",
+            "gpu": bool(plan["devices"]),
             "merge": adapter == "lora" and method != "embeddings",
             "whole": adapter == "full" and method != "embeddings",
             "part": adapter == "lora" and method == "embeddings",
@@ -1580,7 +1584,7 @@ class TrainingConfigTool(Tool):
         }
         own |= {"reward": self.REWARD, "grpo": self.GRPO, "embeddings": self.EMBEDDINGS}
         imports, body = self._assembled([*blocks, own[method], self.TAIL], flags)
-        settings = {name: value for name, value in plan.items() if name != "parameters"}
+        settings = {name: value for name, value in plan.items() if name not in ("parameters", "devices")}
         for name in ("numeric", "labels", "separator", "files"):
             if settings[name] is None:
                 del settings[name]
@@ -1729,8 +1733,9 @@ def report(record: dict) -> None:
 
 
 def versions() -> dict:
-    names = [one.partition("==")[0] for one in CONFIG["packages"]]
-    return {name: importlib.metadata.version(name) for name in names}
+    """Of the packages that the run was planned with, as they are here; None for one that is missing."""
+    known = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
+    return {name: known.get(name) for name in [one.partition("==")[0] for one in CONFIG["packages"]]}
 
 
 def peak_memory_gb() -> float:
@@ -1758,6 +1763,8 @@ def begin() -> None:
         before = json.loads(old.read_text(encoding="utf-8"))
         work = list(CHECKPOINTS.glob("checkpoint-*")) + list(OUTPUT.glob("model"))
         if ARGS.resume and before["smoke"] == SMOKE:
+            if MAIN:
+                (OUTPUT / "result.json").unlink(missing_ok=True)
             if before["hyperparameters"] != HYPERPARAMETERS or before["seed"] != CONFIG["seed"]:
                 print("Note: this run began with other hyperparameters or another seed.", flush=True)
         elif work and not before["smoke"]:
@@ -1932,6 +1939,14 @@ if GPU and torch.cuda.device_count() > 1 and "RANK" not in os.environ:  # one pr
     os.execv(sys.executable, [sys.executable, *run, *sys.argv])
 
 
+?gpu|def gpu_utilization() -> dict:
+?gpu|    """Per cent of the last moment in which the GPU worked: one that does not is a job stuck on its data."""
+?gpu|    try:
+?gpu|        return {"gpu_utilization": torch.cuda.utilization()} if GPU else {}
+?gpu|    except (ModuleNotFoundError, RuntimeError):  # without NVIDIA's library, or one that is not told
+?gpu|        return {}
+?gpu|
+?gpu|
 class Journal(TrainerCallback):
     """Writes down what the trainer logs, and stops where a number is no longer finite."""
 
@@ -1957,6 +1972,7 @@ class Journal(TrainerCallback):
             record["samples_per_second"] = round(rows / (time.time() - self.last), 3)
         self.last, self.step = time.time(), state.global_step
         record["memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3) if GPU else peak_memory_gb()
+?gpu|        record.update(gpu_utilization())
         report({**numbers, **record})
         broken = [one for one in ("loss", "eval_loss", "grad_norm") if not math.isfinite(numbers.get(one, 0.0))]
         if broken:
