@@ -11,7 +11,6 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -203,11 +202,10 @@ class Connection:
             return over_http(server, LARGEST_ANSWER)
         from mcp.client.stdio import StdioServerParameters, stdio_client
 
-        path = server.env.get("PATH", os.environ.get("PATH", os.defpath))
-        found = shutil.which(server.command, path=path if server.cwd is None else f"{path}{os.pathsep}{server.cwd}")
+        found = server.program
         if found is None:
             raise FileNotFoundError(f"there is no {server.command}")
-        command, args = str(found), list(server.args)
+        command, args = found, list(server.args)
         if sys.platform == "linux":
             args = ["-I", "-S", str(Path(keeper.__file__)), str(os.getpid()), command, *args]
             command = sys.executable

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,14 @@ class McpServer:
     tools: tuple[str, ...] = ()
     start_seconds: float = START_SECONDS
     call_seconds: float = CALL_SECONDS
+
+    @property
+    def program(self) -> str | None:
+        """The program that it is started with, found as a shell would in its folder; `None` where there is none."""
+        inside = self.cwd is not None and "/" in self.command
+        return shutil.which(
+            str(Path(self.cwd or "", self.command)) if inside else self.command, path=self.env.get("PATH")
+        )
 
     @property
     def said(self) -> str:
@@ -123,7 +132,7 @@ class McpServer:
             command=fill(command),
             args=tuple(map(fill, args)),
             env={str(key): fill(value) for key, value in env.items()},
-            cwd=fill(about["cwd"]) if about.get("cwd") else None,
+            cwd=str(Path(fill(about["cwd"])).expanduser()) if about.get("cwd") else None,
             url=fill(url),
             headers={str(key): fill(value) for key, value in headers.items()},
             sse=str(about.get("type", about.get("transport", ""))).lower() == "sse",

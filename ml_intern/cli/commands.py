@@ -155,7 +155,8 @@ def mcp(
         list[str], typer.Argument(metavar="TOOL...", help="Which tools; all that only read, if none.")
     ] = [],  # noqa: B006 - typer copies it
     http: Annotated[
-        bool, typer.Option("--http", help="Over HTTP on this machine; else standard input and output.")
+        bool,
+        typer.Option("--http", help="Over HTTP on this machine, with a token: ML_INTERN_MCP_TOKEN, or one it prints."),
     ] = False,
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="With --http; 0 takes a free one.")] = 8756,
     folder: Annotated[

@@ -258,7 +258,7 @@ def servers(home: Path | None) -> list[Finding]:
         found = read_servers((), Settings.load(home).home.expanduser().absolute())
     except InternError as error:
         return [Finding("MCP", False, f"{error.what}: {error.why}", error.remedy)]
-    lacking = [server.name for server in found if server.command and shutil.which(server.command) is None]
+    lacking = [server.name for server in found if server.command and server.program is None]
     if lacking:
         return [Finding("MCP", None, f"no program for {', '.join(lacking)}", "Install it, or correct mcp.json.")]
     named = ", ".join(server.name for server in found)

@@ -87,6 +87,17 @@ def test_what_is_no_server_is_refused_with_the_reason(given: Any, why: str) -> N
         read_servers([given], environment={})
 
 
+def test_a_program_is_found_as_in_its_own_folder(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "serve"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    assert McpServer("a", "./bin/serve", cwd=str(tmp_path)).program == str(program)
+    assert McpServer("a", "serve", env={"PATH": str(program.parent)}).program == str(program)
+    assert McpServer("a", "serve", cwd=str(program.parent)).program is None  # a folder is not on the path
+    assert McpServer("a", "serve").program is None
+
+
 def test_two_of_one_name_are_refused() -> None:
     with pytest.raises(SettingsError, match="there twice"):
         read_servers(["a=one", "a=two"])
