@@ -92,6 +92,16 @@ class TrainingJobTool(Tool):
             "Keep fewer checkpoints (save_total_limit), remove what is not needed, or take hardware with more storage.",
         ),
         (
+            "shared_memory",
+            r"insufficient shared memory|killed by signal: Bus error|Bus error",
+            "The jail has little shared memory: dataloader_num_workers=0.",
+        ),
+        (
+            "network",
+            r"cannot be reached from this code",
+            "A local job reaches the public Hub only, as the agent's code does; put other files into the workspace first.",
+        ),
+        (
             "gated",
             r"GatedRepoError|gated repo|Access to (model|dataset) \S+ is restricted|not in the authorized list",
             "A person has to accept its conditions on the Hub; the job needs a token that may read it (ML_INTERN_JOB_TOKEN). "
@@ -99,7 +109,8 @@ class TrainingJobTool(Tool):
         ),
         (
             "column_missing",
-            r"KeyError: ['\"]|Column ['\"]?\w+['\"]? (is )?not in|columns? .{0,60}(missing|not found|don't match|do not match)"
+            r"KeyError: ['\"](?![A-Z_]+['\"])"
+            r"|Column ['\"]?\w+['\"]? (is )?not in|columns? .{0,60}(missing|not found|don't match|do not match)"
             r"|No columns in the dataset match|are not in index",
             "Look at the columns (hub_inspect_dataset) and name or map those that the method needs.",
         ),
@@ -1035,7 +1046,7 @@ class TrainingJobTool(Tool):
                 "said": str(own.get("why"))[:500],
                 "remedy": str(own.get("fix") or "")[:500],
             }
-        tail = "\n".join([*text.split("\n")[-400:], seen["why"]])
+        tail = "\n".join([*text.split("\n")[-400:], seen["why"], f"exit code: {seen['exit_code']}"])
         errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*$", tail, re.MULTILINE)
         for kind, pattern, remedy in self.causes:
             found = [line.strip() for line in tail.split("\n") if re.search(pattern, line)]

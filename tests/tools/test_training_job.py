@@ -289,6 +289,9 @@ FAILURES = [
     ("unauthorized", "HfHubHTTPError: 401 Client Error: Unauthorized for url", "ML_INTERN_JOB_TOKEN"),
     ("not_found", "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", "Check the name"),
     ("arguments", "TypeError: SFTConfig.__init__() got an unexpected keyword argument 'max_len'", "current arguments"),
+    ("shared_memory", "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error.", "num_workers=0"),
+    ("network", "HTTPError: 403 Client Error: x.org cannot be reached from this code.", "public Hub only"),
+    ("error", "KeyError: 'HF_TOKEN'", "Read its log"),
     ("error", "ZeroDivisionError: division by zero", "Read its log"),
     ("label-map", '@result {"status": "failed", "error": {"kind": "label-map", "why": "7 labels", "fix": "Name all."}}', "Name all."),
 ]  # fmt: skip
@@ -317,6 +320,8 @@ class TestFailures:
     def test_what_the_keeper_ended_says_why(self, desk):
         ended(desk, "local-x", "step 1\n", exit_code=None, why="memory: it and its processes used more than 4096 MB")
         assert desk.call(operation="status", job_id="local-x")["cause"]["kind"] == "out_of_memory"
+        ended(desk, "local-z", "step 1\n", exit_code=137)
+        assert desk.call(operation="status", job_id="local-z")["cause"]["kind"] == "out_of_memory"
         ended(desk, "local-y", "KeyError: 'no cause'\n", state="lost", exit_code=None, why="the process was killed")
         with pytest.raises(RuntimeError, match=r"(?s)was lost .*--resume"):
             desk.call(operation="wait", job_id="local-y")
