@@ -61,6 +61,25 @@ def write_atomically(path: Path, data: dict[str, Any]) -> None:
     new.replace(path)
 
 
+class Host:
+    """The process that a job must not outlive, where there is one; another that gets its number is not it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.handle = pid, -1
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # it has ended already, or the kernel is old
+                self.handle = os.pidfd_open(pid)
+
+    def gone(self) -> bool:
+        if self.handle >= 0:
+            return bool(select.select([self.handle], [], [], 0)[0])
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
 class Keeper:
     """Runs the job that `order.json` in its folder describes.
 
@@ -78,6 +97,7 @@ class Keeper:
         }  # fmt: skip
         self.scratch: Path | None = None
         self.stopping = False
+        self.host = Host(self.order["host"]) if self.order.get("host") else None
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
@@ -178,7 +198,8 @@ class Keeper:
 
     def _over(self, pid: int, disk: Disk, ends: float) -> tuple[str, str] | None:
         """Why it has to end now: the state that it ends in, and a reason."""
-        if self.stopping or (self.folder / "stop").exists() or not self.folder.exists():
+        gone = self.host is not None and self.host.gone()
+        if gone or self.stopping or (self.folder / "stop").exists() or not self.folder.exists():
             return "stopped", ""
         if time.time() >= ends:
             return "timeout", f"it took more than the {self.order['seconds']:g} seconds that it had"

@@ -58,7 +58,7 @@ class LocalJobs:
         executor (`JailExecutor`, *optional*): Where the session's code runs: jobs get the same workspace, kind of jail,
             network, packages and GPUs, and as much memory and disk. Without it none can be started.
         folder (`Path`, *optional*): Where their folders lie, made when the first one starts. Without it they lie in a
-            temporary one, and do not outlive this object: see [`close`].
+            temporary one, and do not outlive this object (see [`close`]) or this process.
     """
 
     def __init__(self, executor: JailExecutor | None, folder: Path | None = None) -> None:
@@ -220,6 +220,9 @@ class LocalJobs:
             "hosts": list(executor.hosts),
             "packages": str(executor.packages) if executor.packages else None,
             "gpus": _plain(gpus) if isinstance(gpus, Gpus) else gpus,
+            "host": os.getpid()
+            if self.folder is None
+            else None,  # whose end is theirs, as nobody could find them again
         }
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))

@@ -220,6 +220,21 @@ def test_it_outlives_the_host_and_is_found_again(tmp_path, make):
     assert jobs.logs("j")[0] == "begun\nend\n"
 
 
+def test_one_that_nobody_could_find_again_ends_with_its_host(tmp_path):
+    code = STARTS_AND_DIES.replace(', folder / "jobs")', ")").replace(
+        '["python", "train.py"]', '["python", "beat.py"]'
+    )
+    workspace = Workspace(tmp_path / "workspace")
+    beat = "import time\nwhile True:\n    open('beat', 'a').write('.')\n    time.sleep(0.05)\n"
+    workspace.write_bytes("beat.py", beat.encode())
+    code = code.replace(
+        "os.kill(", "import time\nwhile not (folder / 'workspace' / 'beat').exists(): time.sleep(0.01)\nos.kill("
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=100)
+    assert died.returncode == -signal.SIGKILL
+    until(lambda: not grows(tmp_path / "workspace" / "beat"))
+
+
 def test_a_job_reads_the_public_hub_through_its_keeper(tmp_path, make, monkeypatch):
     with LocalHub(tmp_path / "hub") as hub:
         hub.seed("acme/tiny", "model", {"config.json": b'{"layers": 2}'})
