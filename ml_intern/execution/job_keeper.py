@@ -120,6 +120,8 @@ class Keeper:
             if self.scratch is not None:
                 shutil.rmtree(self.scratch, ignore_errors=True)
             self._tell()
+            if self.host is not None and self.host.gone():  # nobody else will remove it
+                shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True
