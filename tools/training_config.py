@@ -1540,6 +1540,9 @@ class TrainingConfigTool(Tool):
             "part": adapter == "lora" and method == "embeddings",
             "kbit": adapter == "qlora" and not trl,
             "wrap": adapter != "full" and not trl,
+            **{name: method == name for name in ("sft", "dpo", "reward", "grpo")},
+            "causal": adapter != "full" and method in ("sft", "dpo", "grpo"),
+            "ranked": adapter != "full" and method == "reward",
             "hub": bool(plan["dataset_revision"]),
             "files": not plan["dataset_revision"] and method != "sklearn",
             "table": not plan["dataset_revision"] and method == "sklearn",
@@ -1578,12 +1581,10 @@ class TrainingConfigTool(Tool):
         own = {"text-classification": self.TEXT_CLASSIFICATION, "token-classification": self.TOKEN_CLASSIFICATION}
         own |= {
             "image-classification": self.IMAGE_CLASSIFICATION,
-            "sft": self.SFT,
-            "dpo": self.DPO,
+            "embeddings": self.EMBEDDINGS,
             "sklearn": self.SKLEARN,
         }
-        own |= {"reward": self.REWARD, "grpo": self.GRPO, "embeddings": self.EMBEDDINGS}
-        imports, body = self._assembled([*blocks, own[method], self.TAIL], flags)
+        imports, body = self._assembled([*blocks, own.get(method, self.TRL), self.TAIL], flags)
         settings = {name: value for name, value in plan.items() if name not in ("parameters", "devices")}
         for name in ("numeric", "labels", "separator", "files"):
             if settings[name] is None:
@@ -2377,9 +2378,13 @@ def main() -> None:
     train_and_save(trainer, processor)
 '''
 
-    SFT = """
->from transformers import AutoModelForCausalLM
->from trl import SFTConfig, SFTTrainer
+    TRL = """
+?!reward|>from transformers import AutoModelForCausalLM
+?reward|>from transformers import AutoModelForSequenceClassification
+?sft|>from trl import SFTConfig, SFTTrainer
+?dpo|>from trl import DPOConfig, DPOTrainer
+?reward|>from trl import RewardConfig, RewardTrainer
+?grpo|>from trl import GRPOConfig, GRPOTrainer
 
 
 def main() -> None:
@@ -2388,116 +2393,42 @@ def main() -> None:
     tokenizer = load_tokenizer()
     train, validation = shaped_data()
 
-    trainer = SFTTrainer(
-        model=load_model(AutoModelForCausalLM),
+?reward|    model = load_model(AutoModelForSequenceClassification, num_labels=1)
+?reward|    model.config.pad_token_id = tokenizer.pad_token_id
+?grpo|    h = HYPERPARAMETERS
+?sft|    trainer = SFTTrainer(
+?dpo|    trainer = DPOTrainer(
+?reward|    trainer = RewardTrainer(
+?grpo|    trainer = GRPOTrainer(
+?sft|        model=load_model(AutoModelForCausalLM),
+?dpo|        model=load_model(AutoModelForCausalLM),  # the reference is the model as it was before
+?reward|        model=model,
+?grpo|        model=load_model(AutoModelForCausalLM),
+?grpo|        reward_funcs=reward,
         args=arguments_for(
-            SFTConfig,
+?sft|            SFTConfig,
+?dpo|            DPOConfig,
+?reward|            RewardConfig,
+?grpo|            GRPOConfig,
             train,
-            "eval_loss",
-            higher=False,
-            max_length=HYPERPARAMETERS["max_length"],
-            packing=HYPERPARAMETERS["packing"],
+?!grpo|            "eval_loss",
+?!grpo|            higher=False,
+?!grpo|            max_length=HYPERPARAMETERS["max_length"],
+?sft|            packing=HYPERPARAMETERS["packing"],
+?dpo|            beta=HYPERPARAMETERS["beta"],
+?reward|            center_rewards_coefficient=HYPERPARAMETERS["center_rewards"],
+?grpo|            "eval_reward",
+?grpo|            higher=True,
+?grpo|            num_generations=h["generations"],
+?grpo|            max_completion_length=min(16, h["max_completion_length"]) if SMOKE else h["max_completion_length"],
+?grpo|            temperature=h["temperature"],
+?grpo|            beta=h["beta"],
         ),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
-?adapter|        peft_config=lora("CAUSAL_LM"),
-        callbacks=[Journal()],
-    )
-    train_and_save(trainer, tokenizer)
-"""
-
-    DPO = """
->from transformers import AutoModelForCausalLM
->from trl import DPOConfig, DPOTrainer
-
-
-def main() -> None:
-    begin()
-    set_seed(CONFIG["seed"])
-    tokenizer = load_tokenizer()
-    train, validation = shaped_data()
-
-    trainer = DPOTrainer(
-        model=load_model(AutoModelForCausalLM),  # the reference is the model as it was before
-        args=arguments_for(
-            DPOConfig,
-            train,
-            "eval_loss",
-            higher=False,
-            max_length=HYPERPARAMETERS["max_length"],
-            beta=HYPERPARAMETERS["beta"],
-        ),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-?adapter|        peft_config=lora("CAUSAL_LM"),
-        callbacks=[Journal()],
-    )
-    train_and_save(trainer, tokenizer)
-"""
-
-    REWARD = """
->from transformers import AutoModelForSequenceClassification
->from trl import RewardConfig, RewardTrainer
-
-
-def main() -> None:
-    begin()
-    set_seed(CONFIG["seed"])
-    tokenizer = load_tokenizer()
-    train, validation = shaped_data()
-
-    model = load_model(AutoModelForSequenceClassification, num_labels=1)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    trainer = RewardTrainer(
-        model=model,
-        args=arguments_for(
-            RewardConfig,
-            train,
-            "eval_loss",
-            higher=False,
-            max_length=HYPERPARAMETERS["max_length"],
-            center_rewards_coefficient=HYPERPARAMETERS["center_rewards"],
-        ),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-?adapter|        peft_config=lora("SEQ_CLS"),
-        callbacks=[Journal()],
-    )
-    train_and_save(trainer, tokenizer)
-"""
-
-    GRPO = """
->from transformers import AutoModelForCausalLM
->from trl import GRPOConfig, GRPOTrainer
-
-
-def main() -> None:
-    begin()
-    set_seed(CONFIG["seed"])
-    tokenizer = load_tokenizer()
-    train, validation = shaped_data()
-
-    h = HYPERPARAMETERS
-    trainer = GRPOTrainer(
-        model=load_model(AutoModelForCausalLM),
-        reward_funcs=reward,
-        args=arguments_for(
-            GRPOConfig,
-            train,
-            "eval_reward",
-            higher=True,
-            num_generations=h["generations"],
-            max_completion_length=min(16, h["max_completion_length"]) if SMOKE else h["max_completion_length"],
-            temperature=h["temperature"],
-            beta=h["beta"],
-        ),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-?adapter|        peft_config=lora("CAUSAL_LM"),
+?causal|        peft_config=lora("CAUSAL_LM"),
+?ranked|        peft_config=lora("SEQ_CLS"),
         callbacks=[Journal()],
     )
     train_and_save(trainer, tokenizer)
