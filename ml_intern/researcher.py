@@ -5,10 +5,11 @@ What must never happen here: it gets a tool that does more than read; a claim wi
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from smolagents import LogLevel, Tool, VisitWebpageTool, WebSearchTool
 
@@ -39,6 +40,7 @@ READS = frozenset(
 """The tools of the intern that it has as well."""
 STEPS = 30
 AT_ONCE, MOST, SHARE = 3, 6, 0.15
+REDIRECTS, LARGEST_PAGE = 8, 5_000_000
 
 
 def researcher(
@@ -108,10 +110,11 @@ class FoundPageTool(VisitWebpageTool):
     """smolagents' reader of pages, for pages that were found.
 
     An address that the agent makes up could carry what it has read to whoever wrote to it: so it goes to none that no tool
-    returned, and to none of an inner network.
+    returned. And none of an inner network, whatever a page on the way says: redirects are followed here, one by one.
 
     Args:
         found (`Callable[[str], bool]`): Whether a tool returned this address.
+        public (`Callable[[str], bool]`, *optional*): Whether an IP address is one of the internet.
     """
 
     effects = "read"
@@ -119,20 +122,67 @@ class FoundPageTool(VisitWebpageTool):
         "Reads a web page as Markdown. Only pages whose address one of your tools returned, such as `web_search`."
     )
 
-    def __init__(self, found: Callable[[str], bool], max_output_length: int = 40_000) -> None:
+    def __init__(
+        self, found: Callable[[str], bool], max_output_length: int = 40_000, public: Callable[[str], bool] = is_public
+    ) -> None:
         super().__init__(max_output_length)
-        self.found = found
+        self.found, self.public = found, public
 
     def forward(self, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not self.found(url):
+        from markdownify import markdownify
+
+        if not self.found(url):
             raise ValueError(
                 f"{url} is no address that a tool returned: search for the page first, with `web_search`."
             )
+        text = markdownify(self._page(url)).strip()
+        return self._truncate_content(re.sub(r"\n{3,}", "\n\n", text), self.max_output_length)
+
+    def _page(self, url: str) -> str:
+        import requests
+
+        for _ in range(REDIRECTS):
+            self._refuse_inner(url)
+            try:
+                with requests.get(url, timeout=20, stream=True, allow_redirects=False, auth=_nobody) as answer:
+                    if answer.is_redirect:
+                        url = urljoin(url, answer.headers["location"])
+                        continue
+                    answer.raise_for_status()
+                    connection = answer.raw.connection
+                    if connection is not None and connection.sock is not None and not connection.proxy:
+                        self._refuse([connection.sock.getpeername()[0]], url)  # a name may lead elsewhere by now
+                    body = answer.raw.read(LARGEST_PAGE, decode_content=True)
+                    return _decoded(body, answer.headers.get("content-type", ""))
+            except (requests.RequestException, OSError) as error:
+                raise ConnectionError(f"{url} cannot be read: {error}. Try another source.") from error
+        raise ConnectionError(f"{url} redirects without end. Try another source.")
+
+    def _refuse_inner(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url} is no address of a web page.")
         try:
-            addresses = {str(info[4][0]) for info in socket.getaddrinfo(parts.hostname, None)}
+            self._refuse({str(info[4][0]) for info in socket.getaddrinfo(parts.hostname, None)}, url)
         except OSError as error:
-            raise ValueError(f"{parts.hostname} cannot be found: {error}") from None
-        if not all(map(is_public, addresses)):
-            raise ValueError(f"{parts.hostname} lies in an inner network; only public pages are read.")
-        return super().forward(url)
+            raise ValueError(f"{parts.hostname} cannot be found: {error}. Try another source.") from None
+
+    def _refuse(self, addresses: Iterable[str], url: str) -> None:
+        if not all(map(self.public, addresses)):
+            raise ValueError(f"{url} lies in an inner network; only public pages are read.")
+
+
+def _nobody(request: Any) -> Any:
+    """Keeps a password for the host in ~/.netrc from being sent."""
+    return request
+
+
+def _decoded(body: bytes, kind: str) -> str:
+    named = re.search(r"charset=[\"']?([\w.-]+)", kind) or re.search(
+        rb"<meta[^>]+charset=[\"']?([\w.-]+)", body[:2_000]
+    )
+    name = named[1] if named else "utf-8"
+    try:
+        return body.decode(name if isinstance(name, str) else name.decode("ascii", "replace"), "replace")
+    except LookupError:
+        return body.decode("utf-8", "replace")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -270,6 +271,49 @@ def test_a_page_is_read_only_where_a_tool_returned_its_address() -> None:
         page(url="https://eve.example/?d=secret")
     with pytest.raises(ValueError, match="inner network"):
         page(url="http://127.0.0.1:1/x")
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A page, a way to it, a way to what lies beside this machine, and a way round in circles."""
+
+    heard: list[str] = []
+
+    def do_GET(self) -> None:
+        self.heard.append(f"{self.server.server_address[0]}{self.path}")
+        port = self.server.server_address[1]
+        ways = {"/moved": "/page", "/inward": f"http://127.0.0.2:{port}/secret", "/round": "/round"}
+        body = "<h1>Tïtle</h1><p>Words.</p><script></script>".encode("latin-1")
+        self.send_response(302 if self.path in ways else 200)
+        self.send_header("content-type", "text/html; charset=latin-1")
+        self.send_header("location", ways.get(self.path, ""))
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing to the terminal."""
+
+
+def test_a_page_that_leads_inward_is_not_followed() -> None:
+    inner = ThreadingHTTPServer(("127.0.0.2", 0), Pages)
+    outer = ThreadingHTTPServer(("127.0.0.1", inner.server_address[1]), Pages)
+    for server in (inner, outer):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = FoundPageTool(lambda url: True, public=lambda address: address == "127.0.0.1")
+    home = f"http://127.0.0.1:{outer.server_address[1]}"
+    Pages.heard.clear()
+    try:
+        assert page(url=f"{home}/moved").split() == ["Tïtle", "=====", "Words."]
+        with pytest.raises(ValueError, match=r"http://127\.0\.0\.2:\d+/secret lies in an inner network"):
+            page(url=f"{home}/inward")
+        with pytest.raises(ConnectionError, match="redirects without end"):
+            page(url=f"{home}/round")
+        with pytest.raises(ValueError, match="no address of a web page"):
+            page(url="file:///etc/passwd")
+    finally:
+        inner.shutdown()
+        outer.shutdown()
+    assert "127.0.0.1/page" in Pages.heard and not any(line.startswith("127.0.0.2") for line in Pages.heard)
 
 
 def test_its_prompt_is_the_interns_but_for_the_work() -> None:
