@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from context.prefix import prefix_holds, pytest_configure  # noqa: F401 - what was sent stays sent, in every test
+from hypothesis import settings
+
+settings.register_profile("a busy machine", deadline=None)
+settings.load_profile("a busy machine")
 
 # The official client reads this once, when it is imported: no test may reach the real Hub, or wait for it.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
