@@ -48,25 +48,29 @@ class JobLog:
         if offset < 0:
             end = segments[-1][0] + segments[-1][1].stat().st_size if segments else 0
             offset = max(0, end + offset)
-        pieces: list[str] = []
+        pieces, together = [], b""
         for start, path in segments:
             try:
                 with path.open("rb") as file:
                     size = file.seek(0, 2)
                     if start + size <= offset:
                         continue
-                    if offset < start:
-                        pieces.append(f"\n({start - offset:,} bytes of the log were not kept)\n")
-                        offset = start
-                    file.seek(offset - start)
-                    data = _whole(file.read(max(1, limit)))
+                    file.seek(max(0, offset - start))
+                    data = file.read(max(1, limit))
             except FileNotFoundError:  # it was the one in the middle
                 continue
-            pieces.append(data.decode("utf-8", "replace"))
+            if offset < start:
+                pieces += [
+                    together.decode("utf-8", "replace"),
+                    f"\n({start - offset:,} bytes of the log were not kept)\n",
+                ]
+                offset, together = start, b""
+            together += data  # a character may begin in one and end in the next
             offset, limit = offset + len(data), limit - len(data)
             if limit <= 0 or not data:
                 break
-        return "".join(pieces), offset
+        shown = _whole(together)
+        return "".join([*pieces, shown.decode("utf-8", "replace")]), offset - len(together) + len(shown)
 
 
 def _whole(data: bytes) -> bytes:

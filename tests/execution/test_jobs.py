@@ -303,6 +303,19 @@ class TestTheLog:
             assert text == whole if limit >= 4 else text
         assert log.read(-5, 100)[0] == "😀\n"
 
+    def test_a_character_in_two_pieces_of_the_log_is_whole_and_nothing_is_left_out(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("ml_intern.execution.job_log.SEGMENT_BYTES", 1000)
+        log = JobLog(tmp_path)
+        whole = "a€😀ü\n" * 500
+        for at in range(0, len(whole.encode()), 7):
+            log.append(whole.encode()[at : at + 7])
+        assert len(list(tmp_path.glob("log.*"))) > 3
+        for limit in (64, 999, 1001, 100_000):  # pages that end within a character, too
+            text, offset = "", 0
+            while (found := log.read(offset, limit))[1] != offset:
+                text, offset = text + found[0], found[1]
+            assert text == whole, limit
+
     def test_of_a_long_one_beginning_and_end_are_kept(self, tmp_path, monkeypatch):
         monkeypatch.setattr("ml_intern.execution.job_log.SEGMENT_BYTES", 1000)
         monkeypatch.setattr("ml_intern.execution.job_log.SEGMENTS", 4)
