@@ -139,6 +139,25 @@ class TestHoldingOut:
         assert held["columns"] == ["text"] and sorted(held["left_out"]) == ["label_text", "stars"]
         assert here(tool, rows, columns=["text", "stars"])["columns"] == ["text", "stars"]  # asked for by name
 
+    def test_an_id_of_the_data_takes_no_place_of_ours(self, tool):
+        rows = [{"id": str(number % 3), "question": f"q{number}", "answers": [f"a{number}"]} for number in range(30)]
+        held = here(tool, rows, task="generation", label="answers")
+        shown = inputs(tool, held)
+        assert held["columns"] == ["question"] and {row["id"] for row in shown} == set(labels(tool, held))
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth[0]), {"simple": "copy"})
+        assert found["candidate"]["value"] == 1.0 and found["n"] == 30
+
+    def test_a_question_without_an_answer(self, tool):
+        rows = [{"question": f"q{n}", "answers": {"text": [f"word {n}"] if n % 2 else []}} for n in range(40)]
+        held = here(tool, rows, task="generation", label="answers")
+        silent = answer(tool, held, "p.jsonl", lambda truth, row: truth[0])
+        assert set(map(len, labels(tool, held).values())) == {1}
+        found = score(tool, held, silent, answer(tool, held, "q.jsonl", lambda truth, row: "word"))
+        assert found["metrics"]["exact_match"] == {"candidate": 1.0, "baseline": 0.0}
+
+    def test_a_name_of_a_class_that_is_another_ones_number(self, tool):
+        assert [tool._label(one, ["1", "2", "3"]) for one in ("1", "3", 0, "LABEL_0")] == ["1", "3", "1", "1"]
+
     @pytest.mark.parametrize(
         ("options", "said"),
         [
@@ -319,6 +338,11 @@ class TestOtherTasks:
         assert (found["metric"], found["candidate"]["value"], found["baseline"]["value"]) == ("f1", 1.0, 0.0)
         assert found["better"] and set(found["per_class"]) == {"PER", "LOC"}
 
+    def test_tags_that_are_no_entities(self, tool):
+        held = here(tool, [{"tokens": ["w"] * 2, "tags": ["NOUN", "VERB"]}] * 30, task="token-classification")
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth))
+        assert (found["metric"], found["candidate"]["value"]) == ("token_accuracy", 1.0)
+
     def test_texts_with_several_references(self, tool):
         rows = [{"question": f"q{n}", "answers": {"text": [f"the answer {n}", f"number {n}"]}} for n in range(40)]
         held = here(tool, rows, task="generation", label="answers")
@@ -487,6 +511,21 @@ class TestPlantedFaults:
         found = score(tool, held, right)
         assert found["contamination"]["checked"] is False and "was not checked" in " ".join(found["warnings"])
         assert score(tool, held, right, train=["not/there"])["contamination"]["checked"] is False
+
+    def test_training_rows_of_which_only_a_part_was_read(self, tool):
+        held = here(tool, reviews(60))
+        tool.workspace.write_bytes("train.csv", table([{"text": f"row {number}"} for number in range(100_001)]))
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth), train=["train.csv"])
+        assert found["contamination"]["partly_read"] == ["train.csv"]
+        assert any("Only a part of train.csv was read" in one and "not checked" in one for one in found["warnings"])
+
+    def test_rows_of_the_viewer_that_are_not_all(self, tool, seeded):
+        partly = []
+        assert len(tool._viewed("acme/reviews", None, "train", 200)["rows"]) == 200
+        assert tool._viewed("acme/reviews", None, "train", 200)["partly"] is True
+        assert tool._viewed("acme/reviews", None, "train", 1000)["partly"] is False
+        tool._rows_of("acme/reviews:train", 100, partly)
+        assert partly == ["acme/reviews:train"]
 
     def test_a_benchmark_in_the_training_rows(self, tool, seeded):
         train = [*reviews(50, seed=9), *[{"text": row["text"], "label": 0} for row in seeded[:7]]]
