@@ -16,7 +16,7 @@ from .approval import Rule, nobody
 from .errors import Denied, InternError
 from .events import ApprovalAnswer, ApprovalRequest, Outcome, State
 from .router import ToolRouter
-from .steps import Observer, ToolResultStep
+from .steps import GRANT, QUESTION, Observer, ToolResultStep
 from .subagents import LAST_SEEN, CodeOutside, CutOff, SubAgent, at_path
 from .trace import RestoredCall, RestoredRun
 from .trace.actions import CUT
@@ -160,6 +160,8 @@ class Settling:
             return self._carry_out(call, place, call.binding, answer)
         if answer.decision == "edit":
             return self._carry_out(call, place, "", answer)
+        if answer.decision == "reject" and call.tool in (QUESTION, GRANT) and call.effects == "read":
+            return self._carry_out(call, place, call.binding, answer)  # no refusal: its tool says what was answered
         if answer.decision == "stop":
             self.shop.agent.stop_denied(answer.reason)
         who = answer.by or "the user"

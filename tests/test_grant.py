@@ -196,6 +196,17 @@ def test_it_can_be_answered_while_the_session_sleeps(build) -> None:
     assert len([event for event in session.events.history if isinstance(event, ApprovalAsked)]) == 1
 
 
+def test_a_no_that_came_while_the_session_slept_is_no_refusal_of_what_the_task_wants(build) -> None:
+    """As it is one awake: the agent reads it, and asks about each call."""
+    intern, _ = build([PROPOSE, DONE])
+    intern._config = replace(intern._config, park_seconds=0.0)
+    session = intern.submit("Publish abc.")
+    until(lambda: any(isinstance(event, Parked) for event in session.events.history))
+    intern.reject(session.id, asked(session).call_id, "ask me each time", by="ann")
+    assert session.wait(20).state is State.SUCCESS, session.outcome
+    assert not notes(session, "rule") and "ann said no: ask me each time" in seen(session)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
