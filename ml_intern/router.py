@@ -325,7 +325,9 @@ class ToolRouter(MutableMapping[str, Any]):
                 frozen.kept = True
                 raise
             except BaseException as error:
-                result.error, result.denied = error, isinstance(error, Denied)
+                result.error, result.denied = self._without_secrets(error), isinstance(error, Denied)
+                if result.error is not error:
+                    raise result.error from None
                 raise
             finally:
                 result.seconds = time.monotonic() - started
@@ -410,6 +412,16 @@ class ToolRouter(MutableMapping[str, Any]):
             return Prepared(runner, problem=error)
         text, sources = self.masker.text(shown.text), self._sources(step, None, ())
         return Prepared(runner, preview=text, sources=sources, attached=shown.digest, introduction=shown)
+
+    def _without_secrets(self, error: BaseException) -> BaseException:
+        """The error as it may go into the jail: it may name an address with a key in it, or hold a server's words."""
+        try:
+            error.args = self.masker.data(error.args)
+            said = str(error)
+        except Exception:  # noqa: BLE001 - foreign exceptions fail in any way; what kind it was has to do
+            return RuntimeError(type(error).__name__)
+        shown = self.masker.text(said)
+        return error if shown == said else RuntimeError(f"{type(error).__name__}: {shown}")
 
     def _refuse_secrets(self, files: tuple[FileDigest, ...], workspace: Any) -> None:
         """Nothing leaves this machine that names or holds a secret it knows."""

@@ -169,6 +169,31 @@ def test_secrets_are_masked_in_results_and_other_objects_pass_as_they_are() -> N
     assert made["leak"]("object") is thing
 
 
+@pytest.mark.parametrize("kind", ["builtin", "file", "own"])
+def test_secrets_are_masked_in_what_a_tool_raises(kind: str) -> None:
+    """Code in the jail catches it, and could carry it on in pieces."""
+
+    class Own(Exception):
+        def __init__(self, said: str) -> None:
+            self.said = said
+
+        def __str__(self) -> str:
+            return self.said
+
+    @tool
+    def fail() -> int:
+        """Fails."""
+        said = "GET https://example.com/?key=very-secret-value"
+        raise {"builtin": ValueError(said), "file": FileNotFoundError(2, "none", f"/x/{said}"), "own": Own(said)}[kind]
+
+    fired = Fired()
+    made = router(fired, fail, masker=Masker({"very-secret-value": "MY_TOKEN"}))
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        made["fail"]()
+    for error in (caught.value, fired.steps[-1].error):
+        assert "[secret:MY_TOKEN]" in str(error) and "very-secret" not in f"{error} {error.args}", kind
+
+
 def test_what_will_be_sent_is_frozen_before_anyone_is_asked(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "a.txt").write_text("as shown")
