@@ -1693,6 +1693,7 @@ class TrainingConfigTool(Tool):
 >import json
 >import os
 ?held|>import random
+?table|>import random
 >import resource
 >import shutil
 >import sys

@@ -207,6 +207,9 @@ def every_plan(tool, workspace):
         base = None if method == "sklearn" else "decoder" if method in ("sft", "dpo", "reward", "grpo") else "encoder"
         for adapter in ("full", "lora") if base else ("full",):
             yield tool(task="Learn.", method=method, dataset=method, base_model=base, adapter=adapter, options={"name": f"{method}-{adapter}"})  # fmt: skip
+        workspace.write_bytes(f"{method}-both/train.jsonl", jsonl(rows[:60]))
+        workspace.write_bytes(f"{method}-both/validation.jsonl", jsonl(rows[60:]))
+        yield tool(task="Learn.", method=method, dataset=f"{method}-both", base_model=base, adapter="full", options={"name": f"{method}-both"})  # fmt: skip
     for number in range(40):
         workspace.write_bytes(f"pictures/train/{'ab'[number % 2]}/{number}.png", bytes([number]))
     model_folder(workspace, "vision")
@@ -214,6 +217,11 @@ def every_plan(tool, workspace):
     yield tool(
         **talking("sft", adapter="qlora", options={"trackio": True, "name": "far-sft", "chat_template": "chatml"})
     )
+    for name, splits in (("whole", ["train"]), ("split", ["train", "validation", "test"])):
+        report = data_report(**CLASSES, splits=[{"split": one, "rows": 2000} for one in splits])
+        for method in ("sklearn", "text-classification"):
+            base = {} if method == "sklearn" else {"base_model": "org/model", "model_report": model_report()}
+            yield tool(task="Tell.", method=method, dataset="org/data", dataset_report=report, options={"name": f"far-{method}-{name}"}, **base)  # fmt: skip
     yield tool(**talking("dpo", PAIRS, options={"name": "far-dpo", "drop_test_rows": True}))
     yield tool(**talking("reward", PAIRS, options={"name": "far-reward"}))
     code = "def reward(completions, **columns):\n    return [float(len(one)) for one in completions]"
@@ -235,7 +243,7 @@ def test_all_scripts_are_clean_and_say_what_they_need(tool, workspace, tmp_path)
             "huggingface_hub"
         }
         (scripts / f"script_{number}.py").write_text(text)
-    assert number == 19
+    assert number == 31
     ruff = [sys.executable, "-m", "ruff"]
     for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
         done = subprocess.run(
