@@ -111,6 +111,13 @@ class SessionJobs:
         self.events.emit(told.JobReported(**fields))
 
     def _may_stop(self, news: News) -> bool:
-        """Whether a rule that a person gave lets a job be stopped for this: `training_job(operation=stop, reason=nan)`."""
-        arguments = {"operation": "stop", "job_id": news.job_id, "reason": news.kind}
-        return self.agent.gate.policy.decide(Call(TOOL, arguments, "write")).action == "allow"
+        """Whether a rule that a person gave lets a job be stopped for this: `training_job(operation=stop, reason=nan)`.
+
+        One that names no reason was given for calls of the agent's.
+        """
+        call = Call(TOOL, {"operation": "stop", "job_id": news.job_id, "reason": news.kind}, "write")
+        policy = self.agent.gate.policy
+        return policy.decide(call).action == "allow" and any(
+            rule.action == "allow" and "reason" in dict(rule.arguments) and rule.matches(call, policy.own)
+            for rule in policy.rules
+        )

@@ -201,7 +201,11 @@ class Supervised:
         """What people said that no step has taken in, after a run that came to its end; it is taken out."""
         if self.ending is None or self.ending.state is not State.SUCCESS:
             return []
-        return [step for step in self.supervisor.heard() if step.source == USER]
+        said = self.supervisor.heard()
+        for step in said:
+            if step.source != USER and step.id:  # a notice that is on record as unread: for the next turn
+                self.supervisor.steer(step)
+        return [step for step in said if step.source == USER]
 
     def extend(self, steps: int, why: str = "") -> None:
         """Gives the turn more steps than it was to have. From any thread.

@@ -18,6 +18,7 @@ from ml_intern import InternError, MLIntern, State
 from ml_intern.cli.remote import stop
 from ml_intern.events import ApprovalAnswer, JobReported
 from ml_intern.execution.jobs import LocalJobs
+from ml_intern.job_watch import News
 from ml_intern.testing import LocalHub, ScriptedModel
 
 TRAIN = """
@@ -139,6 +140,20 @@ def test_a_rule_lets_what_cannot_lead_anywhere_be_stopped(build):
     session = intern.session()
     until(lambda: ("nan", "stopped") in reports(session))
     assert session._shop.agent.jobs.status(job_of(session))["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("rule", "may"),
+    [("training_job(operation=stop, reason=nan)", True), ("training_job(reason=*)", True), ("training_job", False),
+     ("training_job(operation=stop)", False), ("*", False), ("training_job(operation=stop, reason=plateau)", False)],
+)  # fmt: skip
+def test_a_rule_for_the_agents_own_calls_has_no_job_stopped(build, rule, may):
+    intern = build(ScriptedModel([code("final_answer(1)")]), tools=[TrainingJobTool()], network="none", allow=[rule])
+    intern.run("Train.")
+    jobs = intern.session()._shop.jobs
+    assert jobs._may_stop(News("local-1", "", "nan", "loss is nan", "running", 3, True)) is may
+    intern.session().allow("deny training_job(reason=nan)")
+    assert not jobs._may_stop(News("local-1", "", "nan", "loss is nan", "running", 3, True))
 
 
 class TestMoney:

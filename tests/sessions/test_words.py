@@ -14,6 +14,7 @@ from sessions.conftest import Publish, code, notes, text_of, until
 
 from ml_intern import State
 from ml_intern.events import Parked, Steered
+from ml_intern.steps import GUARD, SteerStep
 from ml_intern.testing import ScriptedModel
 from ml_intern.trace import restore
 
@@ -81,6 +82,21 @@ def test_words_that_come_as_the_turn_ends_are_the_next_task_and_no_more(build) -
     assert session.wait(20).answer == 2 and times_read(session) == 1
     assert restore(session.trace).unread == () and not notes(session, "steered")
     assert [turn.task for turn in restore(session.trace).turns] == ["Go.", MIND]
+
+
+def test_a_notice_that_comes_with_the_last_step_is_read_in_the_next_turn_and_makes_none(build) -> None:
+    """The end of a job, say: the turn has its answer, and who goes on later has to know."""
+    thinks = Thinks(code("final_answer(1)"))
+    intern = build(ScriptedModel([thinks, code("final_answer(2)"), code("final_answer(3)")]))
+    session = intern.submit("Go.")
+    assert thinks.began.wait(20)
+    session._shop.hear(SteerStep(MIND, "jobs", GUARD))
+    thinks.go_on.set()
+    assert session.wait(20).answer == 1
+    session.start("Go on.")
+    assert session.wait(20).answer == 2 and times_read(session) == 1 and restore(session.trace).unread == ()
+    session.start("And on.")
+    assert session.wait(20).answer == 3 and times_read(session) == 1
 
 
 def test_what_is_said_to_one_that_sleeps_outlasts_its_process(build) -> None:
