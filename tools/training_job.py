@@ -718,9 +718,8 @@ class TrainingJobTool(Tool):
             name: about[name] for name in ("limit", "usd_an_hour", "worst_usd", "epochs", "max_steps") if name in about
         }
         config.update({"job": kept} if kept else {})
-        session = getattr(self.watch, "session", "")
-        if session and seen["labels"].get("ml-intern-session") not in (None, session):
-            return  # another session's: it is on record there
+        if self._is_anothers(seen):
+            return  # it is on record there
         run = {
             "id": self._run_id(seen["job_id"]),
             "parent": about.get("parent"),
@@ -739,6 +738,11 @@ class TrainingJobTool(Tool):
         old = self._recorded(seen["job_id"])
         if old is None or old.get("state") != run["state"]:
             self.records.add("experiment", run)
+
+    def _is_anothers(self, seen: dict) -> bool:
+        """Whether another session has started it, and paid."""
+        session = getattr(self.watch, "session", "")
+        return bool(session) and seen["labels"].get("ml-intern-session") not in (None, session)
 
     def _remembered(self, job_id: str) -> dict:
         """What this session knows of a job whose service does not say it."""
@@ -759,7 +763,7 @@ class TrainingJobTool(Tool):
 
     def _settle(self, seen: dict, result: dict | None = None) -> None:
         """A job that has ended: what it came to goes on record, and what it cost less than the worst case comes back, once."""
-        if seen["state"] in ("scheduled", "running"):
+        if seen["state"] in ("scheduled", "running") or self._is_anothers(seen):
             return
         old = self._recorded(seen["job_id"])
         if self.records is None or (old is not None and old.get("state") not in ("scheduled", "running")):

@@ -499,6 +499,19 @@ class TestHfJobs:
         names = [one["name"] for one in far.call(operation="list", backend="hf_jobs")["hardware"]]
         assert "a100-large" in names
 
+    def test_what_a_job_of_another_session_did_not_take_comes_back_there_alone(self, far):
+        """A fork knows the run from its record, and has paid nothing for it."""
+        smoke(far, "hf_jobs")
+        slow = far.call(**REMOTE, arguments=["--pause", "60"])["job_id"]
+        before, rows = list(far.corrected), len(far.rows)
+        far.watch.session = "session-two"
+        far.hub.jobs.cancel(far.hub.jobs.jobs[slow.split("/")[1]], "CANCELED", "")
+        assert far.call(operation="status", job_id=slow)["state"] == "stopped"
+        assert far.corrected == before and len(far.rows) == rows
+        far.watch.session = "session-one"
+        assert far.call(operation="status", job_id=slow)["state"] == "stopped"
+        assert len(far.corrected) == len(before) + 1 and far.runs()[slow]["state"] == "stopped"
+
     def test_a_script_too_long_to_travel_is_refused(self, far, workspace):
         import random
 
