@@ -644,7 +644,9 @@ def _own_namespaces() -> frozenset[str]:
     from huggingface_hub import HfApi
 
     try:
-        return frozenset({str(HfApi().whoami()["name"])})
+        # Of the Hub that the tools ask, and no other: the client took its address when it was first imported.
+        hub = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+        return frozenset({str(HfApi(endpoint=hub).whoami()["name"])})
     except Exception as error:  # the HTTP library differs between releases; unknown means: ask
         raise OSError(f"The Hub does not say whose token this is: {error}") from error
 

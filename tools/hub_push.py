@@ -124,7 +124,13 @@ class HubPushTool(Tool):
     def must_ask(self, **arguments: Any) -> str:
         """Why a person decides about a call, whatever they have allowed before; `""` where there is no such reason."""
         wants = [name for name in ("publish_anyway", "allow_pickle") if arguments.get(name)]
-        return f"it wants what would be refused otherwise ({', '.join(wants)})" if wants else ""
+        if wants:
+            return f"it wants what would be refused otherwise ({', '.join(wants)})"
+        known = self.records.all("evaluation") if self.records is not None else []
+        mine = [one for one in known if one.get("id") == arguments.get("evaluation")]
+        if mine and mine[-1]["candidate"].get("by") == "predictions":
+            return "nobody saw these weights make the predictions that it was judged by"
+        return ""
 
     def destination(self, **arguments: Any) -> dict:
         """Where a call pushes to, and who can see it there. `private` is certain: a public repository would be refused."""
@@ -767,6 +773,10 @@ class HubPushTool(Tool):
         if "train.py" in about["paths"] and record.get("script"):
             words = [str(word) for word in config.get("arguments") or []]
             pinned = " Its data is pinned to a commit." if said.get("dataset_revision") else ""
+            if said.get("dataset") and not pinned:
+                pinned = (
+                    f" It reads {self._cell(said['dataset'])}, files of the agent's workspace that are not in here."
+                )
             lines += [
                 "## How to make it again",
                 "",

@@ -10,6 +10,7 @@ from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolC
 from ml_intern import InternAgent
 from ml_intern.approval import ApprovalPolicy
 from ml_intern.events import ApprovalAnswer
+from ml_intern.intern import _own_namespaces
 from ml_intern.testing import LocalGithub, ScriptedModel
 
 ERRAND = """
@@ -23,6 +24,10 @@ branches = hub_repo(operation="refs", repo_id="acme/m")["branches"]
 """
 END = 'final_answer([page, "packing=True" in says, code, config, list(branches)])'
 EXPECTED = ["trl/sft_trainer", True, "SFTTrainer(packing=True)", '{"layers": 2}', ["main"]]
+
+
+def test_whose_namespace_it_is_says_the_hub_that_the_tools_ask(hub):
+    assert _own_namespaces() == {"tester"}
 
 
 @pytest.fixture

@@ -391,6 +391,21 @@ class TestMeasuredByTheHost:
         assert "!! The candidate's predictions are a file that the agent's code wrote" in shown
         assert "!! Whether training rows overlap with the held-out ones was not checked" in shown
 
+    def test_no_rule_lets_predictions_pass_that_nobody_saw_made(self, shipped):
+        mine = measured(shipped())["candidate"]
+        assert shipped().must_ask(**self.CALL) == ""
+        unseen = shipped(by="predictions", candidate={**mine, "by": "predictions"})
+        assert "nobody saw these weights" in unseen.must_ask(**self.CALL)
+
+    def test_data_that_is_not_on_the_hub_is_not_there_for_who_makes_it_again(self, shipped, hub):
+        shipped()(**self.CALL)
+        assert "Its data is pinned to a commit." in card(hub)
+        run = {**measured(shipped())["run"], "dataset": "data/mine", "dataset_revision": None}
+        tool = shipped(run=run)
+        tool.call_id = "another"
+        tool(**self.CALL)
+        assert "It reads data/mine, files of the agent's workspace that are not in here." in card(hub)
+
     def test_an_evaluation_that_nobody_made(self, shipped):
         with pytest.raises(ValueError, match="no evaluation 'eval_ffffffffffff' on record"):
             shipped()(**{**MODEL, "evaluation": "eval_ffffffffffff"})
