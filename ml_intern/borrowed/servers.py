@@ -5,17 +5,19 @@ What must never happen here: a value of a secret stands in what is shown of a se
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError
 from ..secrets import find_secrets
@@ -44,10 +46,10 @@ class McpServer:
 
     name: str
     command: str = ""
-    args: tuple[str, ...] = ()
+    args: tuple[str, ...] = field(default=(), repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
-    url: str = ""
+    url: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     sse: bool = False
     tools: tuple[str, ...] = ()
@@ -70,7 +72,11 @@ class McpServer:
             host = parts.netloc.rpartition("@")[2]
             shown = f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
             return shown + (f" with the headers {', '.join(sorted(self.headers))}" if self.headers else "")
-        shown = shlex.join([self.command, *self.args])
+        given = [(value, f"[secret:{name}]") for value, name in _in_words(self.args).items()]
+        words = [reduce(lambda word, pair: word.replace(*pair), given, word) for word in self.args]
+        shown = " ".join(
+            [shlex.quote(self.command), *(word if "[secret:" in word else shlex.quote(word) for word in words)]
+        )
         return shown + (f" with {', '.join(sorted(self.env))}" if self.env else "")
 
     @property
@@ -83,8 +89,11 @@ class McpServer:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """What it is given that is a secret, as its name says, and all headers: value to name."""
-        values = dict(find_secrets(self.env).values) if self.env else {}
+        """What it is given that is a secret, as its name says, and all headers: value to name.
+
+        In its environment, its address and its arguments: errors and processes name those.
+        """
+        values = _in_words([self.url, *self.args]) | (dict(find_secrets(self.env).values) if self.env else {})
         for name, value in self.headers.items():
             if name.lower() not in ("accept", "content-type", "user-agent"):
                 values |= {word: f"{self.name}_{name}" for word in (value, *value.split()) if len(word) >= 12}
@@ -140,6 +149,29 @@ class McpServer:
             start_seconds=_seconds(about.get("start_seconds", START_SECONDS), wrong),
             call_seconds=_seconds(about.get("call_seconds", CALL_SECONDS), wrong),
         )
+
+
+def _in_words(words: Sequence[str]) -> dict[str, str]:
+    """What stands under the name of a secret among arguments and in addresses, value to name.
+
+    As in `--api-key VALUE`, `--token=VALUE`, `NAME=VALUE`, `Authorization: Bearer VALUE`, `?key=VALUE`, `https://VALUE@host`.
+    """
+    pairs: list[tuple[str, str]] = []
+    for word, after in zip(words, (*words[1:], ""), strict=True):
+        with contextlib.suppress(ValueError):  # it looks like an address and is none
+            parts = urlsplit(address[0] if (address := re.search(r"\w+://\S+", word)) else "")
+            account, at, _ = parts.netloc.rpartition("@")
+            pairs += [*([("password", unquote(account.rpartition(":")[2]))] if at else []), *parse_qsl(parts.query)]
+        if named := re.match(r"-*([A-Za-z][\w-]*)(?:=|:(?!//)\s*)(.+)", word, re.DOTALL):
+            pairs.append((named[1], named[2]))
+        elif word.startswith("-") and not after.startswith("-"):
+            pairs.append((word.lstrip("-"), after))
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        name = "auth" if name.lower() == "authorization" else name.replace("-", "_")
+        found |= {f"{name}_{len(found) + number}": part for number, part in enumerate(value.split())}
+    known = find_secrets(found).values if found else {}
+    return {value: name.rpartition("_")[0] for value, name in known.items() if value in found.values()}
 
 
 def _seconds(value: Any, wrong: Any) -> float:

@@ -17,6 +17,7 @@ from ml_intern.borrowed.naming import argument_names, names_for, reserved
 from ml_intern.cli.doctor import servers as doctor_servers
 from ml_intern.errors import SettingsError
 from ml_intern.foreign import quoted
+from ml_intern.secrets import Masker
 from ml_intern.testing import LocalLLM, scripted
 
 
@@ -48,6 +49,38 @@ def test_the_usual_file_is_read_from_the_home_and_others_come_beside_it(tmp_path
     assert (more.name, more.command, more.args) == ("more", "uvx", ("thing", "--fast"))
     assert "k" * 20 not in repr(files) + repr(far) + files.said + far.said + files.key + far.key
     assert set(far.secrets) == {"Bearer " + "k" * 20, "k" * 20} and files.secrets == {"k" * 20: "KEY"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a=https://mcp.example.com/mcp?apiKey=KEY&profile=some-long-profile",
+        "a=https://me:KEY@mcp.example.com/mcp",
+        "a=npx -y pkg --api-key KEY",
+        "a=npx -y pkg --token=KEY --verbose",
+        "a=docker run -e SOME_API_KEY=KEY image",
+        {"name": "a", "command": "npx", "args": ["pkg", "--header", "Authorization:${MY_KEY}"]},
+    ],
+)
+def test_a_key_in_an_address_or_an_argument_is_not_shown_and_is_masked(given: Any) -> None:
+    """Errors of clients and servers name addresses and command lines."""
+    key = "k3Y" * 8
+    given = given.replace("KEY=KEY", f"KEY={key}").replace(" KEY", f" {key}").replace("=KEY", f"={key}").replace(
+        ":KEY@", f":{key}@"
+    ) if isinstance(given, str) else given  # fmt: skip
+    (server,) = read_servers([given], environment={"MY_KEY": key})
+    assert key in server.url or any(key in word for word in server.args)
+    assert key not in server.said and key not in repr(server), server.said
+    masker = Masker({}, more=server.secrets)
+    assert key not in masker.text(f"401 for {server.url} {' '.join(server.args)}") and server.name == "a"
+
+
+def test_what_is_no_key_is_shown() -> None:
+    (server,) = read_servers(
+        ["a=npx -y @modelcontextprotocol/server-filesystem --max-tokens 1000 /data/some/long/folder"]
+    )
+    assert server.said == "npx -y @modelcontextprotocol/server-filesystem --max-tokens 1000 /data/some/long/folder"
+    assert server.secrets == {}
 
 
 @pytest.mark.parametrize(
