@@ -157,7 +157,7 @@ def _in_words(words: Sequence[str]) -> dict[str, str]:
     As in `--api-key VALUE`, `--token=VALUE`, `NAME=VALUE`, `Authorization: Bearer VALUE`, `?key=VALUE`, `https://VALUE@host`.
     """
     pairs: list[tuple[str, str]] = []
-    for word, after in zip(words, (*words[1:], ""), strict=True):
+    for word, after in zip(words, (*words[1:], ""), strict=False):
         with contextlib.suppress(ValueError):  # it looks like an address and is none
             parts = urlsplit(address[0] if (address := re.search(r"\w+://\S+", word)) else "")
             account, at, _ = parts.netloc.rpartition("@")

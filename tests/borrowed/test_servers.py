@@ -80,7 +80,8 @@ def test_what_is_no_key_is_shown() -> None:
         ["a=npx -y @modelcontextprotocol/server-filesystem --max-tokens 1000 /data/some/long/folder"]
     )
     assert server.said == "npx -y @modelcontextprotocol/server-filesystem --max-tokens 1000 /data/some/long/folder"
-    assert server.secrets == {}
+    assert server.secrets == {} and McpServer("a", "run").said == "run"
+    assert McpServer("a", "run", ("--url", "http://[x", "--api-key")).secrets == {}
 
 
 @pytest.mark.parametrize(
