@@ -107,7 +107,7 @@ class HubDocsTool(Tool):
 
     def _search(self, query: str, place: dict, limit: int) -> dict:
         """The site's own search and the ranking of the library's text, merged by ranks."""
-        library, found, errors, answered = place["library"], [], [], False
+        library, found, errors, answered, titles = place["library"], [], [], False, []
         if not place["version"]:
             try:
                 rows = self._of_site(query, library)
@@ -116,13 +116,15 @@ class HubDocsTool(Tool):
             except (OSError, ValueError) as error:
                 errors.append(error)
         # Without a library the words may name some, as `packing in trl`; else the titles of a few must do.
-        named = [library] if library else []
+        named, whole = [library] if library else [], answered
         if not named and errors:
             named = [word for word in dict.fromkeys(query.lower().split()) if word in self._known()][:3]
         for name in named or (self.core if errors else ()):
             try:
-                found.append(self._of_text(query, self._place("", name, place["version"]), bool(named)))
+                where = self._place("", name, place["version"])
+                found.append(self._of_text(query, where, bool(named)))
                 answered = True
+                titles += [name] if named and not whole and self._text(where, True)["titles"] else []
             except FileNotFoundError:
                 # Some are documented elsewhere, as Gradio is: the site's search may know them all the same.
                 broken = [error for error in errors if not isinstance(error, FileNotFoundError)]
@@ -139,6 +141,10 @@ class HubDocsTool(Tool):
         warnings = [str(error) for error in errors]
         if errors and not named:
             warnings.append(f"Only titles of {', '.join(self.core)} were searched: name a `library` for more.")
+        if titles:
+            warnings.append(
+                f"Of {', '.join(titles)} only titles of pages were searched: the site has no full text of it."
+            )
         scores, rows = {}, {}
         for ranked in found:
             for rank, row in enumerate(ranked):
@@ -256,7 +262,8 @@ class HubDocsTool(Tool):
                 if text[begin:last].strip():
                     about = {"page": page, "title": title, "section": name, "heads": f"{title} {name} {page}".lower()}
                     sections.append({**about, "start": begin, "end": last})
-        if not sections:
+        titles = not sections
+        if titles:
             for page, title in self._listed(place).items():
                 about = {"page": page, "title": title, "section": title, "heads": f"{title} {page}".lower()}
                 sections.append({**about, "start": len(text), "end": len(text) + len(title) + 1})
@@ -266,7 +273,7 @@ class HubDocsTool(Tool):
             low = "".join([one.lower() if len(one.lower()) == 1 else one for one in text])
         while len([one for one in self._texts if one[1]]) > 3 or len(self._texts) > 20:
             self._texts.pop(next(iter(self._texts)), None)
-        self._texts[key] = {"read": monotonic(), "text": text, "low": low, "sections": sections}
+        self._texts[key] = {"read": monotonic(), "text": text, "low": low, "sections": sections, "titles": titles}
         return self._texts[key]
 
     def _listed(self, place: dict) -> dict:
@@ -651,6 +658,7 @@ class HubDocsTool(Tool):
 
     def _answer(self, path: str, kind: str) -> dict | None:
         import json
+        import re
 
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
@@ -682,7 +690,7 @@ class HubDocsTool(Tool):
                     raise TypeError("a list of objects was expected")
             if page and kind == "text":
                 return {"text": None, "html": True}  # some sites answer with a page where they have no such file
-            if kind == "text" and "](" not in text:
+            if kind == "text" and "](" not in text and not re.search(r"^### ", text, flags=re.MULTILINE):
                 raise TypeError("a list of pages was expected")
             if page and not self._main(text):
                 raise TypeError("a page of documentation was expected")

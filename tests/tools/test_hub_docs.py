@@ -215,8 +215,20 @@ class TestSearching:
             tool(page=found["page"])
 
     def test_a_library_without_a_text_is_searched_by_titles(self, docs, tool):
+        assert "warnings" not in tool(query="few", library="setfit")  # the site's search knows all of it
         docs.fail("/api/docs/search", status=404, times=None)
-        assert [row["page"] for row in tool(query="tune", library="setfit")["results"]] == ["setfit/tune"]
+        found = tool(query="tune", library="setfit")
+        assert [row["page"] for row in found["results"]] == ["setfit/tune"]
+        # That nothing is found in titles is not that there is nothing.
+        for answer in (found, tool(query="zeppelin", library="setfit")):
+            assert "Of setfit only titles of pages were searched" in answer["warnings"][-1]
+
+    def test_a_text_without_links_is_one(self, docs, tool):
+        text = "### DPO Trainer\nhttps://huggingface.co/docs/bare/v1.0.0/dpo.md\n\n# DPO\n\nIt has a beta.\n"
+        docs.fail("/api/docs/search", status=404, times=None)
+        docs.fail("/docs/bare/llms-full", status=200, headers={"content-type": "text/plain"}, body=text)
+        (found,) = tool(query="beta", library="bare")["results"]
+        assert found["page"] == "bare/dpo"
 
     def test_the_better_section_comes_first(self, docs, tool):
         docs.fail("/api/docs/search", status=404, times=None)
