@@ -242,7 +242,8 @@ class Call:
             self.desk.record.called(ToolResultStep(waiting.call_id, self.tool, 0, error=error, denied=True))
             self.desk.drop(waiting.call_id)
             raise error
-        return self.router.carry_out(waiting.call_id, self.tool, waiting.arguments, waiting.digest, answer)
+        arguments = self.desk.masker.certain.data(waiting.arguments)  # as they were asked about
+        return self.router.carry_out(waiting.call_id, self.tool, arguments, waiting.digest, answer)
 
     def _answer_of(self, result: Any) -> ApprovalAnswer:
         content = result.content if isinstance(result, ElicitResult) and result.action == "accept" else None

@@ -274,6 +274,15 @@ def test_what_was_shown_is_what_is_sent(stand: Stand, mode: str) -> None:
     assert Publish.published == [("me/x", "first")]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_secret_in_an_argument_stays_here_and_the_call_can_be_made(home: Path, mode: str, monkeypatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "very-secret-value-1")
+    yes, stand = Answers(content={"approve": True}), Stand(home)
+    arguments = {"folder": "m", "to": "me/very-secret-value-1"}
+    assert text(stand.call("publish", arguments, mode=mode, elicitation_callback=yes)) == "published first"
+    assert Publish.published == [("me/[secret:SOME_API_KEY]", "first")] and "very-secret" not in yes.asked[0]
+
+
 def test_an_answer_counts_once_and_for_the_call_it_was_given_to(stand: Stand) -> None:
     async def do(client: Client) -> None:
         session = client.session
