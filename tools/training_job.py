@@ -656,7 +656,7 @@ class TrainingJobTool(Tool):
         answer.update({"name": seen["about"].get("name"), "experiment": self._run_id(seen["job_id"])})
         for key, value in (("seconds", seen["ran"]), ("exit_code", seen["exit_code"]), ("why", seen["why"] or None),
                            ("hardware", seen["hardware"]), ("url", seen["url"] or None), ("cost_so_far_usd", self._cost(seen)),
-                           ("peak_memory_bytes", seen["peak"]), ("result", result)):  # fmt: skip
+                           ("peak_memory_bytes", seen["peak"]), ("folder", self._folder(seen)), ("result", result)):  # fmt: skip
             if value is not None:
                 answer[key] = value
         if points:
@@ -882,6 +882,9 @@ class TrainingJobTool(Tool):
         state = {"SCHEDULING": "scheduled", "RUNNING": "running", "COMPLETED": "done", "CANCELED": "stopped"}.get(
             stage, "failed"
         )
+        if state == "failed" and stage not in ("ERROR", "DELETED", "FAILED") and job.finished_at is None:
+            # A stage that is not known yet is no end, as the client has it: a job that runs on costs money.
+            state = "scheduled" if job.started_at is None else "running"
         if stage == "ERROR" and re.search(r"time.?out", message, re.IGNORECASE):
             state = "timeout"
         if stage == "DELETED":
