@@ -632,6 +632,10 @@ def test_a_service_that_tells_only_what_it_must_will_do(workspace, tmp_path, mon
         assert order["flavor"] == "cpu-basic" and order["timeoutSeconds"] == 900 and "secrets" not in order
         status = far.call(operation="status", job_id=job)
         assert status["state"] == "running" and status["last"]["loss"] == 0.5 and status["name"] == "train"
+        monkeypatch.setattr(Sparse, "stage", "QUEUED")  # none of the client's: not yet at its end
+        assert far.call(operation="status", job_id=job)["state"] == "scheduled"
+        assert far.runs()[job]["state"] == "running"
+        monkeypatch.setattr(Sparse, "stage", "RUNNING")
         assert far.call(operation="logs", job_id=job)["text"].endswith("bye")
         assert far.call(operation="stop", job_id=job)["state"] == "stopped"
         assert far.runs()[job]["state"] == "stopped" and far.corrected == []
