@@ -1079,14 +1079,17 @@ class TrainingConfigTool(Tool):
             found, error = None, TimeoutError("no answer in 15 s")
         if error is not None or found is None:
             return None, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}."
-        flavors = {}
-        for one in found:
-            number = [float(re.sub(r"[^\d.]", "", text) or 0) for text in (one.cpu or "", one.ram or "")]
-            card = one.accelerator
-            gpus = int(card.quantity) if card and card.type == "gpu" else 0
-            each = float(re.sub(r"[^\d.]", "", card.vram) or 0) / gpus if gpus else 0
-            hourly = one.unit_cost_usd * (60 if one.unit_label == "minute" else 1)
-            flavors[one.name] = (gpus, each, number[1], int(number[0]), round(hourly, 4))
+        flavors, units = {}, {"second": 3600, "minute": 60, "hour": 1}
+        try:
+            for one in found:
+                number = [float(re.sub(r"[^\d.]", "", text) or 0) for text in (one.cpu or "", one.ram or "")]
+                card = one.accelerator
+                gpus = int(card.quantity) if card and card.type == "gpu" else 0
+                each = float(re.sub(r"[^\d.]", "", card.vram) or 0) / gpus if gpus else 0
+                hourly = one.unit_cost_usd * units[one.unit_label]
+                flavors[one.name] = (gpus, each, number[1], int(number[0]), round(hourly, 4))
+        except (TypeError, ValueError, KeyError):  # a service of one's own may tell machines without prices
+            return None, "it does not say what they cost."
         return flavors or None, "it named none."
 
     def _ask_flavors(self, answers: Any) -> None:

@@ -594,6 +594,16 @@ def test_prices_come_from_the_hub_and_a_list_is_said_to_be_one(tool, hub, monkey
         tool(**talking(hardware="a10-small"))
 
 
+@pytest.mark.parametrize("odd", [{"unitCostUSD": None}, {"unitLabel": "fortnight"}, {"accelerator": {"type": "gpu"}}])
+def test_a_service_that_tells_no_prices_is_planned_for_by_the_list(tool, hub, odd):
+    one = {"name": "a10g-small", "prettyName": "A10G", "cpu": "4 vCPU", "ram": "15 GB", "unitCostMicroUSD": 16_667}
+    one |= {"unitCostUSD": 0.016667, "unitLabel": "minute", **odd}
+    body, headers = json.dumps([one]), {"content-type": "application/json"}
+    hub.fail("/api/jobs/hardware", status=200, headers=headers, body=body)
+    planned = tool(**talking(hardware="a10g-small", adapter="qlora"))
+    assert planned["ready"] and "a list of November 2026" in planned["estimate"]["from"]
+
+
 def test_a_budget_that_does_not_suffice_is_refused_with_what_would(tool):
     refused = failed(tool(**talking(budget={"usd": 0.5})))
     steps = int(re.search(r"'max_steps': (\d+)", refused["fix"])[1])
