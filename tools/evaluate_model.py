@@ -1237,11 +1237,14 @@ print("done")
         both = list(zip(truths, answers, strict=True))
         wrong = [(answer - truth) for truth, answer in both]
         squares = [value * value for value in wrong]
-        products = [truths, answers, [t * t for t in truths], [a * a for a in answers], [t * a for t, a in both]]
+        # Around their means, or large numbers that lie close together (years, prices) would lose their differences.
+        middles = [(some, sum(some) / max(len(some), 1)) for some in (truths, answers)]
+        x, y = [[value - middle for value in some] for some, middle in middles]
+        products = [x, y, [t * t for t in x], [a * a for a in y], [t * a for t, a in zip(x, y, strict=True)]]
         return {
             "mae": {"columns": [[abs(value) for value in wrong]], "higher": False},
             "rmse": {"columns": [squares], "higher": False, "final": self._root},
-            "r2": {"columns": [squares, truths, [t * t for t in truths]], "final": self._r2},
+            "r2": {"columns": [squares, x, products[2]], "final": self._r2},
             "pearson": {"columns": products, "final": self._pearson},
         }
 
@@ -1515,6 +1518,8 @@ print("done")
         import math
 
         n = first + second
+        if n > 500:  # by logarithms: the whole numbers would have thousands of digits
+            return min(1.0, 2 * self._at_most(min(first, second), n, 0.5))
         return min(1.0, 2 * sum([math.comb(n, k) for k in range(min(first, second) + 1)]) / 2**n) if n else 1.0
 
     def _tell_size(self, outcome: dict, n: int, warnings: list) -> None:

@@ -433,9 +433,20 @@ class TestMetricsAgainstTheirReferences:
         for right, n in ((0, 10), (10, 10), (7, 30), (349, 360), (5000, 9000)):
             wanted = stats.binomtest(right, n).proportion_ci(method="exact")
             assert tool._exact(right, n) == pytest.approx([wanted.low, wanted.high], abs=1e-6)
-        for first, second in ((0, 0), (3, 3), (1, 9), (40, 70)):
+        for first, second in ((0, 0), (3, 3), (1, 9), (40, 70), (250, 300), (3733, 3911), (9900, 10_000)):
             wanted = stats.binomtest(first, first + second).pvalue if first + second else 1.0
             assert tool._mcnemar(first, second) == pytest.approx(wanted)
+
+    def test_large_numbers_that_lie_close_together(self):
+        tool, made = EvaluateModelTool(), random.Random(0)
+        low = [made.random() for _ in range(400)]
+        said = [value + made.gauss(0, 0.1) for value in low]
+        for name in ("r2", "pearson"):
+            wanted, found = [
+                tool._value(tool._metrics("regression", *pair, [])[name])
+                for pair in ((low, said), ([value + 1e9 for value in low], [value + 1e9 for value in said]))
+            ]
+            assert found == pytest.approx(wanted, abs=1e-4)
 
     def test_an_interval_holds_the_truth_nineteen_times_out_of_twenty(self):
         """The bootstrap of a macro F1, on 30 draws of which the truth is known to be 0.75."""
