@@ -13,6 +13,7 @@ from typing import Any
 from smolagents.memory import TaskStep
 
 from .approval import Rule, nobody
+from .budget import SpendLedger
 from .errors import Denied, InternError
 from .events import ApprovalAnswer, ApprovalRequest, Outcome, State
 from .router import ToolRouter
@@ -99,7 +100,8 @@ class Settling:
         if not run.told:
             observer.task(TaskStep(task=task.task), [])
         place = Place(task.agent, sub.router if sub is not None else None, observer)
-        shop.agent.runs[task.agent] = CutOff(task.agent, shop.ledger, observer)
+        ledger = self._ledger(above).child()  # what is carried out for it now is part of what it took
+        shop.agent.runs[task.agent] = CutOff(task.agent, ledger, observer)
         try:
             lines = self.calls(run.calls, place)
             for inner in self._runs:
@@ -112,11 +114,21 @@ class Settling:
             observer.finished(run.begun)
         report = shop.masker.text(_report(run, lines, sub))
         outcome = Outcome(
-            State.INTERRUPTED, report, "it was cut off with its session", run.steps, run.seconds, run.usage
+            State.INTERRUPTED,
+            report,
+            "it was cut off with its session",
+            run.steps,
+            run.seconds,
+            run.usage + ledger.usage,
         )
-        above.observer.agent_ended(task, outcome, run.spent_usd, run.unpriced_calls)
+        spent, unpriced = run.spent_usd + ledger.spent_usd, run.unpriced_calls + ledger.unpriced_calls
+        above.observer.agent_ended(task, outcome, spent, unpriced)
         self._ended.add(task.id)
         return report
+
+    def _ledger(self, place: Place) -> SpendLedger:
+        """What pays for calls that were made from there."""
+        return self.shop.agent.runs[place.path].ledger if place.path else self.shop.ledger
 
     # Calls.
 
@@ -184,7 +196,7 @@ class Settling:
         cost = found.get("cost_usd") if isinstance(found, dict) else None
         cost = float(cost) if isinstance(cost, int | float) and cost >= 0 else None
         if cost:  # it was spent, and not counted
-            self.shop.ledger.correct(cost)
+            self._ledger(place).correct(cost)
         result = ToolResultStep(call.call_id, call.tool, call.step, self.shop.masker.data(found), cost_usd=cost)
         self._fire(place, result)
         return f"- `{call.tool}` had taken effect: {_shown(str(result.result), place)}"

@@ -260,6 +260,35 @@ def test_what_it_spent_before_it_was_cut_off_is_counted_once(build) -> None:
     assert session.usage.cost_usd == restore(session.trace).spent_usd == 1.0
 
 
+class Rent(Tool):
+    name, description, output_type, effects = "rent", "Rents a machine.", "string", "spend"
+    inputs: dict = {"what": {"type": "string", "description": "Which."}}
+
+    def estimate_cost(self, what: str) -> float:
+        return 3.0
+
+    def reconcile(self, call_id: str, what: str) -> None:
+        return None
+
+    def forward(self, what: str) -> str:
+        return f"rented {what}"
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_what_a_call_took_that_was_carried_out_for_it_after_the_sleep_is_counted_once(build, levels: int) -> None:
+    acts = [("rent", {"what": "a"}), ANSWERS]
+    agent = helper("calling", [Rent()], acts, name="below" if levels == 2 else "helper")
+    if levels == 2:
+        inner, model = agent, [calls("below", task="rent a"), calls("final_answer", answer="done")]
+        agent = lambda: ToolCallingAgent([], ScriptedModel(model), managed_agents=[inner()], **QUIET)  # noqa: E731
+    intern, session = waiting(build, [ASKS, code("final_answer('done')")], agent, budget_usd=10.0)
+    intern.approve(session.id, session.pending()[0].call_id)
+    assert session.wait(20).state is State.SUCCESS and "rented a" in seen(session)
+    assert session._shop.ledger.spent_usd == pytest.approx(3.0)
+    assert restore(session.trace).spent_usd == pytest.approx(3.0)
+    assert [note["spentUsd"] for note in notes(session, "subagent")] == [pytest.approx(3.0)]
+
+
 def test_each_session_has_its_own_copy_of_an_agent(build) -> None:
     def answer(task: str, said: int) -> str:
         return code(f"print(helper({task[-1]!r}))" if not said else "final_answer('done')")
