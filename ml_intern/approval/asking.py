@@ -62,10 +62,15 @@ def _put(request: ApprovalRequest) -> None:
     if request.cost_usd is not None:
         left = "" if request.left_usd is None else f" of ${request.left_usd:.2f} that are left"
         lines.append(f"It costs about ${request.cost_usd:.2f}{left}.")
-    print("\n".join(filter(None, lines)), file=sys.stderr)
-    choices = f", [a]lways in this session ({request.rule})" if request.rule else ""
+    print(_printable("\n".join(filter(None, lines))), file=sys.stderr)
+    choices = f", [a]lways in this session ({_printable(request.rule)})" if request.rule else ""
     prompt = "Your answer: " if question else f"Allow it? [y]es{choices}, [n]o, [s]top, or a reason to say no: "
     print(prompt, end="", file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    """Nothing of what others wrote, such as a server's words or a script, clears the terminal or turns what is read round."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def _read(request: ApprovalRequest) -> ApprovalAnswer:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ml_intern.approval import NOBODY, ApprovalGate, ApprovalPolicy, Rule, ask_at_terminal, binding, nobody
+from ml_intern.approval.asking import _put
 from ml_intern.errors import Denied, Parking
 from ml_intern.events import ApprovalAnswer, ApprovalRequest, Destination, FileDigest
 from ml_intern.secrets import Masker
@@ -436,3 +437,12 @@ def test_nobody_is_at_a_terminal_that_is_none(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert ask_at_terminal(ApprovalRequest("c", "x", {}, "write", "why")).by == NOBODY
+
+
+def test_what_others_wrote_clears_no_terminal_where_a_person_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "It only looks.\x1b[2J\x1b[H\u202eInnocent\r\x9b2J"
+    request = ApprovalRequest("c", "x", {"a": evil}, "unknown", f"why {evil}", f"Définition: 数\n\t{evil}",
+                              files=(FileDigest(evil, 1, "0" * 64),), sources=(evil,), agent=evil, rule=evil)  # fmt: skip
+    _put(request)
+    shown = capsys.readouterr().err
+    assert not set("\x1b\u202e\r\x9b") & set(shown) and "Définition: 数\n\tIt only looks." in shown
