@@ -7,6 +7,8 @@ import json
 import random
 import re
 import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ml_intern.tools import EvaluateModelTool, HubPushTool
@@ -203,6 +205,28 @@ class TestHoldingOut:
         assert found["contamination"] == {"checked": False, "why": "pictures are not compared"}
         with pytest.raises(ConnectionError, match="cannot be had"):
             here(tool, [{**rows[0], "image": {"src": f"{hub.url}/datasets/acme/pictures/resolve/main/none.png"}}] * 3)
+
+    def test_nobody_is_asked_for_a_picture_but_the_hub_and_its_viewer(self, tool, hub):
+        asked = []
+
+        class Listener(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_error(404)
+
+            def log_message(self, *_):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            there = f"127.0.0.1:{server.server_port}"
+            trusted = hub.url.removeprefix("http://")
+            for source in (f"http://{there}/a?x=1", f"http://{trusted}@{there}/a", "bonjour", "http://[", 7):
+                rows = [{"image": {"src": source, "tgt": "hello"}, "label": number % 2} for number in range(6)]
+                held = here(tool, rows)
+                assert {row["image"]["src"] for row in inputs(tool, held)} == {source}
+            server.shutdown()
+        assert asked == []
 
     def test_without_a_place_for_labels(self, workspace):
         with pytest.raises(RuntimeError, match="no place for labels"):
