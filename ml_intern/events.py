@@ -353,8 +353,9 @@ class JobReported(Event):
     """Something is to be said of a job while it runs, or of its end.
 
     `what` is `ended`, or what its numbers say: `nan`, `divergence`, `too_slow`, `stalled`, `idle_gpu`, `overfitting`, `plateau`
-    (`unwatched`: nobody can look at it any more). `state` is the job's: `running`, `done`, `failed`, `stopped`, `timeout`,
-    `lost`; `step` the run's. `serious`: going on as it is leads nowhere; `stopped`: a rule had it stopped for that.
+    (`unwatched`: nobody can look at it any more; `unstopped`: why it could not be stopped). `state` is the job's: `running`,
+    `done`, `failed`, `stopped`, `timeout`, `lost`; `step` the run's. `serious`: going on as it is leads nowhere; `stopped`: a
+    rule had it stopped for that.
     """
 
     job_id: str

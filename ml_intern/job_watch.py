@@ -224,8 +224,9 @@ class JobWatch:
         try:
             job.stop()
         except Exception as error:  # noqa: BLE001 - a tool's own code: that it could not be stopped is news as well
-            text = f"{finding.text} A rule would have it stopped, but: {error}"
+            text = f"{finding.text} A rule would have it stopped, and that failed."
             self._say(News(job.job_id, job.name, finding.kind, text, state, finding.step, True))
+            self._say(News(job.job_id, job.name, "unstopped", f"It was not stopped: {error}", state))
             return
         text = f"{finding.text} It was stopped, as a rule says."
         self._say(News(job.job_id, job.name, finding.kind, text, "stopped", finding.step, finding.serious, True))

@@ -102,10 +102,14 @@ def test_it_is_stopped_only_where_a_rule_allows_and_a_stop_that_fails_is_told(wa
     watch.follow("kept", "", nan, lambda: stopped.append("kept"), 0.01)
     watch.follow("ended", "", nan, lambda: stopped.append("ended"), 0.01)
     watch.follow("stuck", "", nan, fails, 0.01)
-    until(lambda: len(watch.news) == 3)
-    by_job = {news.job_id: news for news in watch.news}
+    until(lambda: len(watch.news) == 4)
+    by_job = {news.job_id: news for news in watch.news if news.kind == "nan"}
     assert stopped == ["ended"] and by_job["ended"].stopped and by_job["ended"].state == "stopped"
-    assert not by_job["kept"].stopped and not by_job["stuck"].stopped and "no answer" in by_job["stuck"].text
+    assert not by_job["kept"].stopped and not by_job["stuck"].stopped
+    # The agent hears of what is serious, in this program's words; what a service says is for people.
+    assert by_job["stuck"].serious and "that failed" in by_job["stuck"].text
+    (why,) = [news for news in watch.news if "no answer" in news.text]
+    assert (why.job_id, why.kind, why.serious) == ("stuck", "unstopped", False)
 
 
 def test_closed_it_tells_nothing_and_leaves_no_thread(watch):
