@@ -425,6 +425,8 @@ class EvaluateModelTool(Tool):
     # Rows: of a file of the workspace, of files on the Hub, or as the dataset viewer gives them.
 
     def _rows(self, dataset: str, config: Any, split: str, revision: Any, most: int) -> dict:
+        from importlib.util import find_spec
+
         if self.workspace.exists(dataset):
             return self._rows_here(dataset, config, split, most)
         from huggingface_hub import HfApi
@@ -442,18 +444,19 @@ class EvaluateModelTool(Tool):
         about["public"] = not info.private and not info.gated
         about["seen"] = {path.split("/")[-1]: sizes[path] for path in paths}
         small = paths and len(paths) <= 50 and sum([sizes[path] for path in paths]) <= 200_000_000
-        if small and not [path for path in paths if path.endswith(".parquet")]:
-            rows = []
-            for path in paths:
-                where = {"dataset": info.id, "revision": info.sha, "path": path}
-                content = self._ask(f"{path} of {subject}", 300, self._content, **where)
-                rows += self._parse(path, content, most - len(rows))
-            about["partly"] = len(rows) >= most
-            return {**about, "config": chosen, "rows": rows, "names": self._names_of_card(card, chosen)}
+        binary = [path for path in paths if path.endswith(".parquet")]
+        # Parquet is the viewer's, which knows the names of classes; where there is no viewer, this host's, if it can.
+        files = {"about": about, "paths": paths, "subject": subject, "most": most}
+        named = {"config": chosen, "names": self._names_of_card(card, chosen)}
+        readable = small and (not binary or find_spec("pyarrow") is not None)
+        if readable and not binary:
+            return {**self._rows_of_files(**files), **named}
         if revision:
             newest = self._ask(
                 f"dataset {dataset}", 30, HfApi(endpoint=self._hub()).dataset_info, repo_id=dataset, timeout=20
             )
+            if newest.sha != info.sha and readable:
+                return {**named, **self._rows_of_files(**files)}
             if newest.sha != info.sha:
                 raise ValueError(
                     f"Rows of {dataset} come from the dataset viewer, which knows only the newest commit, not {revision}. "
@@ -461,11 +464,39 @@ class EvaluateModelTool(Tool):
                 )
         try:
             return {**about, **self._viewed(info.id, config, split, most)}
+        except ConnectionError:
+            if not readable:
+                raise
+            return {**named, **self._rows_of_files(**files)}
         except (KeyError, TypeError, AttributeError) as error:
             raise ConnectionError(
                 f"The dataset viewer's answer on {dataset} has another shape than its API says ({error!r}). "
                 "Download its files with hub_download, and pass the file of the split as `dataset`."
             ) from error
+
+    def _rows_of_files(self, about: dict, paths: list, subject: str, most: int) -> dict:
+        """Rows of files on the Hub; of Parquet with the names of classes that `datasets` wrote into it, if it did."""
+        rows, names = [], {}
+        for path in paths:
+            where = {"dataset": about["id"], "revision": about["revision"], "path": path}
+            content = self._ask(f"{path} of {subject}", 300, self._content, **where)
+            rows += self._parse(path, content, most - len(rows))
+            names = names or (self._names_in(content) if path.endswith(".parquet") else {})
+        return {**about, "rows": rows, "partly": len(rows) >= most, **({"names": names} if names else {})}
+
+    def _names_in(self, content: bytes) -> dict:
+        """Column to names of its classes, out of the schema of a Parquet file."""
+        import importlib
+        import io
+        import json
+
+        schema = importlib.import_module("pyarrow.parquet").read_schema(io.BytesIO(content))
+        try:
+            features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+            inner = {name: one.get("feature", one) for name, one in features.items() if isinstance(one, dict)}
+            return {name: one["names"] for name, one in inner.items() if isinstance(one, dict) and one.get("names")}
+        except (TypeError, KeyError, ValueError, AttributeError):
+            return {}
 
     def _rows_here(self, path: str, config: Any, split: str, most: int) -> dict:
         names = [path]

@@ -149,6 +149,17 @@ class TestHoldingOut:
         found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth[0]), {"simple": "copy"})
         assert found["candidate"]["value"] == 1.0 and found["n"] == 30
 
+    def test_parquet_where_there_is_no_viewer(self, tool, hub, monkeypatch):
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        features = {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
+        known = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+        written = io.BytesIO()
+        parquet.write_table(arrow.Table.from_pylist(reviews(40)).replace_schema_metadata(known), written)
+        hub.seed("acme/columns", "dataset", {"test.parquet": written.getvalue()})
+        monkeypatch.delenv("HF_DATASETS_SERVER")
+        held = tool(operation="prepare", dataset="acme/columns")
+        assert (held["n"], held["labels"], held["columns"]) == (40, ["bad", "good"], ["text"])
+
     def test_a_question_without_an_answer(self, tool):
         rows = [{"question": f"q{n}", "answers": {"text": [f"word {n}"] if n % 2 else []}} for n in range(40)]
         held = here(tool, rows, task="generation", label="answers")
