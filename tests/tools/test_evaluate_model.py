@@ -652,6 +652,10 @@ class TestWhoseWeightsTheseAre:
     def test_nothing_was_trained(self, judged):
         assert "nothing in them was trained" in " ".join(judged(weights(1))["warnings"])
 
+    def test_what_is_too_small_to_compare_is_not_checked(self, judged):
+        found = judged(tensors({"bias": [0.1] * 4}))["provenance"]
+        assert found["checked"] is False and "large enough" in found["why"]
+
     def test_a_base_in_the_workspace_and_one_that_is_away(self, tool, judged, hub):
         tool.workspace.write_bytes("base/model.safetensors", weights(1))
         tool.workspace.write_bytes("m/model.safetensors", weights(1, moved=0.1))
