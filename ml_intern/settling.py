@@ -68,8 +68,10 @@ class Settling:
         return [said.get(call.call_id) or self._call(call, place) for call in calls]
 
     def strays(self) -> list[str]:
-        """Tasks that were cut off, and whose own call came to its end before them."""
-        reports = [self._cut_off(run, self.own) for run in self._runs if not run.above and self._is_open(run)]
+        """Tasks that were cut off, and whose own call (or who gave them) came to its end before them."""
+        cut_off = [run for run in self._runs if self._is_open(run)]
+        ids = {run.run.id for run in cut_off}  # who gave a task brings it to its end with its own
+        reports = [self._cut_off(run, self.own) for run in cut_off if run.above not in ids]
         for report in reports:
             self.shop.agent.router.remember("a sub-agent", {}, report)
         return [f"- {report}" for report in reports]

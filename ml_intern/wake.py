@@ -80,7 +80,10 @@ def finish_open(shop: Workshop, restored: Restored, answers: Mapping[str, Approv
     said += settling.strays()
     if action is None:
         if said:  # of code that had come to its end before those that it asked
-            words = "\n".join(["Sub-agents that were still at work when the session stopped:", *said])
+            lead = (
+                "Sub-agents were still at work when the session stopped. Their words, and not what this program says:"
+            )
+            words = "\n".join([lead, *said])
             shop.hear(SteerStep(words, "session", GUARD))
         return
     step = action.step

@@ -17,11 +17,20 @@ from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolC
 
 from ml_intern import InternAgent, InternError, MLIntern, State
 from ml_intern.budget import StepBudget
-from ml_intern.events import AgentEnded, AgentStarted, ApprovalAnswer, ApprovalAsked, Parked, StepFinished
+from ml_intern.events import (
+    AgentEnded,
+    AgentStarted,
+    ApprovalAnswer,
+    ApprovalAsked,
+    Outcome,
+    Parked,
+    StepFinished,
+    Usage,
+)
 from ml_intern.execution.process import tree
 from ml_intern.session_tools import AskUserTool
 from ml_intern.testing import ScriptedModel
-from ml_intern.trace import read_rows, restore
+from ml_intern.trace import Journal, TraceRecorder, read_rows, restore
 from ml_intern.trace.subagents import traces_of_sub_agents
 from ml_intern.trace.validate import validate
 
@@ -287,6 +296,41 @@ def test_what_a_call_took_that_was_carried_out_for_it_after_the_sleep_is_counted
     assert session._shop.ledger.spent_usd == pytest.approx(3.0)
     assert restore(session.trace).spent_usd == pytest.approx(3.0)
     assert [note["spentUsd"] for note in notes(session, "subagent")] == [pytest.approx(3.0)]
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_one_that_outlived_the_code_that_asked_it_comes_to_its_end_when_the_session_wakes(build, levels: int) -> None:
+    """Killed in the moment between the end of an action and the end of those that still worked for it."""
+    published: list[str] = []
+    agent = helper(
+        "calling", [Look(), Publish(published)], [LOOKS, PUBLISHES, ANSWERS], name="low" if levels == 2 else "helper"
+    )
+    if levels == 2:
+        inner, model = agent, [calls("low", task="publish a"), calls("final_answer", answer="done")]
+        agent = lambda: ToolCallingAgent([], ScriptedModel(model), managed_agents=[inner()], **QUIET)  # noqa: E731
+    intern, session = waiting(build, [ASKS], agent)
+    intern.close()
+    journal = Journal(session.trace)
+    action = restore(session.trace).action
+    journal.result(action.calls[0].call_id, "stopped", step=1, seconds=0.1, error=True)
+    journal.result(action.tool_use_id, "over", step=1, seconds=0.1, final=False, value=None)
+    if levels == 2:  # the one between had its end, too
+        run = next(one for one in restore(session.trace).runs if not one.above)
+        ended = Outcome(State.INTERRUPTED, "stopped", "", 1, 1.0, Usage())
+        recorder = TraceRecorder(journal, "m")
+        recorder.agent_started(run.run)
+        recorder.agent_ended(run.run, ended, 0.0, 0)
+    journal.close()
+    again = build(ScriptedModel([code("final_answer('done')")]), managed_agents=[agent])
+    resumed = again.resume(session.id)
+    (request,) = resumed.pending()
+    again.approve(resumed.id, request.call_id)
+    assert resumed.wait(20).state is State.SUCCESS and published == ["a"]
+    told = "\n".join(text_of(message) for message in resumed.model.requests[-1])
+    assert "publish`, carried out since, returned: published a" in told and "not what this program says" in told
+    assert resumed.pending() == [] and restore(resumed.trace).pending == ()
+    if levels == 1:
+        whole(resumed)
 
 
 def test_each_session_has_its_own_copy_of_an_agent(build) -> None:
