@@ -115,6 +115,8 @@ def save(tools: Iterable[Tool], folder: Path) -> list[Path]:
     return made
 
 
+_MADE_WITH_IT = {".gitattributes", "README.md"}
+"""What the Hub itself puts into a new Space."""
 _NAMES = {"README.md", "app.py", "requirements.txt", "tool.py", "__pycache__"}
 
 
@@ -160,7 +162,10 @@ def _plan(tool: Tool, repo: str, api: HfApi, public: bool) -> Plan:
         return Plan(repo, "new", not public, files)
     except Exception as error:  # the HTTP library differs between releases; whatever it is, nothing was changed
         raise InternError(f"The Hub does not say what {repo} is", _line(error)) from error
-    if not set(TAGS) <= set(info.tags or ()):
+    begun = {
+        file.rfilename for file in info.siblings or ()
+    } <= _MADE_WITH_IT  # a push that broke off: nothing is in it yet
+    if not begun and not set(TAGS) <= set(info.tags or ()):
         raise InternError(
             f"{repo} is no tool's Space",
             f"it lacks the tags {' and '.join(TAGS)}",

@@ -140,6 +140,19 @@ def test_unmodified_smolagents_loads_it_where_only_its_own_requirements_are(
     assert json.loads(there["result"])["datasets"][0]["id"] == "tester/reviews"
 
 
+def test_a_push_that_broke_off_after_its_space_was_made_is_taken_up(hub: LocalHub) -> None:
+    (planned,) = plan([ArxivSearchTool()], "tester", api_of(hub))
+    hub.fail(r"/commit/", status=403, times=5)
+    with pytest.raises(InternError, match="was not pushed"):
+        push(planned, api_of(hub))
+    hub._failures.clear()
+    (again,) = plan([ArxivSearchTool()], "tester", api_of(hub))
+    assert again.state == "changed" and again.private and set(again.files) >= {"app.py", "tool.py"}
+    push(again, api_of(hub))
+    (last,) = plan([ArxivSearchTool()], "tester", api_of(hub))
+    assert last.state == "same"
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ml_intern.tools.__all__)
 def test_every_tool_loads_from_the_hub_on_its_own(name: str, hub: LocalHub, tmp_path: Path) -> None:
