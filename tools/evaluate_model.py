@@ -814,6 +814,18 @@ class EvaluateModelTool(Tool):
             )
         held = meta["held_out"]
         here = self.workspace.is_dir(target)
+        inside = (
+            [name if target == "." else name[len(target) + 1 :] for name in self.workspace.walk(target)]
+            if here
+            else []
+        )
+        plain = {name: "" for name in inside if "/" not in name}
+        if here and not script and "modules.json" not in plain and self._weights_sha256(plain) is None:
+            below = sorted({name.rpartition("/")[0] for name in inside if self._weights_sha256({name: ""})}, key=len)
+            raise ValueError(
+                f"The weights in {target} lie in folders below it ({', '.join(below[:5])}). Name the folder of one model, or "
+                "pass a 'script' that knows how to use them."
+            )
         before = self._hash(target) if here else revision
         program = self.workspace.read_bytes(script, 5_000_000) if script else self._program().encode()
         key = hashlib.sha256(b"\0".join([held.encode(), str(before).encode(), target.encode(), program])).hexdigest()[

@@ -266,6 +266,16 @@ class TestScoring:
         assert again == found  # the same figures, to the last digit, and no second look
         assert set(found["metrics"]) == {"accuracy", "macro_f1", "mcc"} and found["problems"] == []
 
+    def test_a_folder_of_several_models_is_none(self, tool):
+        held = here(tool, reviews(20))
+        for name in "ab":
+            tool.workspace.write_bytes(f"runs/{name}/model/model.skops", name.encode())
+        tool.jobs = object()  # never asked
+        with pytest.raises(
+            ValueError, match=r"lie in folders below it \(a/model, b/model\). Name the folder of one model"
+        ):
+            score(tool, held, {"folder": "runs"})
+
     def test_equal_models_are_not_better(self, tool):
         held = here(tool, reviews(100))
         one, other = (answer(tool, held, f"{seed}.jsonl", right(0.8, seed)) for seed in (1, 2))
