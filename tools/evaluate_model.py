@@ -821,7 +821,12 @@ class EvaluateModelTool(Tool):
         )
         plain = {name: "" for name in inside if "/" not in name}
         if here and not script and "modules.json" not in plain and self._weights_sha256(plain) is None:
-            below = sorted({name.rpartition("/")[0] for name in inside if self._weights_sha256({name: ""})}, key=len)
+            below = sorted(
+                dict.fromkeys(
+                    [name.rpartition("/")[0] for name in sorted(inside) if self._weights_sha256({name: ""})]
+                ),
+                key=len,
+            )
             raise ValueError(
                 f"The weights in {target} lie in folders below it ({', '.join(below[:5])}). Name the folder of one model, or "
                 "pass a 'script' that knows how to use them."
