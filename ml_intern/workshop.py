@@ -400,8 +400,11 @@ class Workshop:
         return Budget(self.ledger.spent_usd, self.ledger.budget_usd)
 
     def _effects_of(self, tool: str) -> str:
-        routed = self.agent.tools.get(tool)
-        return effects_of(original(routed), {}) if routed is not None else ""
+        """Where that depends on its arguments: the most that it does."""
+        if (routed := self.agent.tools.get(tool)) is None:
+            return ""
+        found = {effects_of(original(routed), arguments) for arguments in _each(original(routed))}
+        return next((kind for kind in ("spend", "execute", "unknown", "write") if kind in found), "read")
 
     def _provenance(self) -> str:
         """How what is published came about, for its card."""
@@ -433,6 +436,13 @@ class Workshop:
     def _retried(self, text: str) -> None:
         self.warn(text)
         self.events.emit(told.Waiting(on="the model"))  # what was streamed of the attempt before is void
+
+
+def _each(tool: Any) -> list[dict[str, Any]]:
+    """The arguments that decide what a tool does, one for each thing that it may do."""
+    declared = getattr(type(tool), "effects", None)  # optional by design: tools this project has never seen lack it
+    every = [name.partition(":") for name in declared] if isinstance(declared, dict) else []
+    return [{"operation": operation, "backend": backend} for operation, _, backend in every] or [{}]
 
 
 def put_down(journal: Journal, step: SteerStep) -> SteerStep:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ml_intern.tools import HubRepoTool, TrainingJobTool
 from sessions.conftest import Publish, code, notes, until
 from smolagents import Tool
 
@@ -65,6 +66,8 @@ def seen(session: Any) -> str:
          "anywhere else; what costs more each time, or nobody knows how much", ""),
         ("job", "`job` without a question", "nothing of that tool", "nothing but the budget limits what one call may cost"),
         ("send", "`send` without a question", "nothing of that tool", "whatever its arguments are"),
+        ("send(text=*)", "`send` without a question, with `text` = anything", "nothing of that tool", "whatever its arguments are"),
+        ("send:*", "`send` without a question, to any place", "nothing of that tool", "what others can see is allowed as well"),
         ("send(channel=#team, text=*)", "`send` without a question, with `channel` = `#team`, with `text` = anything", "with other arguments", ""),
         ("*@write", "every tool without a question, where it publishes or changes something", "nothing of that tool",
          "it holds for more than one tool, those to come included"),
@@ -77,6 +80,19 @@ def test_each_rule_in_words(rule: str, lets: str, keeps: str, wide: str) -> None
         Rule.parse(rule), {"job": "spend", "hub_push": "write", "training_job": "spend"}.get(rule.split(":")[0], "")
     )
     assert (meaning.lets, meaning.keeps, meaning.wide) == (lets, keeps, wide)
+
+
+def test_of_a_tool_that_may_spend_it_is_said_that_nothing_bounds_it(build) -> None:
+    """Also where it depends on what is asked of the tool."""
+    propose = code("print(propose_grant(rules=['training_job:hf_jobs', 'hub_repo:me/*:private'], why='to train'))")
+    intern, _ = build([propose, DONE], more=[TrainingJobTool(), HubRepoTool()])
+    request = asked(session := intern.submit("Train."))
+    assert (
+        request.preview.count("! wide:") == 1
+        and "nothing but the budget limits what one call may cost" in request.preview
+    )
+    intern.reject(session.id, request.call_id)
+    session.wait(20)
 
 
 def test_what_a_person_accepts_holds_for_the_session_and_is_on_record(build) -> None:

@@ -49,7 +49,7 @@ def in_words(rule: Rule, effects: str = "") -> Meaning:
         keeps.append("anywhere else")
     if rule.visibility and rule.visibility != "*":
         keeps.append(f"what is not {rule.visibility}")
-    if rule.arguments:
+    if any(pattern != "*" for _, pattern in rule.arguments):
         keeps.append("with other arguments")
     if rule.max_usd is not None:
         keeps.append("what costs more each time, or nobody knows how much")
@@ -62,9 +62,11 @@ def _wide(rule: Rule, effects: str) -> str:
     spends = effects == "spend" or "spend" in rule.effects
     if spends and rule.max_usd is None:
         return "nothing but the budget limits what one call may cost"
-    if rule.visibility == "*" or (rule.destination and not rule.visibility and "/" in rule.destination):
+    anywhere = rule.destination == "*" and not rule.visibility
+    if rule.visibility == "*" or anywhere or (rule.destination and not rule.visibility and "/" in rule.destination):
         return "what others can see is allowed as well"
-    if not (rule.destination or rule.visibility or rule.arguments or rule.max_usd is not None):
+    bound = any(pattern != "*" for _, pattern in rule.arguments)
+    if not (rule.destination or rule.visibility or bound or rule.max_usd is not None):
         return "whatever its arguments are"
     return ""
 
