@@ -213,7 +213,10 @@ class EvaluateModelTool(Tool):
         picked = [whole[number] for number in order]
         shown = [name for name in columns or known if name != label or task == "language-modeling"]
         shown = [name for name in shown if name != "id"]  # rows have ids of ours, which say nothing
-        telling = [] if columns or task == "language-modeling" else self._telling(whole, label, shown, task)
+        telling = [] if task == "language-modeling" else self._telling(whole, label, shown, task)
+        wanted, telling = (
+            (telling, []) if columns else ([], telling)
+        )  # asked for by name, they go along, and are told of
         shown = [name for name in shown if name not in telling]
         if not shown:
             raise ValueError(f"No column is left beside `{label}` to predict from. Name some in `columns`.")
@@ -230,6 +233,7 @@ class EvaluateModelTool(Tool):
         meta = {**about, "salt": salt, "ids": keys, "labels": labels, "names": kinds, "shown": [], "looks": []}
         meta.update({name: kept[name] for name in ("shown", "looks") if name in kept})
         meta.update({"public": source["public"], "seen": source["seen"], "total": len(whole), "held_out": held})
+        meta["telling"] = wanted
         lines = [{"id": key, **{name: row.get(name) for name in shown}} for key, row in zip(keys, picked, strict=True)]
         files = {"inputs": f"held_out/{held}/inputs.jsonl"}
         documents = None
@@ -382,6 +386,10 @@ class EvaluateModelTool(Tool):
     def _secrecy(self, meta: dict) -> str:
         """Who can know the labels, in a sentence."""
         here = self._in_workspace(meta)
+        if meta.get("telling"):
+            return (
+                f"The inputs hold {', '.join(meta['telling'])}, which gives the label away: code has seen the labels."
+            )
         if meta["seen"] == "workspace":
             return "The labels came from a file of the workspace: code there has seen them."
         if here:

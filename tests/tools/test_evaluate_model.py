@@ -139,7 +139,8 @@ class TestHoldingOut:
         ]
         held = here(tool, rows)
         assert held["columns"] == ["text"] and sorted(held["left_out"]) == ["label_text", "stars"]
-        assert here(tool, rows, columns=["text", "stars"])["columns"] == ["text", "stars"]  # asked for by name
+        asked = here(tool, rows, columns=["text", "stars"])  # by name
+        assert asked["columns"] == ["text", "stars"] and "hold stars, which gives the label away" in asked["secrecy"]
 
     def test_an_id_of_the_data_takes_no_place_of_ours(self, tool):
         rows = [{"id": str(number % 3), "question": f"q{number}", "answers": [f"a{number}"]} for number in range(30)]
