@@ -200,6 +200,7 @@ class Settling:
         if cost:  # it was spent, and not counted
             self._ledger(place).correct(cost)
         result = ToolResultStep(call.call_id, call.tool, call.step, self.shop.masker.data(found), cost_usd=cost)
+        place.router.remember(call.tool, call.arguments, result.result)
         self._fire(place, result)
         return f"- `{call.tool}` had taken effect: {_shown(str(result.result), place)}"
 
