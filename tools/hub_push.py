@@ -254,6 +254,9 @@ class HubPushTool(Tool):
             problems += found["doubts"]
             problems += [] if found["better"] or found["doubts"] else [verdict]
         flags += found["flags"]
+        heavy = [name for name in paths if not name.endswith((".npz", ".npy", ".bin"))]  # which data may be as well
+        if repo_type != "model" and self._weights_sha256(dict.fromkeys(heavy, "")):
+            flags.append(f"WEIGHTS IN A {repo_type.upper()}, which nobody has to have evaluated")
         along = {name: path for name, path in self._along(found["record"]).items() if name not in paths}
 
         readme = options.get("card")

@@ -391,6 +391,13 @@ class TestMeasuredByTheHost:
         assert "!! The candidate's predictions are a file that the agent's code wrote" in shown
         assert "!! Whether training rows overlap with the held-out ones was not checked" in shown
 
+    def test_weights_in_a_dataset_are_told_of(self, push, workspace):
+        workspace.write_bytes("out/model.safetensors", WEIGHTS)
+        call = {"folder": "out", "repo_id": "tester/set", "repo_type": "dataset", "metadata": {"license": "mit"}}
+        assert "!! WEIGHTS IN A DATASET" in push.preview(**call)
+        workspace.write_bytes("plain/rows.csv", b"a\n1\n")
+        assert "!! WEIGHTS" not in push.preview(**{**call, "folder": "plain"})
+
     def test_no_rule_lets_predictions_pass_that_nobody_saw_made(self, shipped):
         mine = measured(shipped())["candidate"]
         assert shipped().must_ask(**self.CALL) == ""
