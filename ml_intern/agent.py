@@ -223,8 +223,11 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
                 here = {"gpus": bool(executor.gpus), "memory_gb": executor.limits.memory_bytes / 1e9}
                 self.router.services["machine"] = lambda: here
             self.router.services |= {"workspace": lambda: executor.workspace, "runner": lambda: self._runner}
-            for what in ("inspect_dataset", "inspect_model"):  # one tool asks another, through the router like any caller
-                self.router.services[what] = functools.partial(self.router.get, f"hub_{what}")
+            for what in (
+                "inspect_dataset",
+                "inspect_model",
+            ):  # one tool asks another, through the router like any caller
+                self.router.services[what] = functools.partial(self._own_tool, f"hub_{what}")
             return executor
         if self.executor_type in ("docker", "modal", "blaxel"):
             raise ValueError(
@@ -232,6 +235,10 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
                 "record. Leave it at 'local', a jail on this machine, or take 'e2b': their tools stay on the host."
             )
         raise ValueError(f"Unsupported executor type: {self.executor_type}")
+
+    def _own_tool(self, name: str) -> Any:
+        """A tool of its own behind the router of now, which is another one below other agents; `None` where there is none."""
+        return self.router.get(name)
 
     def initialize_system_prompt(self) -> str:
         prompt, templates = super().initialize_system_prompt(), self.prompt_templates

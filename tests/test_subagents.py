@@ -617,6 +617,53 @@ def test_text_from_outside_is_known_at_the_top_whoever_read_it(make) -> None:
     assert publish.published == [] and "read_page" in str(asked[0].sources)
 
 
+def test_a_tool_of_its_that_asks_another_of_its_tools_does_so_by_the_one_record_and_gate(make) -> None:
+    class Inspect(Tool):
+        name, description, output_type, effects = "hub_inspect_dataset", "Inspects.", "string", "read"
+        inputs = {"dataset": {"type": "string", "description": "Which."}}
+
+        def forward(self, dataset: str) -> str:
+            return f"{dataset} is fine"
+
+    class Plans(Tool):
+        name, description, output_type, effects = "plans", "Plans.", "string", "read"
+        inputs: dict = {}
+
+        def __init__(self, inspect_dataset: Any = None) -> None:
+            super().__init__()
+            self.inspect_dataset = inspect_dataset
+
+        def forward(self) -> str:
+            return self.inspect_dataset(dataset="a/b")
+
+    events = EventLog("s")
+    observer = Narrator(events, Masker({}))
+    low = InternAgent(
+        [Inspect(), Plans()], ScriptedModel([code("final_answer(plans())")]), name="low", description="Plans.",
+        verbosity_level=LogLevel.OFF,
+    )  # fmt: skip
+    seen: list[str] = []
+
+    class Sees(Observer):
+        def agent_started(self, run: AgentRun) -> Observer:
+            return self
+
+        def calling(self, step: ToolCallStep) -> None:
+            seen.append(f"{step.agent}:{step.tool}")
+
+    policy = ApprovalPolicy.of(deny=["hub_inspect_dataset(dataset=*)"])
+    for rules, said in ((ApprovalPolicy(), "a/b is fine"), (policy, "refuses it")):
+        seen.clear()
+        low.model = ScriptedModel(
+            [code("try:\n    final_answer(plans())\nexcept PermissionError as e:\n    final_answer(str(e))")]
+        )
+        agent = make(
+            [code("final_answer(low('plan'))")], managed_agents=[low], policy=rules, observers=[observer, Sees()]
+        )
+        assert said in agent.run("Go.")
+        assert "low:plans" in seen and "low:hub_inspect_dataset" in seen
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_one_spent_that_was_cut_off_is_known_again(make, kind: str, tmp_path: Path) -> None:
     """The process ended before the session's record had the sub-agent's end."""
