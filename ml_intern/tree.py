@@ -110,7 +110,12 @@ class TreeMember:
         """Becomes part of a tree of agents: its calls, and those of the agents below it, go to the tree's gate and record."""
         self.root, self.above, self.path = root, above, above.path
         own, self.router = self.router, ToolRouter(above.fire, root.masker, above=root.router)
-        self.router.services = own.services
+        # What was measured is the session's, whoever asks; where its code runs, and its jobs, are its own.
+        shared = root.router.services
+        self.router.services = {
+            **own.services,
+            "records": lambda: shared["records"]() if "records" in shared else None,
+        }
         self.tools = {name: original(tool) for name, tool in own.items()}
         self.managed_agents = {name: original(agent) for name, agent in self.managed_agents.items()}
 

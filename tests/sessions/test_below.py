@@ -109,6 +109,32 @@ def test_a_session_whose_colleague_waits_sleeps_and_the_answer_wakes_it(build, k
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_the_session_has_measured_is_on_record_for_its_tools_too(build, kind: str) -> None:
+    """Else a colleague could publish figures of its own that the session's agent could not."""
+
+    class Looks(Tool):
+        name, description, output_type, effects = "looks", "Looks.", "string", "read"
+        inputs: dict = {}
+
+        def __init__(self, records: Any = None) -> None:
+            super().__init__()
+            self.records = records
+
+        def forward(self) -> str:
+            return "nothing" if self.records is None else str(self.records.all("evaluation"))
+
+    intern = build(
+        ScriptedModel([ASKS, code("final_answer('done')")]),
+        managed_agents=[helper(kind, [Looks()], [("looks", {}), ANSWERS])],
+    )
+    session = intern.submit("Go.")
+    assert session.wait(20).state is State.SUCCESS
+    (trace,) = traces_of_sub_agents(session.trace)
+    rows = [row for row in read_rows(trace) if "tool_result" in str(row)]
+    assert "[]" in str(rows) and "nothing" not in str(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_refusal_reaches_the_agent_above(build, kind: str) -> None:
     published: list[str] = []
     intern, session = waiting(
