@@ -178,7 +178,7 @@ def test_it_costs_five_milliseconds_more_than_the_client_at_most(library):
     api = HfApi(endpoint=library.url)
     fields = ["author", "cardData", "createdAt", "downloads", "gated", "lastModified", "library_name", "likes"]
     bare, ours = [], []
-    for _ in range(15):
+    while len(ours) < 5 or (len(ours) < 80 and min(ours) - min(bare) >= 0.005):  # what else runs only ever adds
         started = time.perf_counter()
         list(api.list_models(sort="downloads", limit=10, expand=[*fields, "private", "safetensors", "tags"]))
         bare.append(time.perf_counter() - started)

@@ -369,9 +369,9 @@ def test_a_process_that_is_killed_in_the_middle_of_an_upload_loses_and_doubles_n
     assert home.pending() == [] and put(hub).count(b"\n") == 2 and commits(hub) == 1
 
 
-@pytest.mark.parametrize("homes", [1, 3])
-def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path, hub: LocalHub, homes: int) -> None:
-    names = [f"home{number % homes}" for number in range(3)]
+@pytest.mark.parametrize("count", [1, 3])
+def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path, hub: LocalHub, count: int) -> None:
+    names = [f"home{number % count}" for number in range(3)]
     running = []
     for number, name in enumerate(names):
         mine = range(number * 2, number * 2 + 2)
@@ -384,7 +384,7 @@ def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path, hub: 
     assert [process.returncode for process in running] == [0] * 3, said
     assert [put(hub, session).count(b"\n") for session in range(6)] == [2] * 6
     assert commits(hub) == 6
-    assert said.count("From now on") == homes and "was not uploaded" not in said
+    assert said.count("From now on") == count and "was not uploaded" not in said
 
 
 def test_threads_of_one_process_may_all_tell_of_changes(tmp_path: Path, hub: LocalHub, sharing) -> None:
