@@ -815,11 +815,12 @@ class TrainingJobTool(Tool):
 
         if seen["backend"] != "local" or self.jobs is None:
             return None
-        about, workspace = seen["about"], self.jobs.workspace
+        about = seen["about"]
         words = about.get("arguments") or []
         if "--output" in words[:-1]:
             return words[words.index("--output") + 1]
         try:
+            workspace = self.jobs.workspace
             for name in reversed(workspace.listdir("runs") if workspace.exists("runs") else []):
                 path = f"runs/{name}/config.json"
                 if workspace.exists(path):
@@ -828,8 +829,8 @@ class TrainingJobTool(Tool):
                         "smoke"
                     ):
                         return f"runs/{name}"
-        except (OSError, ValueError, AttributeError):
-            pass  # the code's own files: they may be anything
+        except (OSError, ValueError, AttributeError, RuntimeError):
+            pass  # the code's own files: they may be anything; and who only ends jobs has none of them
         return None
 
     # Looking

@@ -47,7 +47,7 @@ PASSED = ("PATH", "HOME", "LANG", "TMPDIR", "HF_ENDPOINT", "XDG_CACHE_HOME", "MP
 Names = list[str]
 
 
-class JobError(InternError):
+class JobError(InternError, RuntimeError):
     """A job that cannot be started, or that is not there."""
 
 
