@@ -262,7 +262,11 @@ def servers(home: Path | None) -> list[Finding]:
     if lacking:
         return [Finding("MCP", None, f"no program for {', '.join(lacking)}", "Install it, or correct mcp.json.")]
     named = ", ".join(server.name for server in found)
-    return [Finding("MCP", True, f"{named}: calls are asked about (`tools trust NAME` shows what they say)")] if found else []
+    return (
+        [Finding("MCP", True, f"{named}: calls are asked about (`tools trust NAME` shows what they say)")]
+        if found
+        else []
+    )
 
 
 def place(home: Path | None) -> list[Finding]:
