@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/python -m ml_intern demo --data .demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 # One method a trainer, under an environment of its own: torch is no part of the other one.
 test-train: $(READY) $(TRAIN)
@@ -31,7 +31,7 @@ bench: $(READY)
 	$(BIN)/python tests/bench/run.py
 
 soak: $(READY) $(TRAIN)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m ""
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m ""
 	$(BIN)/python tests/bench/run.py --full
 
 style: $(READY)

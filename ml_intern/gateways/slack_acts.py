@@ -282,7 +282,7 @@ class Acts:
             found = [thread for thread in every if thread.session.startswith(named.lower())]
         else:
             here = [thread for thread in every if thread.channel == command.channel]
-            found = [thread for thread in here if thread.open] or here[-1:]
+            found = [thread for thread in here if self._at_work(thread)] or here[-1:]
         if len(found) == 1:
             return found[0]
         if not found:
@@ -291,6 +291,11 @@ class Acts:
         raise InternError(
             "Several sessions are at work here", ids, "Name one: /ml-intern stop 1a2b3c4d, or say it in its thread."
         )
+
+    def _at_work(self, thread: Thread) -> bool:
+        """Whether it goes on. Of a session of this process the book may not have heard yet that it has ended."""
+        session = self._intern.sessions.get(thread.session)
+        return thread.open if session is None else session.state in ("running", "waiting")
 
     def _tell(self, text: str, place: Place) -> None:
         if text:

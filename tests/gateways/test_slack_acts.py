@@ -324,6 +324,7 @@ def test_words_as_a_slash_command(slack: LocalSlack, team: Team, monkeypatch: py
     slack.wait(lambda: "`scripted`" in whispered(slack, "UBEA"))
     slack.command("UBEA", f"stop {two.id[:8]}")
     assert two.wait(20).state is State.INTERRUPTED and one.state == "running"
+    slack.wait(lambda: two.state != "running")  # its thread has ended as well: now there is one at work
     slack.command("UBEA", "stop")
     assert one.wait(20).state is State.INTERRUPTED
 
