@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,8 +43,7 @@ MACHINES = (
     ("a100-large", "Nvidia A100 - large", "12 vCPU", "142 GB", ("A100", "1", "80 GB"), 41_667),
     ("h200x8", "8x Nvidia H200", "184 vCPU", "2048 GB", ("H200", "8", "1128 GB"), 666_667),
 )
-UV = """#!{python}
-import os, sys
+UV = """import os, sys
 words = sys.argv[1:]
 if words[:1] != ["run"]:
     sys.exit("the local uv only runs scripts")
@@ -208,7 +208,10 @@ class Jobs:
         tools = self.folder / "bin"
         if not (tools / "uv").exists():
             tools.mkdir(parents=True, exist_ok=True)
-            (tools / "uv").write_text(UV.format(python=sys.executable))
+            (tools / "uv.py").write_text(UV)
+            # By way of a shell: a first line that names an interpreter takes no spaces in its path.
+            run = shlex.join([sys.executable, str(tools / "uv.py")])
+            (tools / "uv").write_text(f'#!/bin/sh\nexec {run} "$@"\n')
             (tools / "uv").chmod(0o755)
         own = {**(job.spec.get("environment") or {}), **(job.spec.get("secrets") or {})}
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_a_rule_is_taken_out_in_the_editor(tmp_path: Path) -> None:
     )
     home = tmp_path / "home"
     home.mkdir()
-    edits = {"EDITOR": f"{sys.executable} {editor}", "VISUAL": ""}
+    edits = {"EDITOR": shlex.join([sys.executable, str(editor)]), "VISUAL": ""}
     with Terminal(str(ERRAND), "grants", str(home), "--overnight", columns=200, **edits) as terminal:
         terminal.until(PROMPT, 30)
         terminal.type("e\n")
