@@ -22,6 +22,7 @@ _HIDDEN = re.compile(
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)[^`]*$")
 _ROW, _RULE = re.compile(r"^\s*\|.*\|\s*$"), re.compile(r"^\s*\|[\s:|-]+\|\s*$")
 _SPAN = re.compile(r"(`+)(.+?)(?<!`)\1(?!`)")
+LONGEST_LINK = 400
 _URL = r"https?://[^\s<>|`\"'\\^{}\[\]]+"
 _LINK = re.compile(rf"!?\[([^\[\]\n]{{0,300}})\]\(\s*<?({_URL}?)>?(?:\s+\"[^\"\n]*\")?\s*\)|({_URL})")
 _BOLD = re.compile(r"\*\*(?=\S)(.{1,300}?)(?<=\S)\*\*|(?<!\w)__(?=\S)(.{1,300}?)(?<=\S)__(?!\w)")
@@ -161,7 +162,8 @@ def _link(found: re.Match[str]) -> str:
         if bare.count("(") > bare.count(")") and url.startswith(bare + ")"):
             bare += ")"
         url, rest = bare, url[len(bare) :]
-    shown = f"<{escape(url)}>"
+    shown = escape(url)
+    shown = f"<{shown}>" if len(shown) <= LONGEST_LINK else shown  # a link cannot be cut in two, words can
     return (f"{_marks(label)} ({shown})" if label and label != url else shown) + escape(rest)
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ml_intern.events import ApprovalAnswer, ApprovalRequest, Destination, FileDigest, Outcome, State, Usage
@@ -55,6 +55,7 @@ def sound(card: cards.Card) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(LONG)
+@example("(https://a.example/b_c_)" * 24)
 def test_any_text_is_harmless_and_fits(text: str) -> None:
     harmless(escape(text))
     harmless(one_line(text))
