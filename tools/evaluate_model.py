@@ -1947,7 +1947,8 @@ print("done")
         import json
 
         folder = side["folder"]
-        stated = base or self._run_config(folder).get("base_model")
+        run = self._run_config(folder)
+        stated = base or run.get("base_model")
         if not folder or not stated:
             return {
                 "checked": False,
@@ -1958,7 +1959,8 @@ print("done")
             return {"checked": False, "base": stated, "why": "there are no safetensors to compare"}
         told = {"checked": True, "base": stated}
         try:
-            read = self._reader(stated, None)
+            # The commit that the run began with: what its branch holds may be another model by now.
+            read = self._reader(stated, run.get("base_revision") if stated == run.get("base_model") else None)
             adapter = self._json_here(f"{folder}/adapter_config.json")
             own = self._tensors(files, self._read_here)
             theirs = self._tensors(read["files"], read["range"])

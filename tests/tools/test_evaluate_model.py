@@ -11,6 +11,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from huggingface_hub import HfApi
 from ml_intern.tools import EvaluateModelTool, HubPushTool
 from saving import assert_survives_saving
 
@@ -630,6 +631,10 @@ def weights(seed: int, prefix: str = "", base: bytes | None = None, moved: float
     return tensors(named, {name: [32, 32] for name in named})
 
 
+def hub_sha(hub, name: str) -> str:
+    return HfApi(endpoint=hub.url).model_info(name).sha
+
+
 class TestWhoseWeightsTheseAre:
     @pytest.fixture
     def judged(self, tool, hub):
@@ -645,6 +650,20 @@ class TestWhoseWeightsTheseAre:
             return score(tool, held, {**right, "folder": "m"}, base="acme/base", **options)
 
         return judge
+
+    @pytest.mark.parametrize("pinned", [True, False])
+    def test_the_base_is_the_one_that_the_run_began_with(self, judged, tool, hub, pinned):
+        began = hub_sha(hub, "acme/base")
+        hub.seed("acme/base", "model", {"model.safetensors": weights(7)})
+        assert hub_sha(hub, "acme/base") != began
+        run = {"hyperparameters": {}, "base_model": "acme/base", "base_revision": began if pinned else None}
+        tool.workspace.write_bytes("m/config.json", json.dumps(run).encode())
+        held = here(tool, reviews(60))
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        tool.workspace.write_bytes("m/model/config.json", b'{"model_type": "bert", "hidden_size": 32}')
+        tool.workspace.write_bytes("m/model/model.safetensors", weights(1, "bert.", moved=0.2))
+        found = score(tool, held, {**right, "folder": "m/model"})
+        assert (found["provenance"]["verdict"] == "derived") is pinned, found["provenance"]
 
     def test_trained_on_from_the_base(self, judged):
         found = judged(weights(1, "bert.", moved=0.2))
