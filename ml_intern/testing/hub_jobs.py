@@ -125,6 +125,8 @@ class Jobs:
         self.folder = folder
         self.jobs: dict[str, Job] = {}
         self.credit: dict[str, float] = {}
+        self.filters = True
+        """Whether the list looks at labels, as the Hub's does; not every service that speaks its protocol has to."""
         self.machines = MACHINES
         self.scheduling_seconds, self.keep_alive_seconds, self.gpu_utilization = 0.0, 30.0, 90
         self.environment: dict[str, str] = {}
@@ -310,7 +312,8 @@ def listing(call: Call) -> Response:
     if call.params["space"] == "hardware":
         return _hardware(call)
     namespace, stages = _namespace(call), {stage.upper() for stage in call.many("stage")}
-    wanted = dict(label.partition("=")[::2] for label in call.many("label"))
+    labels = call.many("label") if call.hub.jobs.filters else []
+    wanted = dict(label.partition("=")[::2] for label in labels)
     found = [
         job
         for job in reversed(list(call.hub.jobs.jobs.values()))

@@ -7,6 +7,7 @@ import inspect
 import json
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
@@ -425,6 +426,15 @@ class TestHfJobs:
         found = far.tool.reconcile("call_lost00000000", **REMOTE)
         assert found["job_id"] == started["job_id"] and found["cost_usd"] == started["worst_case_usd"]
         assert far.tool.reconcile("call_other0000000", **REMOTE) is None
+
+    def test_one_behind_many_that_a_service_does_not_sort_out_is_found(self, far, monkeypatch):
+        smoke(far, "hf_jobs")
+        job = far.call("call_lost00000000", **REMOTE)["job_id"]
+        monkeypatch.setattr(far.hub.jobs, "filters", False)
+        known = far.hub.jobs.jobs
+        first = next(iter(known.values()))
+        known.update({f"other{n}": replace(first, id=f"other{n}", stage="COMPLETED", process=None) for n in range(70)})
+        assert far.tool.reconcile("call_lost00000000", **REMOTE)["job_id"] == job
 
     def test_the_same_run_is_not_paid_twice(self, far):
         smoke(far, "hf_jobs")
