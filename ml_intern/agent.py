@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,12 @@ from .drop_in import KEPT_OUTPUT, imports_said, mend_imports, whole_output
 from .errors import Parking
 from .events import State
 from .execution import JailExecutor, JailRunner, LocalJobs, Workspace
-from .execution.action import pause
+from .execution.action import RUNNING, Hold, pause
 from .job_watch import JobWatch
 from .metering import Purse
 from .prompts import with_brief_tools
 from .repetition import RepetitionGuard
-from .router import ToolRouter
+from .router import WITHIN, ToolRouter
 from .secrets import Masker
 from .steps import (
     CompactionStep,
@@ -114,11 +114,13 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
             budget or StepBudget(), guard, self.ask_person, self.tell_extended, lambda: "plan" in self.tools
         )
         self.ending: Ending | None = None
-        self._parked, self.interrupt_switch = False, False
+        self._parked, self._gives_way, self.interrupt_switch = False, False, False
         self.path, self.share = "", share
         self.root: TreeMember = self
         self.above: SubAgent | None = None
         self.runs: dict[str, Worker] = {}
+        self._out_below: dict[str, tuple[Worker, Observer]] = {}
+        """Calls of sub-agents that are out: whose they are, and whose record they go to."""
         self.purse = Purse(
             lambda: self.ledger, lambda: self.model, lambda: self.context.count(self.memory), self.stopped
         )
@@ -137,7 +139,7 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self.below: dict[str, Below] = {}
         self._runner = JailRunner()
         self.jobs: LocalJobs | None = None
-        watch = self.watch = JobWatch(pause)
+        watch = self.watch = JobWatch(pause, give_way)
         kind = kwargs.get("executor_type", "local") if kwargs.get("executor") is None else ""
         self._in_jail, self._shares_packages = kind in ("local", "e2b"), kind == "local"
         self.router.services["watch"] = lambda: watch
@@ -184,17 +186,26 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
 
     def _calling(self, step: ToolCallStep) -> None:
         CALLING.set(step)
+        if step.again:
+            return  # it is on record, and told
         run = self.runs.get(step.agent)  # none where a sub-agent is used by another program's agent as well
         if run is not None:
+            self._out_below[step.call_id] = run, run.observer
             run.calling(step)
             return
         self.observer.calling(step)
         self.note_call(step)
 
     def _called(self, step: ToolResultStep) -> None:
-        run = self.runs.get(step.agent)
-        if run is not None:
-            run.called(step)
+        at_work = self.runs.get(step.agent)
+        run, observer = self._out_below.pop(step.call_id, (at_work, at_work.observer if at_work else None))
+        if run is not None and observer is not None:
+            if at_work is run and run.observer is observer:
+                run.called(step)
+            elif (
+                not self.parked
+            ):  # its task has ended meanwhile: to that task's record; one that sleeps sees to it by itself
+                observer.called(step)
             return
         self.observer.called(step)
         self.note_result(step)
@@ -265,7 +276,7 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self.step_number, self.ending, answer = number, None, None
         self._send_reading_tool()
         while self.ending is None:
-            self.ending = self.look_round()
+            self.ending = yield from self._looked_round()
             if self.ending is None:
                 self._make_room()
                 if self.planning_interval is not None and (self.step_number - 1) % self.planning_interval == 0:
@@ -305,6 +316,23 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self._finalize_step(final)
         yield final
 
+    def _looked_round(self) -> Generator[Hold, None, Ending | None]:
+        waited: Parking | None = None
+        while True:
+            try:
+                ending = self.look_round()
+            except Parking as parking:
+                if self.parked or not self._gives_way:
+                    raise
+                waited = parking
+                yield Hold((), (parking,))
+                if self.parked:
+                    raise
+                continue
+            if waited is not None:
+                waited.over()
+            return ending
+
     def take_in(self, step: ActionStep) -> None:
         """A step is over: told, and part of the conversation."""
         self._finalize_step(step)
@@ -316,6 +344,30 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
                 f"what the code of step {step.step_number} printed", step.observations, own
             )
 
+    def run_giving_way(self, task: str, **options: Any) -> Generator[Hold, None, Any]:
+        """[`run`], but gives way wherever it only waits; ends with the final answer.
+
+        From one thread at a time, which may be another after each [`Hold`].
+        """
+        return (yield from self._giving_way(self.run(task, stream=True, **options)))
+
+    def continue_giving_way(self, max_steps: int | None = None) -> Generator[Hold, None, Any]:
+        """[`continue_run`] in the same way."""
+        return (yield from self._giving_way(self._continued(max_steps)))
+
+    def _giving_way(self, run: Any) -> Generator[Hold, None, Any]:
+        self._gives_way, last = True, None
+        try:
+            with contextlib.closing(run):
+                for output in run:
+                    if isinstance(output, Hold):
+                        yield output
+                    else:
+                        last = output
+        finally:
+            self._gives_way = False
+        return last.output if isinstance(last, FinalAnswerStep) else None
+
     def continue_run(self, max_steps: int | None = None) -> Any:
         """Goes on with the conversation as it is, without a new task: after a restart, or after more steps were given.
 
@@ -325,6 +377,9 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         Returns:
             The final answer, as `run` returns it. How it ended stands in `ending`.
         """
+        return list(self._continued(max_steps))[-1].output
+
+    def _continued(self, max_steps: int | None) -> Generator[Any]:
         steps = self.memory.steps
         since = max((index for index, step in enumerate(steps) if isinstance(step, TaskStep)), default=0)
         turn = steps[since:]
@@ -336,7 +391,7 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self.python_executor.send_variables(variables=self.state)
         self.python_executor.send_tools({**self.tools, **self.managed_agents})
         self.supervisor.begin(max_steps or self.max_steps, task, number, turn)
-        return list(self._steps_from(number, task, images))[-1].output
+        yield from self._steps_from(number, task, images)
 
     def _send_reading_tool(self) -> None:
         if self.context.tool.name not in self.tools:  # what is shown in part says how to read the rest
@@ -364,10 +419,13 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
             try:
                 for output in super()._step_stream(memory_step):
                     if isinstance(output, ToolCall):  # the code has been parsed and has not run yet
+                        code = output.arguments
                         self._answered(memory_step, reserved)
                         output.arguments = memory_step.code_action
                         acting.enter_context(self.router.acting(memory_step.step_number))
                         acting.callback(self.interrupt_below)  # whoever still works for code that has ended
+                        if self._gives_way and isinstance(self.python_executor, JailExecutor):
+                            yield from self.python_executor.ahead(str(code))
                     elif isinstance(output, ActionOutput):
                         memory_step.observations = whole_output(memory_step.observations, output.output)
                     yield output
@@ -377,9 +435,11 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
             finally:
                 if memory_step.observations:
                     memory_step.observations = self.masker.text(memory_step.observations)
-                if isinstance(self.python_executor, JailExecutor) and self.python_executor.images:
-                    shown = [*(memory_step.observations_images or []), *self.python_executor.images]
-                    memory_step.observations_images, self.python_executor.images = shown, []
+                if isinstance(self.python_executor, JailExecutor):
+                    self.python_executor.forget()
+                    if self.python_executor.images:
+                        shown = [*(memory_step.observations_images or []), *self.python_executor.images]
+                        memory_step.observations_images, self.python_executor.images = shown, []
 
     def _answered(self, step: ActionStep, reserved: Reservation) -> None:
         """Counts what the answer took and puts it on record, before its code runs."""
@@ -432,11 +492,11 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
 
     def park(self) -> None:
         """Ends the jail in the middle of an action whose call stays open: the run raises [`Parking`]. From any thread."""
-        self._parked = True
+        self._parked = self.router.parked = True
         self.interrupt_below()
         if isinstance(self.python_executor, JailExecutor):
             self.python_executor.settle(waiting=True)
-            self.python_executor.cleanup()
+            self.python_executor.leave()
 
     def interrupt(self) -> None:
         """Stops the run: running code and tools now, sub-agents as well, the loop before its next step."""
@@ -451,9 +511,28 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
         self.watch.close()
         if self.jobs is not None:
             self.jobs.close()
+        self.end_jails()
+
+    def end_jails(self) -> None:
+        """The same, but its jobs are watched as before."""
         super().cleanup()
         self._runner.close()
         self.cleanup_below()
+
+    def look_up(self) -> None:
+        """Something has come that a call may wait for: an action that runs looks at once. From any thread."""
+        if isinstance(self.python_executor, JailExecutor):
+            self.python_executor.look_up()
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether its run can do without a thread while it waits ([`run_giving_way`])."""
+        return self._gives_way
+
+    def gives_way_at(self, path: str) -> bool:
+        """The same, of the sub-agent of that path that is at work."""
+        run = self.runs.get(path)
+        return self._gives_way and (not path or (isinstance(run, SubAgent) and run.gives_way))
 
     def stop_denied(self, reason: str) -> None:
         """A person said stop: the turn ends as denied."""
@@ -470,6 +549,32 @@ class InternAgent(TreeMember, Supervised, Asides, Answering):
     def save(self, output_dir: str | Path, relative_path: str | None = None) -> None:
         super().save(output_dir, relative_path)
         mend_imports(Path(output_dir) / "app.py")
+
+
+def can_give_way() -> bool:
+    """Whether the call that is being made here can wait without its thread, by raising [`Parking`]: code that runs made it
+    itself, and who runs the code gives way."""
+    action = RUNNING.get()
+    return action is not None and action.gives_way and not WITHIN.get()
+
+
+def give_way(seconds: float, over: Callable[[], Any]) -> None:
+    """Waits without a thread, where that is possible: the call that runs here is made again after so many seconds.
+
+    Args:
+        seconds (`float`): How long.
+        over (`Callable[[], Any]`): Called once it is made no more.
+
+    Raises:
+        Parking: it is possible.
+    """
+    action, call = RUNNING.get(), CALLING.get()
+    if action is None or not action.gives_way or action.cancelled.is_set():
+        return
+    if call is None or WITHIN.get() != call.call_id:  # a part of another call, which would begin anew
+        return
+    cancelled, at = action.cancelled, time.monotonic() + seconds
+    raise Parking(lambda: cancelled.is_set() or time.monotonic() >= at, at, over)
 
 
 AGENT_REGISTRY["InternAgent"] = InternAgent  # ty: ignore[invalid-assignment]  # declared by what it holds

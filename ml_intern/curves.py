@@ -14,11 +14,16 @@ PANELS = (
     ("loss", ("loss", "eval_loss")),
     ("learning rate", ("learning_rate",)),
     ("gradient norm", ("grad_norm",)),
-    ("per second", ("samples_per_second", "tokens_per_second")),
+    ("samples a second", ("samples_per_second",)),
+    ("tokens a second", ("tokens_per_second",)),
     ("memory, GB", ("memory_gb",)),
     ("GPU, %", ("gpu_utilization",)),
 )
 """What is shown together, after which come the evaluation's other metrics, each by itself."""
+OTHERS = ("eval_loss", "_runtime", "_per_second", "_num_tokens")
+"""What begins like a metric of the evaluation and is shown with something else, or tells only what it took."""
+MOST = 8
+"""Metrics of the evaluation that are shown: those that trainers break down (`a/b`) last, and where they change."""
 BARS = "▁▂▃▄▅▆▇█"
 MARKS = "●○"
 LARGEST = 1e300
@@ -27,8 +32,10 @@ LARGEST = 1e300
 
 def panels(points: Sequence[Point]) -> list[tuple[str, list[tuple[str, list[tuple[int, float]]]]]]:
     """Title and series of each panel that has something to show; values that are no numbers are left out."""
-    names = {name for point in points for name in point if name.startswith("eval_") and name != "eval_loss"}
-    wanted = [PANELS[0], *((name, (name,)) for name in sorted(names)), *PANELS[1:]]
+    names = {name for point in points for name in point if name.startswith("eval_") and not name.endswith(OTHERS)}
+    names = {name for name in names if "/" not in name or len({value for _, value in series(points, name)}) > 1}
+    judged = sorted(names, key=lambda name: ("/" in name, name))[:MOST]
+    wanted = [PANELS[0], *((name, (name, name.removeprefix("eval_"))) for name in judged), *PANELS[1:]]
     found = []
     for title, members in wanted:
         lines = [(name, _finite(series(points, name))) for name in members]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 
 class InternError(Exception):
     """An error that its reader can act on.
@@ -52,7 +55,28 @@ class JournalFailed(InternError):
 
 
 class Parking(BaseException):
-    """A call stays open while its session gives up thread and jail: it is carried out when it has been approved.
+    """A call stays open, and gives up its thread: it waits for a person, or for a job.
 
     No error of anybody's, so that nobody who handles errors stops it on its way out.
+
+    Args:
+        due (`Callable[[], bool]`, *optional*): Whether what it waits for is there.
+        at (`float`, *optional*): When it is worth a look in any case, on the monotonic clock.
+        over (`Callable[[], None]`, *optional*): Told when it waits no more, whatever became of it.
+        handles (`tuple[int, ...]`, *optional*): File descriptors; when one of them can be read it is worth a look as well.
+
+    Attributes:
+        go_on (`Callable[[], Any]`, *optional*): Makes the call from there on, once, and gives its result; set by who makes
+            calls. Without it the call can be made by nobody but a session that wakes.
     """
+
+    def __init__(
+        self,
+        due: Callable[[], bool] = lambda: False,
+        at: float | None = None,
+        over: Callable[[], None] = lambda: None,
+        handles: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.due, self.at, self.over, self.handles = due, at, over, handles
+        self.go_on: Callable[[], Any] | None = None

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from .curves import picture, sketch
 from .watching import Clock, Finding, Point, findings
 
 logger = logging.getLogger(__name__)
+LATE_SECONDS = 10.0
+"""So much later than it is said to be may somebody look again who waits."""
 FAILED_LOOKS = 20
 """After so many looks in a row that failed nobody looks at a job by itself any more."""
 
@@ -74,23 +76,33 @@ class JobWatch:
 
     Args:
         pause (`Callable[[float], Any]`): Waits so many seconds, less where whoever waits is interrupted: then it is true.
+        give_way (`Callable[[float, Callable], None]`): Does not come back where the call that waits can be made again after so
+            many seconds, and needs no thread until then; calls what it is given once it is not made again.
 
     Attributes:
         tell (`Callable[[News], None]`): Told of news, on that thread.
         may_stop (`Callable[[News], bool]`): Whether a rule lets a job be stopped for what was found.
         correct (`Callable[[float], None]`): Told how many dollars more (or less: negative) a job took than was counted.
         session (`str`): Whose jobs these are, a label that services take.
+        told (`Mapping[str, set[str]]`): What was told of jobs before, by somebody whose place this takes.
     """
 
-    def __init__(self, pause: Callable[[float], Any] = time.sleep) -> None:
-        self.pause = pause
+    def __init__(
+        self,
+        pause: Callable[[float], Any] = time.sleep,
+        give_way: Callable[[float, Callable[[], Any]], None] = lambda seconds, over: None,
+    ) -> None:
+        self.pause, self._give_way = pause, give_way
         self.tell: Callable[[News], None] = lambda news: None
         self.may_stop: Callable[[News], bool] = lambda news: False
         self.correct: Callable[[float], None] = lambda usd: None
         self.session = ""
+        self.told: Mapping[str, set[str]] = {}
         self._jobs: dict[str, Followed] = {}
         self._settled: set[str] = set()
         self._attended: Counter[str] = Counter()
+        self._come_back: dict[str, float] = {}
+        """Until when, on the monotonic clock, who waits for a job without a thread looks at it again."""
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -133,7 +145,8 @@ class JobWatch:
         with self._lock:
             if job_id in self._jobs:
                 return
-            self._jobs[job_id] = Followed(job_id, name, look, stop, pause, over=told)
+            known = self.told.get(job_id, set())
+            self._jobs[job_id] = Followed(job_id, name, look, stop, pause, set(known), over=told or "ended" in known)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._watch, name="ml-intern-jobs", daemon=True)
                 self._thread.start()
@@ -156,6 +169,12 @@ class JobWatch:
         """So many more (or less) wait for a job."""
         with self._lock:
             self._attended[job_id] += by
+
+    def give_way(self, job_id: str, seconds: float) -> None:
+        """Who waits for a job can do without a thread for so long; where that is possible this does not come back."""
+        self._come_back[job_id] = time.monotonic() + seconds + LATE_SECONDS
+        self._give_way(seconds, lambda: self._come_back.pop(job_id, None))
+        self._come_back.pop(job_id, None)
 
     # For the session
 
@@ -207,7 +226,8 @@ class JobWatch:
             new = [finding for finding in found if finding.kind not in job.told]
             job.told.update(finding.kind for finding in new)
             job.over = look.over
-            known = known or self._attended[job.job_id] > 0
+            waits = self._attended[job.job_id] > 0 or self._come_back.get(job.job_id, 0.0) > time.monotonic()
+            known = known or waits
         for finding in new:
             self._found(job, finding, look.state, known)
         if look.over:

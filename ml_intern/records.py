@@ -19,6 +19,8 @@ KINDS = (EXPERIMENT, EVALUATION)
 _ID = {EXPERIMENT: re.compile(r"run_\w{6,}"), EVALUATION: re.compile(r"eval_\w{6,}")}
 FILE = "experiments.jsonl"
 """In the session's folder, for people: one object a line, the last one of an `id` counts."""
+DEEPEST = 12
+"""How far a run is put to the right in a tree."""
 HELD_OUT = "held_out"
 """In the session's folder, out of the jail's reach: labels of held-out data."""
 
@@ -87,6 +89,18 @@ class Records:
             self._warn(f"{FILE} could not be written: {error.strerror}. The trace has it all.")
 
 
+def mirrored(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `experiments.jsonl` in a session's folder says, by `id`: for a quick look, as what is on record is in the trace."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        for text in (folder / FILE).read_text(encoding="utf-8").splitlines():
+            row = json.loads(text)
+            found[row["id"]] = row
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or just being written
+        pass
+    return found
+
+
 def number(value: Any) -> float | None:
     """A finite number, `None` for anything else."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -113,30 +127,84 @@ def best(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return max(rated, key=lambda pair: pair[0])[1]
 
 
-def tree(runs: Sequence[dict[str, Any]]) -> str:
-    """What was tried, each run under the one that it goes on from: a line each."""
-    known = {run["id"] for run in runs}
+def tree(runs: Sequence[dict[str, Any]], most: int = 200) -> str:
+    """What was tried, each run under the one that it goes on from: a line each; of more than `most` the newest."""
+    known = {run["id"]: run for run in runs}
     below: dict[str | None, list[dict[str, Any]]] = {}
     for run in runs:
         parent = run.get("parent")
         below.setdefault(parent if parent in known and parent != run["id"] else None, []).append(run)
     top, lines, shown = best(runs), [], set()
+    # Parents in a circle have nobody above them: they are written by anybody.
+    for start in [*below.get(None, []), *runs]:
+        waiting = [(start, 0)]
+        while waiting:
+            run, depth = waiting.pop()
+            if run["id"] in shown:
+                continue
+            shown.add(run["id"])
+            mark = " *best*" if top is not None and run["id"] == top["id"] else ""
+            lines.append("  " * min(depth, DEEPEST) + line(run) + mark)
+            waiting += [(one, depth + 1) for one in reversed(below.get(run["id"], []))]
+    left = len(lines) - most
+    return "\n".join([f"({left} older ones are left out)", *lines[-most:]] if left > 0 else lines)
 
-    def draw(parent: str | None, depth: int) -> None:
-        for run in below.get(parent, []):
-            if run["id"] not in shown:
-                shown.add(run["id"])
-                lines.append(
-                    "  " * depth + line(run) + (" *best*" if top is not None and run["id"] == top["id"] else "")
-                )
-                draw(run["id"], depth + 1)
 
-    draw(None, 0)
-    for run in runs:  # parents in a circle: written by anybody
-        if run["id"] not in shown:
-            below[None] = [run]
-            draw(None, 0)
-    return "\n".join(lines)
+def judged_by(evaluations: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Run to what this host measured of its weights on held-out rows, the newest of each."""
+    found = {}
+    for one in evaluations:
+        value = number(_object(one.get("candidate")).get("value"))
+        if isinstance(one.get("experiment"), str) and value is not None:
+            found[one["experiment"]] = f"{one.get('metric')} {value:.4g}"
+    return found
+
+
+def table(runs: Sequence[dict[str, Any]], evaluations: Iterable[dict[str, Any]] = (), most: int = 50) -> str:
+    """The best run and the newest ones, a line each: id, name, state, the metric that its script reports, what this host
+    measured, cost, time, what it goes on from."""
+    judged = judged_by(evaluations)
+    top = best(runs)
+    listed = list(runs[-most:])
+    listed = [top, *listed] if top is not None and top not in listed else listed
+    rows = [("id", "name", "state", "metric", "judged", "cost", "time", "parent")]
+    for run in listed:
+        said, cost, seconds = metric_of(run), number(run.get("cost_usd")), number(run.get("seconds"))
+        rows.append(
+            (
+                str(run["id"]) + ("*" if top is not None and run["id"] == top["id"] else ""),
+                short(f"{run.get('name') or ''}{' (smoke)' if _is_smoke(run) else ''}", 32),
+                str(run.get("state") or "?"),
+                f"{said[0]} {said[1]:.4g}" if said else "",
+                judged.get(run["id"], ""),
+                "" if cost is None else f"${cost:.2f}",
+                "" if seconds is None else f"{seconds:.0f} s",
+                str(run.get("parent") or ""),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    left = len(runs) - len(listed)
+    return "\n".join([*lines, *([f"({left} older ones are left out)"] if left > 0 else [])])
+
+
+def spent(runs: Sequence[dict[str, Any]]) -> float:
+    """USD that all runs came to whose cost is known."""
+    return round(sum(number(run.get("cost_usd")) or 0.0 for run in runs), 4)
+
+
+def brief(run: dict[str, Any]) -> dict[str, Any]:
+    """A run without what only its making needs: digests, lists of files."""
+    wanted = ("id", "name", "parent", "state", "metric", "cost_usd", "seconds", "folder", "backend", "job_id")
+    config = _object(run.get("config"))
+    kept = {name: config.get(name) for name in ("script", "arguments", "smoke", "hardware")}
+    return {**{name: run.get(name) for name in wanted}, "config": kept}
+
+
+def short(text: str, most: int) -> str:
+    """A text on one line, cut where it is too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def line(run: dict[str, Any]) -> str:
@@ -146,7 +214,7 @@ def line(run: dict[str, Any]) -> str:
     cost, seconds = number(run.get("cost_usd")), number(run.get("seconds"))
     parts += [f"${cost:.2f}"] if cost else []
     parts += [f"{seconds:.0f} s"] if seconds is not None else []
-    return f"{run['id']} {run.get('name') or ''}{' (smoke)' if _is_smoke(run) else ''}: {', '.join(parts)}"
+    return f"{run['id']} {short(str(run.get('name') or ''), 60)}{' (smoke)' if _is_smoke(run) else ''}: {', '.join(parts)}"
 
 
 def evaluation_line(found: dict[str, Any]) -> str:
@@ -159,7 +227,7 @@ def evaluation_line(found: dict[str, Any]) -> str:
     sure = "" if p_value is None else f", p = {p_value:.2g}"
     verdict = "better" if found.get("better") is True else "not shown to be better"
     where = f"{found.get('n')} rows of {data.get('id')}, {data.get('split')}"
-    named = f"{candidate.get('name')} against {baseline.get('name')}"
+    named = " against ".join(short(str(side.get("name")), 60) for side in (candidate, baseline))
     return f"{found['id']} {named}: {found.get('metric')} {text}{sure} on {where}: {verdict}"
 
 

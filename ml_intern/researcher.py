@@ -5,6 +5,7 @@ What must never happen here: it gets a tool that does more than read; a claim wi
 
 from __future__ import annotations
 
+import copy
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from .prompts import researcher_templates, with_structure
 from .secrets import Masker
 from .sources import SourceCheck
 from .team import Team
+from .tools import PaperReadTool
 
 NAME = "researcher"
 DESCRIPTION = (
@@ -67,7 +69,7 @@ def researcher(
         structured = isinstance(asked, EndpointModel) and wants_structure(str(asked.model_id))
         templates = researcher_templates()
         agent = InternAgent(
-            [*reading(tools()), *_web(check)],
+            [*[_of_found(tool, check) for tool in reading(tools())], *_web(check)],
             asked,
             name=NAME,
             description=DESCRIPTION,
@@ -99,6 +101,15 @@ def reading(tools: Iterable[Any]) -> list[Any]:
         for tool in tools
         if tool.name in READS and type(tool).effects == "read" and effects_of(tool, {}) == "read"
     ]
+
+
+def _of_found(tool: Any, check: SourceCheck) -> Any:
+    """The same tool; one that reads any address is kept to those that were found, as [`FoundPageTool`] is, and why."""
+    if not isinstance(tool, PaperReadTool):
+        return tool
+    bound = copy.copy(tool)
+    bound.found = check.knows
+    return bound
 
 
 def _web(check: SourceCheck) -> list[Tool]:

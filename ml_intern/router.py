@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ TEXTS = frozenset(
 """Files in which untrusted text is looked for, before they are sent."""
 SMALL = 256 * 1024
 
+WITHIN: ContextVar[str] = ContextVar("within", default="")
+"""The call whose tool runs in this context: calls that are made there are a part of it, and named after it."""
+
 SETTLE_SECONDS = 1.0
 """How long an action that has ended waits for its calls that are out."""
 
@@ -52,6 +56,8 @@ class Action:
     number: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     out: int = 0
+    held: list[Parking] = field(default_factory=list)
+    """Calls that wait without a thread."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ class ToolRouter(MutableMapping[str, Any]):
         """The agents that are called beside the tools."""
         self.find_provenance: Callable[[], str] | None = None
         self.action = Action()
+        self._parked = False
         self._back = threading.Condition()
         self._tools: dict[str, RoutedTool] = {}
 
@@ -161,6 +168,15 @@ class ToolRouter(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return len(self._tools)
 
+    @property
+    def parked(self) -> bool:
+        """Whether calls that wait stay open when their action ends: their session sleeps."""
+        return self._parked or (self.above is not None and self.above.parked)
+
+    @parked.setter
+    def parked(self, parked: bool) -> None:
+        self._parked = parked
+
     def route(self, agent: Any) -> RoutedTool:
         """A managed agent as a routed callable: its call is on record and gated like a tool's."""
         return RoutedTool(self, agent, True)
@@ -177,10 +193,17 @@ class ToolRouter(MutableMapping[str, Any]):
         Those that are out get a moment to come back, so that their results stand in the record before the action's own.
         """
         action = self.action = Action(number)
+        left = False
         try:
             yield action
+        except GeneratorExit:  # whoever ran it has gone, with this process or without a word: questions stay open
+            left = True
+            raise
         finally:
             action.ended.set()
+            for call in () if left or self.parked else tuple(action.held):
+                with contextlib.suppress(Exception, Parking):  # refused, as its code has ended: on record by now
+                    call.go_on and call.go_on()
             with self._back:
                 self._back.wait_for(lambda: not action.out, timeout=SETTLE_SECONDS)
 
@@ -191,14 +214,44 @@ class ToolRouter(MutableMapping[str, Any]):
             Denied: a person or a rule refused; the tool did not run.
         """
         action = self.action
+        with self._out(action):
+            return self._call(action, tool, args, kwargs, vouched)
+
+    @contextlib.contextmanager
+    def _out(self, action: Action) -> Generator[None]:
         with self._back:
             action.out += 1
         try:
-            return self._call(action, tool, args, kwargs, vouched)
+            yield
         finally:
             with self._back:
                 action.out -= 1
                 self._back.notify_all()
+
+    def _hold(self, action: Action, parking: Parking, make: Callable[[], Any]) -> None:
+        """A call of a running action waits; `make` makes it again, from the question on."""
+
+        def go_on() -> Any:
+            with self._back:
+                if self.parked:  # it is for who goes on from the trace
+                    raise parking
+                if parking not in action.held:
+                    raise Denied("The call was not made", "it does not wait any more")
+                action.held.remove(parking)
+            with self._out(action):
+                result = None
+                try:
+                    return make()
+                except Parking as again:
+                    result = again
+                    raise
+                finally:
+                    if result is None:
+                        parking.over()
+
+        with self._back:
+            action.held.append(parking)
+        parking.go_on = go_on
 
     def carry_out(
         self,
@@ -273,11 +326,13 @@ class ToolRouter(MutableMapping[str, Any]):
         vouched: bool,
         carried: tuple[str, ApprovalAnswer | None] | None = None,
         given: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+        before: ToolCallStep | None = None,
     ) -> Any:
         ready: list[Prepared] = []
 
         def prepare(step: ToolCallStep) -> None:
-            done = self._prepare(tool, step, frozen)
+            over = before is not None and action.ended.is_set()  # it waited, and its code has ended: for the record
+            done = Prepared(tool) if over else self._prepare(tool, step, frozen)
             ready.append(done)
             step.files, step.preview, step.problem = done.files, done.preview, done.problem
             step.destination, step.cost_usd, step.sources = done.destination, done.cost_usd, done.sources
@@ -298,31 +353,46 @@ class ToolRouter(MutableMapping[str, Any]):
             vouched=vouched and not served(tool),
             ended=action.ended,
             approved=carried[0] if carried else "",
-            answer=carried[1] if carried else None,
+            answer=carried[1] if carried else before.answer if before is not None and before.begun else None,
             carried=carried is not None,
+            again=before is not None,
+            begun=before is not None and before.begun,
+            edited=None if before is None else before.edited,
             revise=revise,
         )
+        if before is not None:
+            step.since = before.since
         result = ToolResultStep(call_id=call_id, tool=tool.name, action=action.number)
-        with Frozen(
-            self.above.frozen_in if self.above is not None else self.frozen_in, call_id, bool(step.approved)
-        ) as frozen:
+        folder = self.above.frozen_in if self.above is not None else self.frozen_in
+        with Frozen(folder, call_id, bool(step.approved) or before is not None) as frozen:
             prepare(step)
-            started = time.monotonic()
             try:
                 self._fire(step)
                 if step.problem is not None:
                     raise step.problem
-                if action.ended.is_set():
+                at_work = step.begun and isinstance(tool, MultiStepAgent)  # it comes to an end of its own
+                if action.ended.is_set() and not at_work:
                     raise Denied(f"`{tool.name}` was not called", "the code that asked for it has ended")
+                step.begun = True
                 runner, introduced = ready[-1].runner, ready[-1].introduction
                 if introduced is not None and introduced.news:
                     runner.met(introduced)  # without a person's word to this call it would not have come so far
                 if runner is not tool and (step.question or "answer" in vars(runner)):
                     runner.answer = step.answer
                 args, kwargs = ((), step.arguments) if given is None or step.edited is not None else given
-                result.result = self.masker.data(runner(*args, **kwargs))
-            except Parking:
+                within = WITHIN.set(f"{WITHIN.get()} {call_id}".strip())
+                try:
+                    result.result = self.masker.data(runner(*args, **kwargs))
+                finally:
+                    WITHIN.reset(within)
+            except Parking as parking:
                 frozen.kept = True
+                if carried is None and not WITHIN.get():
+                    self._hold(
+                        action,
+                        parking,
+                        lambda: self._made(action, call_id, tool, step.arguments, vouched, None, given, step),
+                    )
                 raise
             except BaseException as error:
                 result.error, result.denied = self._without_secrets(error), isinstance(error, Denied)
@@ -330,7 +400,7 @@ class ToolRouter(MutableMapping[str, Any]):
                     raise result.error from None
                 raise
             finally:
-                result.seconds = time.monotonic() - started
+                result.seconds = time.monotonic() - step.since
                 if not (frozen.kept or isinstance(result.error, JournalFailed)):
                     if not result.denied:
                         self.remember(

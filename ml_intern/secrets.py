@@ -27,6 +27,8 @@ from .known import SHORTEST, Known, find_secrets, known_secrets
 
 __all__ = ["SHORTEST", "MaskedStream", "Masker", "find_secrets", "known_secrets"]
 
+CONTEXT = 40
+"""Characters before a secret that may say that it is one: `Authorization: Bearer`."""
 _IMAGE = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # how PNG, JPEG, GIF and WebP begin in base64
 
 
@@ -193,8 +195,10 @@ class Masker:
         place = min(place, shapes.unfinished(text))
         if place < size:
             for start, end, _ in sorted((*known, *shapes.find(text)), reverse=True):
-                if start < place < end:  # what is whole is not cut in two
-                    place = start
+                if start <= place < end:  # what is whole is not cut in two, nor from the words that make it a secret
+                    alone = [*self._known(text[start:]), *shapes.find(text[start:])]
+                    known_alone = any(found[0] == 0 and found[1] >= end - start for found in alone)
+                    place = start if known_alone else max(0, start - CONTEXT)
         return place
 
 

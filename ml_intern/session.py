@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from . import events as told
@@ -21,7 +22,7 @@ from .session_tools import Desk
 from .steps import SteerStep
 from .trace import Journal, Restored, restore
 from .trace.journal import held_elsewhere, is_held
-from .turns import AT_ONCE, Turns, title_of
+from .turns import AT_ONCE, Course, Turns, title_of
 from .wake import rules_of
 from .workshop import Workshop, put_down
 
@@ -29,8 +30,9 @@ from .workshop import Workshop, put_down
 class Session(Turns):
     """A conversation with one agent, its record and its workspace.
 
-    It holds a thread while a turn runs. While a person is waited for it gives up thread and jail after a time, or when
-    too many wait; the answer wakes it from its trace. Made over a trace that exists it knows what stands there.
+    It holds a thread while a turn works, and none while the turn waits for a person or a job. Where a person is waited for
+    it gives up its jail as well after a time, or when too many wait; the answer wakes it from its trace. Made over a trace
+    that exists it knows what stands there.
 
     Args:
         config (`SessionConfig`): What it is made of.
@@ -121,18 +123,19 @@ class Session(Turns):
             InternError: a turn is running or waits for a person.
         """
 
-        def work(shop: Workshop) -> Any:
+        def work(shop: Workshop) -> Course:
             shop.agent.gate.unmet.clear()
             shop.announce(task)
             shop.prepare(self._interrupted)
             shop.fetch(datasets)
-            return shop.agent.run(task, images=list(images) or None, reset=not shop.agent.memory.steps)
+            fresh = not shop.agent.memory.steps
+            return (yield from shop.agent.run_giving_way(task, images=list(images) or None, reset=fresh))
 
         with self._lock:
             if self._questions:
                 raise InternError("This session waits for an answer", "", "Answer it or interrupt it first.")
             self.title = self.title or title_of(task)
-            self._begin(task, work)
+            self._begin(work)
 
     def resume(self, go_on: bool = True) -> None:
         """Takes the trace up: a turn that was cut off continues, a question that was open is open again.
@@ -144,7 +147,7 @@ class Session(Turns):
             InternError: another process holds it.
         """
         with self._lock:
-            if self.busy or self._shop is not None:
+            if self.busy or self._shop is not None or self._dozing is not None:
                 return
             if is_held(self.trace):
                 raise held_elsewhere(self.trace)
@@ -164,7 +167,7 @@ class Session(Turns):
                     self._questions.put(request, asleep=True)
                     self.events.emit(told.ApprovalAsked(request=request))
                 return
-            self._begin(restored.task, self._go_on)
+            self._begin(self._go_on)
 
     def steer(self, text: str, by: str = "") -> None:
         """Tells a running turn something: the model reads it with its next step. Starts a turn where none is open.
@@ -185,15 +188,12 @@ class Session(Turns):
             if self._shop is not None:
                 self._shop.hear(step)
                 return
-            journal = Journal(
-                self.trace, masker=self.masker
-            )  # nobody works here at the moment: who wakes finds it there
-            put_down(journal, step)
-            journal.close()
+            with self._record() as journal:  # nobody works here at the moment: who wakes finds it there
+                put_down(journal, step)
 
     def running_jobs(self) -> list[str]:
         """Its training jobs that run, as far as is known; they go on when a turn or this process ends."""
-        shop = self._shop
+        shop = self._shop or self._dozing
         return shop.jobs.running() if shop is not None else []
 
     def curves(self, job_id: str) -> str:
@@ -243,8 +243,7 @@ class Session(Turns):
             InternError: no such question waits (any more): an answer counts once.
         """
         with self._lock:
-            asleep = self._questions.answer(call_id, answer, asked)
-            if asleep and not self.busy:
+            if self._questions.answer(call_id, answer, asked):
                 self._wake()
 
     def extend(self, steps: int = 0, usd: float = 0.0, hours: float = 0.0, by: str = "") -> None:
@@ -258,11 +257,11 @@ class Session(Turns):
                 shop.journal.note("budget", usd=shop.ledger.budget_usd, hours=shop.ledger.max_hours, by=by)
             ended = self.outcome is not None and self.outcome.state in (State.MAX_STEPS, State.BUDGET, State.STUCK)
             if ended and not self.busy and not self._questions:
-                self._begin(shop.agent.task or "", self._with_more)
+                self._begin(self._with_more)
 
-    def _with_more(self, shop: Workshop) -> Any:
+    def _with_more(self, shop: Workshop) -> Course:
         shop.meet(self._interrupted)
-        return shop.agent.continue_run()
+        return (yield from shop.agent.continue_giving_way())
 
     def undo(self) -> None:
         """Takes the last turn out of the conversation. What it did to files and to the world stays.
@@ -287,8 +286,8 @@ class Session(Turns):
         """Decides calls by another mode from now on: `ask`, `plan`, `auto` or `deny`."""
         with self._lock:
             self._note("mode", mode=mode)
-            if self._shop is not None:
-                self._shop.set_mode(mode)
+            for shop in filter(None, (self._shop, self._dozing)):
+                shop.set_mode(mode)
             self.mode = mode
             self.events.emit(told.ModeChanged(mode=mode))
 
@@ -319,8 +318,10 @@ class Session(Turns):
         with self._lock:
             self._note("rule", rule=str(parsed), scope="session")
             self.rules = tuple(dict.fromkeys([*self.rules, parsed]))
-            if self._shop is not None:
-                self._shop.rule(parsed)
+            for shop in filter(None, (self._shop, self._dozing)):
+                shop.rule(parsed)
+            if self.busy:
+                self._continue()  # what waits for an answer may need none now
 
     def compact(self, focus: str = "") -> None:
         """Makes the conversation shorter, whatever fills the window: now where nothing runs, else before the next step.
@@ -345,12 +346,20 @@ class Session(Turns):
         self._closing = True
         if self._questions and self._on_approval is None:
             self._let_go.set()
+            with self._lock:
+                shop, works = self._shop, self.busy and self._hold is None
+                self._parking = self._parking or works
+            if shop is not None and works:  # on something else besides what it asks
+                shop.agent.park()
+            self._continue()
         elif self.busy:
             self.interrupt()
-        for thread in (self._thread, self._tidying):
-            if thread is not None:
-                thread.join(timeout=15)
-        self.release()
+        self._idle.wait(15)
+        if self._tidying is not None:
+            self._tidying.join(15)
+        with self._lock:
+            self.release()
+            self._end_watch()
 
     def _know(self, restored: Restored) -> None:
         self.title = restored.title
@@ -386,9 +395,17 @@ class Session(Turns):
 
     def _note(self, kind: str, **fields: Any) -> None:
         """On record, whether or not anybody works here at the moment."""
-        if self._shop is not None:
-            self._shop.journal.note(kind, **fields)
+        with self._record() as journal:
+            journal.note(kind, **fields)
+
+    @contextmanager
+    def _record(self) -> Generator[Journal]:
+        shop = self._shop or self._dozing
+        if shop is not None:
+            yield shop.journal
             return
         journal = Journal(self.trace, masker=self.masker)
-        journal.note(kind, **fields)
-        journal.close()
+        try:
+            yield journal
+        finally:
+            journal.close()

@@ -10,7 +10,7 @@ from smolagents import Tool
 
 from .events import ApprovalAnswer
 from .execution.packages import Packages
-from .records import EVALUATION, EXPERIMENT, Records, best, pinned, tree
+from .records import EVALUATION, EXPERIMENT, Records, best, brief, evaluation_line, pinned, spent, table, tree
 from .trace.desk import Desk as Desk
 from .trace.desk import noted, plan_item
 
@@ -110,37 +110,51 @@ class ExperimentsTool(Tool):
     name = "experiments"
     effects = "read"
     description = (
-        "Your training runs (each with config, parent, metric, cost, state) and evaluations so far, as they are on record: "
-        "`runs`, `best` (id of the best run that is done), `tree` (what was tried, as text) and `evaluations`."
+        "What you tried so far: `table` and `tree` to print (your training runs: the metric that their script reports, "
+        "what evaluate_model judged, cost, parent; * is the best), "
+        "`best` (its id), `evaluations` (a line each), `runs` (as data: id, name, parent, state, metric, cost_usd, "
+        "seconds, config). With `id` all that is on record of that one, as `found`."
     )
     inputs = {
-        "last": {"type": "integer", "description": "Only the last so many of each (default all).", "nullable": True},
+        "last": {"type": "integer", "description": "Only the last so many of each (default 50).", "nullable": True},
+        "id": {"type": "string", "description": "'run_...' or 'eval_...' (default none).", "nullable": True},
     }
     output_type = "object"
     output_schema = {
         "type": "object",
         "properties": {
-            "runs": {"type": "array"},
-            "best": {"type": ["string", "null"]},
+            "table": {"type": "string"},
             "tree": {"type": "string"},
-            "evaluations": {"type": "array"},
+            "best": {"type": ["string", "null"]},
+            "evaluations": {"type": "array", "items": {"type": "string"}},
+            "runs": {"type": "array"},
+            "tried": {"type": "integer", "description": "How many runs there are in all."},
+            "cost_usd": {"type": "number", "description": "Of all runs whose cost is known."},
+            "found": {"type": ["object", "null"]},
         },
-        "required": ["runs", "best", "tree", "evaluations"],
+        "required": ["table", "tree", "best", "evaluations", "runs"],
     }
 
     def __init__(self, records: Records) -> None:
         super().__init__()
         self.records = records
 
-    def forward(self, last: int | None = None) -> dict[str, Any]:
+    def forward(self, last: int | None = 50, id: str | None = None) -> dict[str, Any]:
         runs, judged = self.records.all(EXPERIMENT), self.records.all(EVALUATION)
-        count = max(last or 0, 0)
+        found = next((one for one in [*runs, *judged] if one["id"] == id), None)
+        if id and found is None:
+            raise ValueError(f"There is no {id!r} on record. `experiments()` shows what there is.")
+        most = max(last or 50, 1)
         top = best(runs)
         return {
-            "runs": runs[-count:],
+            "table": table(runs, judged, most),
+            "tree": tree(runs, most),
             "best": top["id"] if top is not None else None,
-            "tree": tree(runs),
-            "evaluations": judged[-count:],
+            "evaluations": [evaluation_line(one) for one in judged[-most:]],
+            "runs": [brief(run) for run in runs[-most:]],
+            "tried": len(runs),
+            "cost_usd": spent(runs),
+            "found": found,
         }
 
 

@@ -139,7 +139,8 @@ class Settling:
         answer = self._answers.get(call.call_id)
         if call.state in ("done", "denied"):
             how = "failed" if call.failed else "returned"
-            return f"- `{call.tool}` {how}: {_shown(call.result, place)}"
+            a_report = any(run.run.call_id == call.call_id for run in self._runs)  # whole, as where it is put together
+            return f"- `{call.tool}` {how}: {call.result if a_report else _shown(call.result, place)}"
         asks_agent = place.router is not None and call.tool in place.router.agents
         if asks_agent and call.state == "unknown":  # the first row of a task comes before anything that it does
             return self._closed(call, place, InternError(f"`{call.tool}` had not begun"), denied=False)
@@ -262,7 +263,8 @@ def _report(run: RestoredRun, lines: Sequence[str], sub: SubAgent | None) -> str
 
 
 def _shown(text: str, place: Place) -> str:
-    return text[: BRIEF if place.path else SHOWN]
+    most = BRIEF if place.path else SHOWN
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most:,} characters more are on record)"
 
 
 def _in_doubt(call: RestoredCall) -> bool:

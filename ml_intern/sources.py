@@ -143,6 +143,10 @@ class SourceCheck:
                 found.append(
                     f"the row of {label!r}: {', '.join(dict.fromkeys(odd))} not found in anything that was read"
                 )
+        for line in prose_in(report):
+            odd = [figure for figure in figures_in(line) if not _is_known(figure, figures, [line], named)]
+            if odd:
+                found.append(f"{line[:60]!r}: {', '.join(dict.fromkeys(odd))} not found in anything that was read")
         if not named:
             found.append("it names no source at all")
         return found
@@ -188,6 +192,11 @@ def rows_in(report: str) -> list[list[str]]:
             continue
         rows.append([cell.strip() for cell in row[1].split("|")])
     return rows
+
+
+def prose_in(report: str) -> list[str]:
+    """What is no table: its lines, less the space around them."""
+    return [line.strip() for line in report.splitlines() if line.strip() and not _ROW.match(line)]
 
 
 def _is_rule(line: str) -> bool:

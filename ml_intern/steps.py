@@ -50,6 +50,9 @@ class ToolCallStep(MemoryStep):
         answer (`ApprovalAnswer`, *optional*): The last answer of a person; told to a tool that asks questions.
         approved (`str`): What an answer bound to that was given while the code no longer ran.
         carried (`bool`): The code that made the call no longer runs; the call itself is on record already.
+        again (`bool`): It has waited without a thread, is on record already, and goes on: its code still runs.
+        since (`float`): When it was made, on the monotonic clock.
+        begun (`bool`): It may be made, and was: its tool has given up its thread, and is called again.
         attached (`str`): What the host adds to what is sent: part of the preview, and of what an answer binds to.
         news (`str`): Why a person has to read what the tool is before it is called, whatever a rule allows.
         revise (`Callable`): Makes the call ready again, in place, with edited arguments.
@@ -74,6 +77,9 @@ class ToolCallStep(MemoryStep):
     answer: ApprovalAnswer | None = None
     approved: str = ""
     carried: bool = False
+    again: bool = False
+    begun: bool = False
+    since: float = field(default_factory=time.monotonic, compare=False)
     attached: str = ""
     news: str = ""
     revise: Callable[[ToolCallStep, dict[str, Any]], None] = field(default=_not_again, repr=False, compare=False)

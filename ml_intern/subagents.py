@@ -2,7 +2,8 @@
 
 What must never happen here: a tool of a sub-agent is called past the gate or the record; a sub-agent spends what nobody
 counts; one that fails, loops or is out of money takes the agent above it with it; one goes on after an interrupt; one that
-was cut off passes for one that ended, or is begun again without anybody's word.
+was cut off passes for one that ended, or is begun again without anybody's word; one that waits without a thread begins anew
+instead of going on, or goes on in two threads.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from smolagents import CodeAgent, MultiStepAgent
@@ -24,12 +26,13 @@ from smolagents.utils import parse_code_blobs
 from .budget import BudgetUsedUp, SpendLedger
 from .errors import JournalFailed, Parking
 from .events import Outcome, State, Usage
+from .execution.action import RUNNING, Hold, to_the_end
 from .facts import FactBook
 from .metering import MeteredModel, metered
 from .models import EndpointModel
 from .models.usage import CallUsage
 from .repetition import RepetitionGuard, by_guard
-from .router import Action, RoutedTool, ToolRouter
+from .router import WITHIN, Action, RoutedTool, ToolRouter
 from .secrets import Masker
 from .steps import GUARD, AgentRun, ModelStep, Observer, SteerStep, ToolCallStep, ToolResultStep
 from .supervision import Ending
@@ -38,6 +41,8 @@ from .thinking import thinking_of
 CALLING: ContextVar[ToolCallStep | None] = ContextVar("calling", default=None)
 """The call that is being made in this context: what a sub-agent's run belongs to."""
 
+DRIVEN_SECONDS = 0.2
+"""How long who cleans up waits for a sub-agent that is about to wait."""
 LAST_SEEN = 1_500
 """Characters of what a sub-agent saw last that stand in its report when it comes back without an answer."""
 
@@ -75,6 +80,7 @@ class Worker(Protocol):
 
     path: str
     ledger: SpendLedger
+    observer: Observer
 
     def calling(self, step: ToolCallStep) -> None: ...
 
@@ -115,11 +121,45 @@ class Member(Notes, Protocol):
     def subs(self) -> list[SubAgent]: ...
 
     @property
+    def gives_way(self) -> bool: ...
+
+    def run_giving_way(self, task: str, **options: Any) -> Generator[Hold, None, Any]: ...
+
+    @property
     def own_limits(self) -> tuple[float | None, float | None]: ...
 
     def take_part(
         self, ledger: SpendLedger, observer: Observer, guard: RepetitionGuard | None
     ) -> AbstractContextManager[None]: ...
+
+
+Course = Generator[Hold, None, str]
+"""A task of a sub-agent: it gives way wherever it only waits, and ends with its report."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A task that waits without a thread: the call that it belongs to, and how it goes on."""
+
+    call_id: str
+    course: Course
+    context: Context
+
+
+class _Asked:
+    """Stands in for an agent in its own `__call__`, which words the task for it and then its report: `run` runs nothing."""
+
+    def __init__(self, agent: MultiStepAgent) -> None:
+        self._agent, self.provide_run_summary = agent, False
+        self.task: tuple[str, dict[str, Any]] = "", {}
+        self.result: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._agent, name)
+
+    def run(self, task: str, **options: Any) -> Any:
+        self.task = task, options
+        return self.result
 
 
 class SubAgent:
@@ -138,7 +178,8 @@ class SubAgent:
     """
 
     _OWN = frozenset(("agent", "root", "above", "member", "path", "ledger", "observer", "ending", "below", "running", "share",
-                      "review", "_book", "_guard", "_turn", "_call", "_words", "_given"))  # fmt: skip
+                      "review", "_book", "_guard", "_turn", "_call", "_words", "_given", "_driven", "_waits", "_begun",
+                      "_let_go"))  # fmt: skip
 
     def __init__(
         self, agent: MultiStepAgent, root: Top, above: Superior, member: Member | None = None, name: str = ""
@@ -152,7 +193,9 @@ class SubAgent:
         self.ending: Ending | None = None
         self.below: list[Below] = []
         self.running = False
-        self._turn = threading.Lock()
+        self._turn, self._driven = threading.Lock(), threading.Lock()
+        self._waits: Waits | None = None
+        self._begun, self._let_go = "", False
         self._call: ToolCallStep | None = None
         self._book, self._guard = FactBook(), None
         self._words: list[SteerStep] = []
@@ -188,30 +231,85 @@ class SubAgent:
 
         Raises:
             JournalFailed: nothing may take effect that is not on record.
+            Parking: it waits without a thread, and goes on where the same call is made again.
         """
+        call = CALLING.get()
+        if call is None or not (call.call_id == self._begun or self._may_give_way(call)):
+            return self.work(task, **kwargs)
+        with self._driven:
+            waits, self._waits = self._waits, None
+            if waits is not None and waits.call_id != call.call_id:
+                self._waits, waits = waits, None
+            if waits is None:
+                if call.call_id == self._begun:  # it was given up meanwhile, with its session's jail
+                    raise Parking
+                if not self._turn.acquire(blocking=False):  # another task of its waits
+                    raise Parking(lambda: not self._turn.locked() or call.ended.is_set())
+                self._begun, self._let_go, context = call.call_id, False, copy_context()
+                context.run(WITHIN.set, "")
+                waits = Waits(call.call_id, self._course(call, task, kwargs, gives_way=True), context)
+            self._call = call
+            return self._go_on(waits)
+
+    def work(self, task: str, **kwargs: Any) -> str:
+        """The same, in this thread to its end."""
         with self._turn:
-            call = self._call = CALLING.get()
-            run = AgentRun(
-                uuid.uuid4().hex[:16], self.path, type(self.agent).__name__, _model_name(self.agent.model), str(task),
-                call.call_id if call else "", call.action if call else 0,
-            )  # fmt: skip
-            started = time.monotonic()
-            if self.review is not None:
-                self.review.begin(run.task)
-            self._begin(run)
-            try:
-                ending, report = self._work(task, kwargs)
-            except Parking:  # its session sleeps: it has no end on record, and gets one when the session wakes
-                self._leave()
-                raise
-            except BaseException as error:  # not of its making, such as a full disk: it has an end as far as may be
-                with suppress(JournalFailed):
-                    self._end(run, started, Ending(State.INTERRUPTED, type(error).__name__), "")
-                raise
-            if self.review is not None and ending.state not in (State.ERROR, State.INTERRUPTED):
-                report = f"{report}\n\n{self.review.verdict(report)}"
-            self._end(run, started, ending, report)
-            return report
+            return to_the_end(self._course(CALLING.get(), task, kwargs, gives_way=False))
+
+    def _may_give_way(self, call: ToolCallStep) -> bool:
+        """Whether the call that is being made here can wait without its thread: its code made it, and runs below somebody who
+        gives way; and the agent's loop is one that can be left and gone on with."""
+        action = RUNNING.get()
+        if action is None or not action.gives_way or WITHIN.get() != call.call_id:
+            return False
+        kind = type(self.agent)
+        return self.member is not None and kind.__call__ is MultiStepAgent.__call__ and kind.run is MultiStepAgent.run
+
+    def _go_on(self, waits: Waits) -> str:
+        try:
+            hold = waits.context.run(waits.course.__next__)
+        except StopIteration as end:
+            self._turn.release()
+            return end.value
+        except BaseException:
+            self._turn.release()
+            raise
+        self._waits = waits
+        if self.root.parked or self._let_go:
+            self._give_up()
+            raise Parking
+        raise Parking(lambda: hold.come or self.stopped(), hold.at, handles=hold.handles)
+
+    def _give_up(self) -> None:
+        """A task that waits is not gone on with here."""
+        waits, self._waits = self._waits, None
+        if waits is not None:
+            waits.context.run(waits.course.close)
+            self._turn.release()
+
+    def _course(self, call: ToolCallStep | None, task: str, kwargs: dict[str, Any], gives_way: bool) -> Course:
+        self._call = call
+        run = AgentRun(
+            uuid.uuid4().hex[:16], self.path, type(self.agent).__name__, _model_name(self.agent.model), str(task),
+            call.call_id if call else "", call.action if call else 0,
+        )  # fmt: skip
+        started = time.monotonic()
+        if self.review is not None:
+            self.review.begin(run.task)
+        self._begin(run)
+        try:
+            ending, report = yield from self._work(task, kwargs, gives_way)
+        except (Parking, GeneratorExit):  # its session sleeps: its end is put on record when the session wakes
+            self._leave()
+            raise
+        except BaseException as error:  # not of its making, such as a full disk: it has an end as far as may be
+            with suppress(JournalFailed):
+                self._end(run, started, Ending(State.INTERRUPTED, type(error).__name__), "")
+            raise
+        if self.review is not None and ending.state not in (State.ERROR, State.INTERRUPTED):
+            report = f"{report}\n\n{self.review.verdict(report)}"
+        self._end(run, started, ending, report)
+        return report
 
     def _begin(self, run: AgentRun) -> None:
         own = self.member.own_limits if self.member is not None else (None, None)
@@ -239,14 +337,17 @@ class SubAgent:
         self.running = False
         self.root.runs.pop(self.path, None)
 
-    def _work(self, task: str, kwargs: dict[str, Any]) -> tuple[Ending, str]:
+    def _work(self, task: str, kwargs: dict[str, Any], gives_way: bool) -> Generator[Hold, None, tuple[Ending, str]]:
         try:
             if self.stopped():
                 self.observer.task(TaskStep(task=str(task)), [])
                 raise InterruptedError
             if self.member is not None:
                 with self.member.take_part(self.ledger, self.observer, self._guard):
-                    report = self.agent(task, **kwargs)
+                    if gives_way:
+                        report = yield from self._giving_way(self.member, task, kwargs)
+                    else:
+                        report = self.agent(task, **kwargs)
             else:
                 report = self._metered(task, kwargs)
         except JournalFailed:
@@ -258,6 +359,14 @@ class SubAgent:
         if ending.state is not State.SUCCESS:
             report = f"{report}\n\n(`{self.agent.name}` did not finish, {ending.state}: {ending.reason})"
         return ending, self.root.masker.text(str(report))
+
+    def _giving_way(self, member: Member, task: str, kwargs: dict[str, Any]) -> Course:
+        asked = _Asked(self.agent)
+        MultiStepAgent.__call__(asked, task, **kwargs)  # ty: ignore[invalid-argument-type]  # as the agent itself words it
+        words, options = asked.task
+        asked.result = yield from member.run_giving_way(words, **options)
+        asked.provide_run_summary = self.agent.provide_run_summary
+        return MultiStepAgent.__call__(asked, task, **kwargs)  # ty: ignore[invalid-argument-type]
 
     def _metered(self, task: str, kwargs: dict[str, Any]) -> str:
         """The task with an agent that is not ours: its model is asked by way of the ledger."""
@@ -407,11 +516,22 @@ class SubAgent:
 
     def cleanup(self) -> None:
         """Ends the jails and sandboxes that code ran in, its own and of those below it."""
+        self._let_go = True
+        if self._driven.acquire(timeout=DRIVEN_SECONDS):  # otherwise it is at work, and gives up when it waits again
+            try:
+                self._give_up()
+            finally:
+                self._driven.release()
         if isinstance(self.agent, CodeAgent):
             self.agent.cleanup()
         if self.member is None:
             for sub in self.below:
                 sub.cleanup()
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether its task can do without a thread while it waits."""
+        return self.member is not None and self.member.gives_way
 
     # Stopping.
 

@@ -13,10 +13,10 @@ from smolagents.memory import ActionStep, AgentMemory, MemoryStep
 from smolagents.monitoring import AgentLogger
 
 from .budget import BudgetUsedUp, Reservation, SpendLedger, StepBudget
-from .errors import Denied
+from .errors import Denied, Parking
 from .events import ApprovalAnswer, ApprovalRequest, State
 from .facts import FactBook
-from .repetition import RepetitionGuard, by_guard
+from .repetition import RepetitionGuard, Verdict, by_guard
 from .secrets import Masker
 from .steps import GUARD, USER, Observers, SteerStep, ToolCallStep, ToolResultStep
 
@@ -57,6 +57,10 @@ class Supervisor:
         self._inbox: SimpleQueue[SteerStep] = SimpleQueue()
         self.models: SimpleQueue[tuple[Any, Callable[[], None]]] = SimpleQueue()
         """Models that are to take over, each with who is to be told."""
+        self.asking: ApprovalRequest | None = None
+        """What a person is asked, while the run waits for the answer without a thread."""
+        self._stuck: Verdict | None = None
+        self._looked = 0
 
     def begin(self, ceiling: int, task: str, at: int = 1, done: Sequence[MemoryStep] = ()) -> None:
         """A turn begins, or goes on at step `at` after those that were `done`.
@@ -65,6 +69,7 @@ class Supervisor:
         """
         self.budget.begin(ceiling, task, at)
         self.book.begin()
+        self.asking, self._stuck, self._looked = None, None, 0
         if self.guard is not None:
             self.guard.begin()
         if not self.watches:
@@ -94,21 +99,31 @@ class Supervisor:
     # Whether to go on.
 
     def over(self, step: int, ledger: SpendLedger) -> Ending | None:
-        """Why step number `step` may not be taken, if so. May ask a person, and wait for the answer."""
-        if spent := ledger.exceeded():
+        """Why step number `step` may not be taken, if so. May ask a person, and wait for the answer.
+
+        Raises:
+            Parking: the answer is waited for without a thread; to be asked again for the same step.
+        """
+        if self.asking is None and (spent := ledger.exceeded()):
             return Ending(State.BUDGET, spent)
-        return self._in_circles() or self._out_of_steps(step)
+        if self._looked != step:
+            if (ending := self._in_circles()) is not None:
+                return ending
+            self._looked = step
+        return self._out_of_steps(step)
 
     def _in_circles(self) -> Ending | None:
         if self.guard is None or not self.book.facts:
             return None
-        verdict = self.guard.look(self.book.facts)
+        verdict, self._stuck = self._stuck or self.guard.look(self.book.facts), None
         if verdict.level in ("hint", "replan"):
             self.steer(SteerStep(self.guard.words(verdict, self.has_plan()), by_guard(verdict.level), GUARD))
         elif verdict.level == "stop":
+            self._stuck = verdict
             asked = self._put(
                 CONTINUE, f"it goes round in circles: {verdict.reason}", {}, "Let it go on all the same?"
             )
+            self._stuck = None
             if asked.decision != "approve":
                 return Ending(State.STUCK, f"{verdict.reason}, after a hint and a new plan{_said(asked)}")
             self.guard.begin()
@@ -132,8 +147,14 @@ class Supervisor:
         return None
 
     def _put(self, tool: str, reason: str, arguments: dict[str, Any], question: str) -> ApprovalAnswer:
-        call_id = f"ask_{uuid.uuid4().hex[:20]}"
-        return self._ask(ApprovalRequest(call_id, tool, arguments, "read", reason, question))
+        request, self.asking = self.asking, None
+        if request is None or request.tool != tool:
+            request = ApprovalRequest(f"ask_{uuid.uuid4().hex[:20]}", tool, arguments, "read", reason, question)
+        try:
+            return self._ask(request)
+        except Parking:
+            self.asking = request
+            raise
 
     # What happened.
 
@@ -229,7 +250,8 @@ class Supervised:
 
     def look_round(self) -> Ending | None:
         """Why there is no further step, if so. Raises where the agent was interrupted."""
-        ending = None if self.stopped() else self.supervisor.over(self.step_number, self.ledger)
+        asking = self.supervisor.asking is not None  # then its answer is put on record, whatever it is
+        ending = None if self.stopped() and not asking else self.supervisor.over(self.step_number, self.ledger)
         if self.stopped():
             self.ending = Ending(State.INTERRUPTED)
             raise AgentError("Agent interrupted.", self.logger)
@@ -266,7 +288,7 @@ class ToolSpending:
 
     def calling(self, step: ToolCallStep) -> None:
         """Raises [`~ml_intern.errors.Denied`] where it does not fit in the budget."""
-        if step.problem is not None or (step.effects != "spend" and not step.cost_usd):
+        if step.begun or step.problem is not None or (step.effects != "spend" and not step.cost_usd):
             return
         self.forget(step.call_id)
         cost = step.cost_usd

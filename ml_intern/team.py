@@ -129,7 +129,7 @@ class Team:
 
     def _one(self, task: str, kwargs: dict[str, Any]) -> str:
         with self._turn(CALLING.get()) as member:
-            return f"`{self.name}` was stopped before it began." if member is None else member(task, **kwargs)
+            return f"`{self.name}` was stopped before it began." if member is None else member.work(task, **kwargs)
 
     @contextmanager
     def _turn(self, call: ToolCallStep | None) -> Generator[SubAgent | None]:

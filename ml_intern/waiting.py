@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class Pending:
     """A question that waits; takes one answer. `asleep`: nobody stands by, the answer has to wake the session."""
 
     def __init__(self, request: ApprovalRequest, asleep: bool = False) -> None:
-        self.request, self.asleep = request, asleep
+        self.request, self.asleep, self.since = request, asleep, time.monotonic()
         self._lock = threading.Lock()
         self._given = threading.Event()
         self._answer: ApprovalAnswer | None = None
@@ -99,6 +100,16 @@ class Questions:
         """A question waits from here on; `asleep`: its answer wakes the session."""
         pending = self._open[request.call_id] = Pending(request, asleep)
         return pending
+
+    def of(self, request: ApprovalRequest) -> Pending | None:
+        """That question, where it waits already."""
+        pending = self._open.get(request.call_id)
+        return pending if pending is not None and pending.request is request else None
+
+    @property
+    def since(self) -> float | None:
+        """Since when the one waits that has waited longest, on the monotonic clock."""
+        return min((pending.since for pending in list(self._open.values()) if not pending.answered), default=None)
 
     def drop(self, call_id: str) -> None:
         """It waits no more."""

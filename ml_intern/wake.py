@@ -48,6 +48,7 @@ def take_up(shop: Workshop, restored: Restored) -> None:
         agent.gate.unmet |= restored.refused
     for step in restored.unread:
         agent.supervisor.steer(step)
+    agent.watch.told = restored.told
     shop.jobs.look_after()
     if restored.half:
         shop.recorder.half(restored.half, restored.steps[-1] if restored.steps else None)

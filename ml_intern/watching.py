@@ -71,10 +71,9 @@ def points_in(text: str) -> list[dict[str, Any]]:
 def findings(points: Sequence[Point], clock: Clock | None = None) -> list[Finding]:
     """What is to be said of a run as it stands, the serious first; each kind at most once."""
     clock = clock or Clock()
-    broken = _not_a_number(points)
+    broken = _not_a_number(points) or _divergence(points)
     found = [
         broken,
-        None if broken else _divergence(points),
         _too_slow(points, clock),
         _stalled(points, clock),
         _idle(points),

@@ -216,10 +216,12 @@ class Workshop:
         self.jobs = SessionJobs(self.agent, session_id, self.records, self.journal, events, masker, self.hear)
         self.agent.router.find_provenance = self._provenance
         self.agent.router.services["records"] = lambda: self.records
+        self.agent.router.services["progress"] = lambda: self._comes_on
         gate = self.agent.gate
         gate.on_rule, gate.left_usd, gate.find_own = self._ruled, self.ledger.left_usd, config.find_own
         self.journal.cwd = workspace.inside
         self._former: list[EndpointModel] = []
+        self._dozes = False
         self._listen(model)
 
     def announce(self, task: str) -> None:
@@ -286,7 +288,7 @@ class Workshop:
                 raise Offline(f"The data set {name}")
             self.events.emit(told.Waiting(on=f"the download of {name}"))
             try:
-                tool = HubDownloadTool(Workspace(self.folder / "workspace"))
+                tool = HubDownloadTool(Workspace(self.folder / "workspace"), progress=self._comes_on)
                 tool.forward(name, repo_type="dataset", folder=data_folder(name))
             except Exception as error:  # noqa: BLE001 - a tool's own code; what it says is what the person needs to know
                 raise InternError(f"The data set {name} could not be handed over", str(error)) from None
@@ -342,13 +344,21 @@ class Workshop:
             if isinstance(model, EndpointModel):
                 model.cancelled.set()
 
-    def close(self) -> None:
+    def doze(self) -> None:
+        """Gives up all but what watches jobs and puts on record what is found; to be closed after that, not worked with."""
+        if self._dozes:
+            return
+        self._dozes = True
         for model in (self.model, *self._former):
             if isinstance(model, EndpointModel):
                 model.close()
         self._borrowed.close()
-        self.agent.cleanup()
+        self.agent.end_jails()
         self.recorder.close()
+
+    def close(self) -> None:
+        self.doze()
+        self.agent.cleanup()
         self.journal.close()
 
     def warn(self, text: str) -> None:
@@ -432,6 +442,10 @@ class Workshop:
         """Another model writes: on record, as the provider's cache has nothing of the conversation there."""
         self.recorder.switched(switch.model, switch.before, switch.why, switch.back)
         self.warn(f"{switch.model} writes from here on, {switch.before} did before: {switch.why}")
+
+    def _comes_on(self, text: str) -> None:
+        """How far a tool is that takes its time."""
+        self.events.emit(told.Waiting(on=self.masker.text(text)))
 
     def _retried(self, text: str) -> None:
         self.warn(text)

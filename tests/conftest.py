@@ -17,6 +17,10 @@ settings.load_profile("a busy machine")
 
 # The official client reads this once, when it is imported: no test may reach the real Hub, or wait for it.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+# Tools keep answers below `XDG_CACHE_HOME`, each test its own; what else lies there by default stays where it is.
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+os.environ.setdefault("HF_HOME", str(_CACHES / "huggingface"))
+os.environ.setdefault("MPLCONFIGDIR", str(_CACHES / "matplotlib"))
 
 _KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|LLM_ENDPOINT|_BASE_URL|SLACK_.*)$")
 
@@ -35,6 +39,7 @@ def hermetic(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Iterator
             monkeypatch.delenv(name)
     (own := next(homes)).mkdir()
     monkeypatch.setenv("ML_INTERN_HOME", str(own))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own.with_suffix(".cache")))
     monkeypatch.setenv("ML_INTERN_SHARE_TRACES", "0")
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     yield

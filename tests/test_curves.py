@@ -19,8 +19,15 @@ def a_run(steps=200):
             "loss": 2 / (1 + step / 40) + draw.gauss(0, 0.05),
             "learning_rate": 1e-4,
             "grad_norm": 1.0,
+            "samples_per_second": 8.0,
+            "tokens_per_second": 4096.0,
+            "memory_gb": 1.5,
         }
-        point |= {"eval_loss": 2.2 / (1 + step / 40), "eval_accuracy": step / steps} if step % 25 == 0 else {}
+        point |= (
+            {"eval_loss": 2.2 / (1 + step / 40), "eval_accuracy": step / steps, "eval_runtime": 2.0}
+            if step % 25 == 0
+            else {}
+        )
         yield point
 
 
@@ -32,15 +39,39 @@ def test_text_shows_each_curve_with_where_it_began_and_where_it_is():
     assert lines[1].index("●") < lines[6].index("●")
     assert "step 1" in lines[8] and lines[8].endswith("200")
     assert any(line.startswith("eval_accuracy: 0.125 ▁") and line.endswith("█ 1") for line in lines)
-    assert any(line.startswith("learning_rate: 0.0001") for line in lines)
-    assert max(map(len, lines)) < 80
+    for begins in ("learning_rate: 0.0001", "samples_per_second: 8 ", "tokens_per_second: 4096 ", "memory_gb: 1.5 "):
+        assert any(line.startswith(begins) for line in lines), begins
+    assert max(map(len, lines)) < 80 and "eval_runtime" not in text
 
 
 def test_a_picture_is_drawn():
     pytest.importorskip("matplotlib")
     data = picture(list(a_run()), "runs/a $name")
     assert data is not None and data.startswith(b"\x89PNG") and len(data) > 10_000
-    assert [title for title, _ in panels(list(a_run()))] == ["loss", "eval_accuracy", "learning rate", "gradient norm"]
+    titles = [
+        "loss",
+        "eval_accuracy",
+        "learning rate",
+        "gradient norm",
+        "samples a second",
+        "tokens a second",
+        "memory, GB",
+    ]
+    assert [title for title, _ in panels(list(a_run()))] == titles  # each with a scale of its own, but the losses
+
+
+def test_of_many_metrics_the_plain_ones_come_first_each_with_what_training_says_of_it():
+    """As GRPO logs them: two dozen, most of which never change."""
+    made = [{"step": step, "loss": 0.1, "reward": step / 10, "eval_reward": step / 11} for step in range(1, 6)]
+    for at, point in enumerate(made):
+        point |= {f"eval_clip/{n}": 0.0 for n in range(20)} | {f"eval_part/{n}": float(at) for n in range(20)}
+    shown = panels(made)
+    assert [title for title, _ in shown] == [
+        "loss",
+        "eval_reward",
+        *(f"eval_part/{n}" for n in (0, 1, 10, 11, 12, 13, 14)),
+    ]
+    assert [name for name, _ in shown[1][1]] == ["eval_reward", "reward"]
 
 
 def test_nothing_to_show_is_nothing():

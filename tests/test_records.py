@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,50 @@ def test_after_a_compaction_the_best_and_the_newest_are_said_again(records: Reco
     assert len(said) < 3_000
     shown = ExperimentsTool(records).forward(last=2)
     assert [len(shown["runs"]), len(shown["evaluations"]), shown["best"]] == [2, 2, run(3)["id"]]
+
+
+def test_a_thousand_experiments_are_a_short_table_at_once(records: Records) -> None:
+    """In a chain, each run goes on from the one before: nothing here may go as deep as they do."""
+    for number in range(1_000):
+        parent = run(number - 1)["id"] if number else None
+        given = run(
+            number, 0.9 if number == 7 else number / 2_000, parent=parent, cost_usd=0.5, name=f"try {number} " * 9
+        )
+        records.add(EXPERIMENT, given)
+        records.add(EVALUATION, evaluation(number, 0.6, errors=[{"input": "long " * 200}] * 5, per_class={"a": 1}))
+    began = time.monotonic()
+    shown = ExperimentsTool(records).forward()
+    assert time.monotonic() - began < 3  # seconds; a fifth of one on an idle core
+    assert len(json.dumps(shown)) < 60_000 and shown["tried"] == 1_000 and shown["cost_usd"] == 500.0
+    lines = shown["table"].splitlines()
+    assert lines[0].split() == ["id", "name", "state", "metric", "judged", "cost", "time", "parent"]
+    assert len(lines) == 53
+    assert lines[1].startswith(f"{run(7)['id']}* ") and "eval_accuracy 0.9" in lines[1] and "$0.50" in lines[1]
+    assert lines[-1] == "(949 older ones are left out)" and max(map(len, lines)) < 130
+    assert "(950 older ones are left out)" in shown["tree"] and len(shown["evaluations"]) == 50
+    assert all(len(said) < 250 for said in shown["evaluations"])
+    assert len(pinned(records)) < 3_500
+
+
+def test_what_this_host_measured_stands_beside_what_a_script_says(records: Records) -> None:
+    records.add(EXPERIMENT, run(1, 0.99))
+    records.add(EXPERIMENT, run(2, 0.8))
+    records.add(EVALUATION, evaluation(1, 0.6, experiment=run(1)["id"]))
+    records.add(EVALUATION, evaluation(2, 0.7, experiment=run(1)["id"]))
+    records.add(EVALUATION, evaluation(3, 0.9, experiment=None))
+    _, first, second = ExperimentsTool(records).forward()["table"].splitlines()
+    assert "eval_accuracy 0.99  accuracy 0.7" in first and "accuracy 0.8 " in second and second.count("accuracy") == 1
+
+
+def test_all_of_one_is_there_by_its_id(records: Records) -> None:
+    records.add(EXPERIMENT, run(1, 0.8, config={"script_sha256": "ab", "smoke": False}))
+    records.add(EVALUATION, evaluation(2, 0.9, errors=[{"input": "x"}]))
+    tool = ExperimentsTool(records)
+    assert "script_sha256" not in tool.forward()["runs"][0]["config"] and tool.forward()["found"] is None
+    assert tool.forward(id=run(1)["id"])["found"]["config"]["script_sha256"] == "ab"
+    assert tool.forward(id=evaluation(2, 0)["id"])["found"]["errors"] == [{"input": "x"}]
+    with pytest.raises(ValueError, match="no 'run_x' on record"):
+        tool.forward(id="run_x")
 
 
 class TestProgress:

@@ -183,6 +183,13 @@ def test_what_is_cut_into_pieces_is_masked_as_the_whole(pieces: list[str], data:
         assert shown == whole
 
 
+def test_a_secret_is_not_cut_from_the_word_that_makes_it_one() -> None:
+    key = "A1b2" * 11 + "a" * 30
+    stream = MaskedStream(Masker())
+    shown = stream.feed(f"Bearer {key}password") + stream.feed('"') + stream.end()
+    assert "a" * 30 not in shown
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_secret_in_two_pieces_is_found_in_every_form(form: str, size: int) -> None:

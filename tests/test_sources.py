@@ -99,6 +99,15 @@ def test_what_was_made_up_is_named() -> None:
     assert verdict.startswith("(Checked by the program") and "98.7" in verdict and "2401.99999" in verdict
 
 
+def test_a_figure_outside_of_the_table_has_to_have_been_read_as_well() -> None:
+    check = checked({"papers": [{"arxiv_id": "1910.01108", "abstract": "Accuracy 0.923 with 40% fewer parameters."}]})
+    good = "Take DistilBERT (arXiv 1910.01108v4): 92.3 on IMDB, 40% smaller."
+    assert check.problems(good) == []
+    assert check.problems(f"{good}\n\nIt beats GPT-4, which has 81.7%.") == [
+        "'It beats GPT-4, which has 81.7%.': 81.7 not found in anything that was read"
+    ]
+
+
 def test_a_report_without_any_source_is_said_to_have_none() -> None:
     assert checked("x").problems("Take a small model.") == ["it names no source at all"]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..errors import Denied
+from ..errors import Denied, Parking
 from ..events import ApprovalAnswer, ApprovalRequest
 from ..plain import plain
 from ..secrets import Masker
@@ -67,6 +67,8 @@ class ApprovalGate:
         self.unmet: dict[str, str] = {}
         """Tools whose last call was refused, with the reason: what the task wanted and did not get."""
         self._queued: Counter[str] = Counter()
+        self._open: dict[str, tuple[ApprovalRequest, str]] = {}
+        """Questions whose calls wait without a thread: put, and not answered yet."""
         self._one_at_a_time, self._finding, self._changing = threading.Lock(), threading.Lock(), threading.Lock()
 
     def __call__(self, step: ToolCallStep) -> None:
@@ -76,6 +78,21 @@ class ApprovalGate:
             Denied: it may not; the reason is for the model.
             Parking: it waits, and its session gives up its thread: the call stays open.
         """
+        if step.begun:
+            return
+        try:
+            self._look(step)
+        except Parking:
+            raise
+        except BaseException:
+            why = "the code that asked for it has ended" if step.ended.is_set() else "it is refused by now"
+            self._lapses(step, "reject", why)
+            raise
+        self._lapses(step, "approve", "it is allowed by now")
+
+    def _look(self, step: ToolCallStep) -> None:
+        if step.call_id in self._open and not step.question and self._answered(step):
+            return
         for _ in range(MOST_EDITS):
             if step.problem is not None:
                 return  # the router raises it
@@ -91,20 +108,51 @@ class ApprovalGate:
                     return
         raise Denied(f"`{step.tool}` was not called", f"its arguments were edited {MOST_EDITS} times")
 
+    def _answered(self, step: ToolCallStep) -> bool:
+        """Whether a call that has waited may be made: by the answer, or by a rule that was given since."""
+        try:
+            with self._in_turn(step.agent):
+                return self._approved(step)
+        except Parking:
+            if self._decided(step)[1].action != "allow":
+                raise
+            return True
+
+    def _lapses(self, step: ToolCallStep, decision: str, why: str) -> None:
+        """A question that was put before the call waited, and that nothing depends on any more."""
+        if (put := self._open.pop(step.call_id, None)) is None:
+            return
+        if decision == "reject":
+            self.unmet[step.tool] = why
+        self.observer.approval_answered(put[0], ApprovalAnswer(decision, why, "session"), put[1])
+
     def put(self, request: ApprovalRequest) -> ApprovalAnswer:
         """Asks a person something that is about no call, between two steps: on record, and in turn with other questions."""
         with self._in_turn(request.agent):
-            self.observer.approval_asked(request, request.call_id)
             nobody_there = self.ask is None or self.policy.mode == "deny"
-            answer = nobody(request) if nobody_there or self.ask is None else self.ask(request)
+            answer = self._asked(request, request.call_id, nobody if nobody_there else self.ask)
             self.observer.approval_answered(request, answer, request.call_id)
         return answer
+
+    def _asked(self, request: ApprovalRequest, digest: str, ask: Asker | None) -> ApprovalAnswer:
+        """Puts a question, or asks for the answer to the one that was put before the call waited."""
+        put = self._open.pop(request.call_id, None)
+        if put is not None and put[1] == digest:
+            request = put[0]
+        else:
+            self.observer.approval_asked(request, digest)
+        try:
+            return (ask or nobody)(request)
+        except Parking:
+            self._open[request.call_id] = request, digest
+            raise
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Who waits for a person's answer, or for their turn to ask: paths of sub-agents, `""` for the agent at the top."""
         with self._changing:
-            return tuple(who for who, calls in self._queued.items() if calls > 0)
+            asked = [request.agent for request, _ in list(self._open.values())]
+            return tuple(dict.fromkeys([*(who for who, calls in self._queued.items() if calls > 0), *asked]))
 
     @contextmanager
     def _in_turn(self, who: str) -> Generator[None]:
@@ -210,8 +258,7 @@ class ApprovalGate:
         )
 
     def _put(self, step: ToolCallStep, request: ApprovalRequest, digest: str) -> ApprovalAnswer:
-        self.observer.approval_asked(request, digest)
-        answer = self.ask(request) if self.ask else nobody(request)
+        answer = self._asked(request, digest, self.ask)
         if answer.by == NOBODY and answer.decision == "reject":
             answer = replace(answer, reason=_alone(request))
         if answer.decision == "approve" and binding(step) != digest:

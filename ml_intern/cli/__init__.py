@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(run: Callable[[], int]) -> int:
     """`run` as a well-behaved program: Ctrl-C and a closed pipe end it quietly."""
+    gc.set_threshold(
+        50_000, 10, 10
+    )  # else a third of its start goes into looking for garbage in what it has just loaded
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its escape, not a crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

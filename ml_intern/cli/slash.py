@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -333,6 +334,39 @@ async def _jobs(chat: Chat, rest: str) -> None:
         chat.tell("no job runs")
 
 
+async def _experiments(chat: Chat, rest: str) -> None:
+    from ..session_tools import ExperimentsTool
+    from ..subagents import original
+
+    session = _session(chat)
+    agent = await asyncio.to_thread(lambda: session.agent)
+    tool = original(agent.tools["experiments"]) if "experiments" in agent.tools else None
+    if not isinstance(tool, ExperimentsTool):
+        chat.tell("This session keeps no record of experiments.")
+        return
+    try:
+        known = tool.forward(id=rest or None)
+    except ValueError as error:  # there is none of that name
+        chat.tell(str(error))
+        return
+    if rest:
+        chat.paper.put(Text(words.printable(json.dumps(known["found"], indent=2, ensure_ascii=False, default=str))))
+        return
+    if not known["runs"] and not known["evaluations"]:
+        chat.tell("Nothing was trained or evaluated yet.")
+        return
+    table, tree = words.printable(known["table"]), words.printable(known["tree"])
+    if known["runs"] and max(map(len, table.splitlines())) <= chat.paper.console.width:
+        chat.paper.put(Text(table))
+        chat.paper.gap()
+    if known["runs"]:
+        chat.paper.put(Text(tree))
+        chat.row("tried", f"{known['tried']}, ${known['cost_usd']:.2f} in all")
+    for line in known["evaluations"]:
+        chat.paper.put(Text(words.printable(line)), 2)
+    chat.tell("/experiments ID shows all that is on record of one.")
+
+
 async def _new(chat: Chat, rest: str) -> None:
     _idle(chat, "A new conversation can begin")
     chat.partner.session, chat.partner.plan = None, ()
@@ -361,6 +395,14 @@ def _known_sessions(chat: Chat) -> Iterable[tuple[str, str]]:
         yield row.id[:8], row.title
 
 
+def _known_experiments(chat: Chat) -> Iterable[tuple[str, str]]:
+    from ..records import line, mirrored
+
+    session = chat.partner.session
+    for row in list(mirrored(session.trace.with_suffix("")).values())[-20:] if session is not None else ():
+        yield row["id"], words.one_line(line(row)) if row.get("kind") == "experiment" else "evaluation"
+
+
 TABLE = (
     Slash("help", "", "what can be typed here", _help),
     Slash("status", "", "model, mode, budget, session", _status),
@@ -376,6 +418,7 @@ TABLE = (
     ),
     Slash("plan", "", "the agent's plan", _plan),
     Slash("jobs", "[stop|JOB]", "the curves of its training; end it", _jobs, lambda chat: (("stop", "end it"),)),
+    Slash("experiments", "[ID]", "what it trained and evaluated so far", _experiments, _known_experiments),
     Slash("undo", "", "take the last turn out of the conversation", _undo),
     Slash("new", "", "begin a new conversation", _new),
     Slash("sessions", "[WORDS]", "earlier sessions, newest first", _sessions),

@@ -6,12 +6,12 @@ import json
 import shlex
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_intern.execution.action import Action
+from ml_intern.execution.action import Action, Hold
 from ml_intern.execution.e2b_process import FAILURES, RemoteProcess, within
 from ml_intern.execution.e2b_sandbox import CALL_SECONDS, CloudSandbox, E2BUnavailable, explained, this_machine
 from ml_intern.execution.e2b_sync import Mirror, SyncedWorkspace, joined
@@ -190,6 +190,12 @@ class E2BExecutor(JailExecutor):
         self._given_up.set()
         super().interrupt()
 
+    def leave(self) -> None:
+        """Ends the worker, whatever it does; files that the action wrote still come here."""
+        JailExecutor.interrupt(self)
+        with self._starting:
+            self._shelter.end_worker()
+
     def pause(self) -> None:
         """Puts the sandbox to sleep with its variables, between actions; the next action wakes it."""
         with self._running:
@@ -271,12 +277,12 @@ class E2BExecutor(JailExecutor):
 
     # An action
 
-    def _run(self, code: str) -> JailOutput:
+    def _run(self, code: str, gives_way: bool = False) -> Generator[Hold, None, JailOutput]:
         self._acting.set()
         self._given_up.clear()
         note = ""
         try:
-            output = super()._run(code)
+            output = yield from super()._run(code, gives_way)
         finally:
             self._acting.clear()
             if why := self._fetch(self._workspace_mirror):

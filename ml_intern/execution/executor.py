@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import select
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from typing import Any
 import PIL.Image
 from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
 
-from ml_intern.execution.action import RUNNING, Action, Pool
+from ml_intern.errors import Parking
+from ml_intern.execution.action import RUNNING, Action, Hold, Pool, to_the_end
 from ml_intern.execution.egress import Egress, Network, Refusal
 from ml_intern.execution.gpus import Gpus, find_gpus
 from ml_intern.execution.jail import Jail, Limits, find_jail, repository_in
@@ -152,6 +154,7 @@ class JailExecutor(PythonExecutor):
         self._lost = ""
         self._hurry = False
         self._pool = Pool()
+        self._made: tuple[str, Callable[[], JailOutput]] | None = None
         self._starting, self._running = threading.RLock(), threading.Lock()
         self._action: Action | None = None
         self._cancelled = threading.Event()
@@ -216,11 +219,34 @@ class JailExecutor(PythonExecutor):
         action = RUNNING.get()
         if action is not None and action.owner is self:
             raise InterpreterError("An action is running: a tool cannot run another one in the same process.")
+        if self._made is not None:
+            made, self._made = self._made, None
+            if made[0] == code_action:
+                return made[1]()
         with self._running:
-            self.images = []
-            output = self._run(code_action)
-            self.images = output.images
-            return output
+            return self._finished(to_the_end(self._run(code_action)))
+
+    def ahead(self, code_action: str) -> Generator[Hold]:
+        """Runs code before it is asked for, and gives way wherever it only waits; a call with that code gets what came of it.
+
+        From one thread at a time, which may be another after each [`Hold`].
+        """
+        with self._running:
+            self._made = None
+            try:
+                output = yield from self._run(code_action, gives_way=True)
+            except Exception as error:  # noqa: BLE001 - for whoever asks for it
+                self._made = code_action, functools.partial(_raise, error)
+            else:
+                self._made = code_action, functools.partial(self._finished, output)
+
+    def forget(self) -> None:
+        """What came of code that ran ahead is for the call that follows at once, and for no later one."""
+        self._made = None
+
+    def _finished(self, output: JailOutput) -> JailOutput:
+        self.images = output.images
+        return output
 
     def interrupt(self) -> None:
         """Interrupts the running action, from any thread; its waiting host calls are cancelled."""
@@ -230,12 +256,20 @@ class JailExecutor(PythonExecutor):
             action.cancelled.set()
             self._shelter.wake()
 
-    def cleanup(self) -> None:
-        """Ends the worker and removes a temporary workspace. The executor may be used again."""
-        self.settle()  # somebody may go on from the snapshot
+    def look_up(self) -> None:
+        """A call that waits may be due: who runs an action looks at once. From any thread."""
+        self._shelter.wake()
+
+    def leave(self) -> None:
+        """Ends the worker, whatever it does; whoever runs an action there is told."""
         self.interrupt()
         with self._starting:
             self._shelter.end_worker()
+
+    def cleanup(self) -> None:
+        """Ends the worker and removes a temporary workspace. The executor may be used again."""
+        self.settle()  # somebody may go on from the snapshot
+        self.leave()
         with self._running:  # whoever was reading from the worker has let go of it
             self._shelter.close()
             if self._temporary:
@@ -389,17 +423,19 @@ class JailExecutor(PythonExecutor):
 
     # An action
 
-    def _run(self, code: str) -> JailOutput:
+    def _run(self, code: str, gives_way: bool = False) -> Generator[Hold, None, JailOutput]:
+        self.images = []
         self.state["_print_outputs"] = ""
         self._number += 1
         action = self._action = Action(self, self._number)
+        action.gives_way = gives_way
         self._cancelled = action.cancelled
         try:
             action.call_begins()  # its clock stands still while a process is started for it
             worker = action.worker = self._worker()
             action.call_ends()
             try:
-                return self._perform(action, code)
+                return (yield from self._perform(action, code))
             except (EOFError, BrokenPipeError):
                 raise self._died(worker) from None
             except Breach as breach:
@@ -417,18 +453,18 @@ class JailExecutor(PythonExecutor):
             action.end()
             self._action = None
 
-    def _perform(self, action: Action, code: str) -> JailOutput:
+    def _perform(self, action: Action, code: str) -> Generator[Hold, None, JailOutput]:
         worker, mark = action.worker, uuid.uuid4().hex
         worker.capture.begin(mark)
         self._send_pending(worker)
         action.running = True
         try:
             worker.send({"op": "run", "n": action.number, "code": code, "mark": mark})
-            done = self._await(action)
+            done = yield from self._await(action)
         except KeyboardInterrupt:  # Ctrl-C in the host: the action is stopped in order, then it goes its way
             self.interrupt()
             with contextlib.suppress(InterpreterError, EOFError, BrokenPipeError, Breach):
-                self._await(action)
+                yield from self._await(action)
                 action.running = False
             raise
         except (InterpreterError, EOFError, BrokenPipeError, Breach):
@@ -439,7 +475,7 @@ class JailExecutor(PythonExecutor):
             raise Breach("it did not end its output")
         return self._output(action, done)
 
-    def _await(self, action: Action) -> dict[str, Any]:
+    def _await(self, action: Action) -> Generator[Hold, None, dict[str, Any]]:
         """Serves the worker until its action is done."""
         worker, limit = action.worker, self.timeout_seconds
         poll = select.poll()
@@ -447,6 +483,14 @@ class JailExecutor(PythonExecutor):
             poll.register(handle, select.POLLIN)
         grace_ends: float | None = None
         while True:
+            if action.waits and grace_ends is None and not action.interrupted:
+                calls = tuple(action.held())
+                handles = [handle for call in calls for handle in call.handles]
+                hold = Hold((worker.replies, self._shelter.waker, *handles), calls)
+                if not hold.due:
+                    yield hold
+            for message, call in action.due():
+                self._submit(action, message, call)
             left = 1.0
             if grace_ends is not None:
                 left = grace_ends - time.monotonic()
@@ -526,15 +570,22 @@ class JailExecutor(PythonExecutor):
         if message.get("n") != action.number:
             raise Breach("it sent a call of another action")
         action.call_begins()
+        self._submit(action, message)
+
+    def _submit(self, action: Action, message: dict[str, Any], call: Parking | None = None) -> None:
         context = contextvars.copy_context()
-        self._pool.submit(lambda: context.run(self._serve, action, message))
+        self._pool.submit(lambda: context.run(self._serve, action, message, call))
 
     def _use(self, tool: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """The call itself; where code runs elsewhere there is more to do around it."""
         return tool(*args, **kwargs)
 
-    def _serve(self, action: Action, message: dict[str, Any]) -> None:
-        """A host call, on a thread of the pool. Its reply goes to the worker that asked, if its action still lives."""
+    def _serve(self, action: Action, message: dict[str, Any], call: Parking | None = None) -> None:
+        """A host call, on a thread of the pool. Its reply goes to the worker that asked, if its action still lives.
+
+        Args:
+            call (`Parking`, *optional*): The same call, which has waited, and goes on.
+        """
         RUNNING.set(action)
         reply: dict[str, Any] = {"op": "reply", "id": message["id"]}
         name = message["name"]
@@ -546,7 +597,8 @@ class JailExecutor(PythonExecutor):
             args, kwargs = self._results.decode(message.get("args")), self._results.decode(message.get("kwargs"))
             if not isinstance(args, list) or not isinstance(kwargs, dict):
                 raise TypeError("a call has a list of arguments and a dict of named ones")
-            value = self._use(tool, args, kwargs)
+            go_on = call.go_on if call is not None else None
+            value = self._use(tool, args, kwargs) if go_on is None else self._use(go_on, [], {})
             if name == "final_answer":
                 with action.lock:
                     if not action.answered:
@@ -554,6 +606,12 @@ class JailExecutor(PythonExecutor):
                 reply["final"] = True
             else:
                 reply["value"] = self._results.encode(value)
+        except Parking as parking:
+            if action.gives_way and parking.go_on is not None:
+                action.hold(message, parking)
+                self._shelter.wake()
+                return
+            reply["error"] = describe_error(parking, self._results)
         except BaseException as error:  # noqa: BLE001 - a tool's failure is the code's to handle, whatever it is
             reply["error"] = describe_error(error, self._results)
         action.call_ends()
@@ -568,6 +626,10 @@ class JailExecutor(PythonExecutor):
             pass
         except Breach as breach:
             action.worker.kill(f"time: {breach}")
+
+
+def _raise(error: Exception) -> JailOutput:
+    raise error
 
 
 def _is_data(value: Any) -> bool:

@@ -36,7 +36,7 @@ from ml_intern.execution.gpus import ABOUT_PROCESSES, Gpus
 from ml_intern.execution.spawn import spawn
 
 INSIDE = "/workspace"
-SNAPSHOTS, PACKAGES = "/snapshots", "/packages"
+SNAPSHOTS, PACKAGES, SEALED = "/snapshots", "/packages", "/sealed"
 SYSTEM_FOLDERS = ("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "media", "mnt", "opt", "proc", "root",
                   "run", "sbin", "srv", "sys", "tmp", "usr", "var")  # fmt: skip
 ETC = ("ld.so.cache", "ssl/certs", "ssl/openssl.cnf", "fonts", "alternatives", "localtime", "nsswitch.conf",
@@ -134,24 +134,26 @@ class Jail:
             "packages": packages and (PACKAGES if self.kind == "bubblewrap" else str(packages)),
         }
         inner = [sys.executable, "-s", "-P", "-c", BOOT, *program(self.kind), json.dumps(config)]
-        return self.launch(root, scratch, limits, inner, snapshots, door, packages, gpus, kept, **pipes)
+        return self.launch(root, scratch, limits, inner, snapshots, door, packages, gpus, kept, None, **pipes)
 
     def launch(
         self, root: Path, scratch: Path | None, limits: Limits, inner: list[str], snapshots: Path | None = None,
         door: int | None = None, packages: Path | None = None, gpus: Gpus | None = None, kept: Sequence[Path] = (),
-        **pipes: int,
+        sealed: Path | None = None, **pipes: int,
     ) -> subprocess.Popen[bytes]:  # fmt: skip
-        """Starts any program on a workspace: `inner`, its command line as the jail sees it. The rest is as in `start`."""
+        """Starts any program on a workspace: `inner`, its command line as the jail sees it. `sealed` is a folder that it may
+        read, and nobody in there change. The rest is as in `start`."""
         refuse_unfit(root, self.kind)
         if self.kind != "bubblewrap":
             if sys.platform == "linux":
-                inner = self._supervised(root, scratch, limits, inner, snapshots, packages, gpus)
+                inner = self._supervised(root, scratch, limits, inner, snapshots, packages, gpus, sealed)
             return spawn(inner, env=environment(str(scratch), gpus), **pipes)
         uid = hand_over(root) if os.geteuid() == 0 else None
         if snapshots is not None and uid is not None:
             hand_over(snapshots, uid)
         binds = [Bind(snapshots, SNAPSHOTS, True)] if snapshots else []
         binds += [Bind(packages, PACKAGES)] if packages else []
+        binds += [Bind(sealed, SEALED)] if sealed else []
         binds += [Bind(path, str(INSIDE / path.relative_to(root))) for path in kept]
         with seccomp_file() as bpf:
             handles = (bpf,) if door is None else (bpf, door)
@@ -159,7 +161,7 @@ class Jail:
 
     def _supervised(
         self, root: Path, scratch: Path | None, limits: Limits, inner: list[str], snapshots: Path | None,
-        packages: Path | None, gpus: Gpus | None,
+        packages: Path | None, gpus: Gpus | None, sealed: Path | None,
     ) -> list[str]:  # fmt: skip
         """Without a process namespace a supervisor sees to it that nothing is left behind."""
         if self.kind == "none":
@@ -168,7 +170,7 @@ class Jail:
             (scratch / "matplotlib").mkdir()
             for cached in font_caches():
                 shutil.copy(cached, scratch / "matplotlib")
-        readable = [*interpreter_paths(), *PROGRAM, *([packages] if packages else [])]
+        readable = [*interpreter_paths(), *PROGRAM, *(path for path in (packages, sealed) if path)]
         readable += [Path("/etc", name) for name in ETC]
         if gpus is not None:
             readable += [*(path for path, _ in gpus.about), *map(Path, ABOUT_PROCESSES)]
@@ -230,6 +232,12 @@ def refuse_unfit(root: Path, kind: str) -> None:
 def open_to_all(path: Path) -> bool:
     """Whether any user can reach what lies at `path`."""
     return not path.exists() or all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+
+
+def open_to_read(folder: Path) -> None:
+    """Lets any user read what lies in a folder that is to be sealed; who reaches it, the folders above it say."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def program(kind: str) -> list[str]:

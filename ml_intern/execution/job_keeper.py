@@ -154,10 +154,11 @@ class Keeper:
         }
         inner = [sys.executable, "-I", "-S", "-c", BOOT, json.dumps(order)]
         kept = repository_in(root, self.jail.kind, fresh=False)
+        sealed = Path(self.order["sealed"]) if self.order.get("sealed") else None
         nothing = os.open("/dev/null", os.O_RDONLY)
         try:
             process = self.jail.launch(
-                root, self.scratch, self.limits, inner, None, theirs.fileno() if theirs else None, packages, gpus, kept,
+                root, self.scratch, self.limits, inner, None, theirs.fileno() if theirs else None, packages, gpus, kept, sealed,
                 stdin=nothing, stdout=printed, stderr=printed,
             )  # fmt: skip
         finally:

@@ -2,7 +2,8 @@
 
 What must never happen here: a job is started twice; one that was told to stop, or whose time is up, leaves a process
 behind; a job reaches what the code of its session cannot reach, or what is known of it (state, log) can be changed from
-inside; a job ends because the session sleeps, or because its process died.
+inside; a job ends because the session sleeps, or because its process died; what a job was given sealed is not what it read;
+anything but what it prints comes out of a program that runs alone.
 
 Each job has a folder outside the jail's reach, and a keeper: a small process that starts the jail, serves its door to the
 network, writes the log and the state, and ends it all when it has to (`job_keeper.py`). A session that wakes, here or after a
@@ -31,6 +32,7 @@ from ml_intern.errors import InternError
 from ml_intern.execution.action import pause
 from ml_intern.execution.executor import JailExecutor
 from ml_intern.execution.gpus import CHOICES, Gpus
+from ml_intern.execution.jail import SEALED, open_to_read
 from ml_intern.execution.job_keeper import write_atomically
 from ml_intern.execution.job_log import JobLog
 from ml_intern.execution.workspace import Workspace
@@ -72,8 +74,14 @@ class LocalJobs:
             raise JobError("There is no workspace", "these jobs' session is not at work")
         return self._executor.workspace
 
+    def inside(self, sealed: Path) -> str:
+        """Where a job sees the folder that it was given `sealed`."""
+        executor = self._executor
+        return SEALED if executor is not None and executor.jail == "bubblewrap" else str(sealed)
+
     def start(
-        self, job_id: str, command: Sequence[str], *, cwd: str = ".", seconds: float, variables: Mapping[str, str] = {}
+        self, job_id: str, command: Sequence[str], *, cwd: str = ".", seconds: float, variables: Mapping[str, str] = {},
+        sealed: Path | None = None,
     ) -> None:  # fmt: skip
         """Starts a job, unless one of this name was started before.
 
@@ -83,6 +91,8 @@ class LocalJobs:
             cwd (`str`, defaults to `"."`): Folder in the workspace.
             seconds (`float`): When it is ended.
             variables (`Mapping[str, str]`): More of its environment.
+            sealed (`Path`, *optional*): A folder of this host's, out of the code's reach, that it may read (at
+                [`inside`]) and not change.
 
         Raises:
             JobError: too many run already; its keeper did not start.
@@ -96,7 +106,46 @@ class LocalJobs:
                     "The job was not started", f"{len(running)} run already: {', '.join(running)}",
                     "Wait for one of them, or stop one.",
                 )  # fmt: skip
-            self._write_order(folder, command, cwd, seconds, variables)
+            order = self._order(command, self.workspace.relative(cwd), seconds, variables)
+            self._write_order(folder, order | {"sealed": str(sealed) if sealed else None})
+        self._begin(folder)
+
+    def alone(self, files: Mapping[str, bytes], command: Sequence[str], seconds: float) -> tuple[dict[str, Any], str]:
+        """Runs a program on nothing but the files it is given: no workspace, no network, and no other trace than what it
+        printed, which is given to the caller alone. It is none of the session's jobs.
+
+        Args:
+            files (`Mapping[str, bytes]`): Name to content; it reads them at `{sealed}/<name>`, in `command` as well.
+            command (`Sequence[str]`): Program and arguments.
+            seconds (`float`): When it is ended.
+
+        Returns:
+            `tuple[dict, str]`: Its status, as `status` gives it, and the end of what it printed, 4 MB at most.
+
+        Raises:
+            JobError: it did not start, or nothing here can keep it from what lies around it.
+        """
+        executor = self._executor
+        if executor is None or executor.jail == "none":
+            raise JobError("Nothing runs alone here", "there is no jail", "Install bubblewrap.")
+        own = LocalJobs(executor)  # a temporary folder, which its keeper removes should this process die
+        try:
+            folder = own._of("alone")
+            root, sealed = folder.parent / "root", folder.parent / "sealed"
+            for made in (root, sealed):
+                made.mkdir()
+            for name, content in files.items():
+                (sealed / name).write_bytes(content)
+            open_to_read(sealed)
+            words = [word.replace("{sealed}", own.inside(sealed)) for word in command]
+            order = own._order(words, ".", seconds, {}) | {"root": str(root), "sealed": str(sealed)}
+            own._write_order(folder, order | {"network": "none", "hosts": [], "gpus": None})
+            own._begin(folder)
+            return own.wait("alone", seconds + START_SECONDS), own.logs("alone", -4_000_000, 4_000_000)[0]
+        finally:
+            own.close()
+
+    def _begin(self, folder: Path) -> None:
         ends = time.monotonic() + START_SECONDS
         self._keep(folder)
         while not (folder / "status.json").exists():
@@ -201,16 +250,16 @@ class LocalJobs:
             raise JobError(f"There is no job {job_id}", f"those of this session are: {known}")
         return folder
 
-    def _write_order(
-        self, folder: Path, command: Sequence[str], cwd: str, seconds: float, variables: Mapping[str, str]
-    ) -> None:
+    def _order(
+        self, command: Sequence[str], cwd: str, seconds: float, variables: Mapping[str, str]
+    ) -> dict[str, Any]:  # fmt: skip
         executor, workspace = self._executor, self.workspace
         assert executor is not None
         limits = replace(executor.limits, processes=PROCESSES)
         gpus = executor.gpus
-        order = {
+        return {
             "command": [str(part) for part in command],
-            "cwd": workspace.relative(cwd),
+            "cwd": cwd,
             "seconds": float(seconds),
             "variables": {str(name): str(value) for name, value in variables.items()},
             "root": str(workspace.root),
@@ -224,6 +273,8 @@ class LocalJobs:
             if self.folder is None
             else None,  # whose end is theirs, as nobody could find them again
         }
+
+    def _write_order(self, folder: Path, order: dict[str, Any]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
         write_atomically(new / "order.json", order)

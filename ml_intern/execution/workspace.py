@@ -6,6 +6,7 @@ the root without following any link (`openat2`), or component by component where
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -13,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+import uuid
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -203,7 +205,7 @@ class Workspace:
         return digests
 
     def copy_in(self, source: Path | str, path: str | Path) -> None:
-        """Copies a file or folder of the host into the workspace; files of the same name are written over."""
+        """Copies a file or folder of the host into the workspace; files of the same name are replaced, each at once."""
         source, plain = Path(source), self.relative(path)
         if source.is_dir():
             self._make_folders(plain)
@@ -214,8 +216,30 @@ class Workspace:
                 elif item.is_file():
                     self.copy_in(item, target)
         else:
-            with source.open("rb") as origin, self.open_write(plain) as file:
-                shutil.copyfileobj(origin, file, BLOCK)
+            place = PurePosixPath(plain)
+            part = str(place.with_name(f".{place.name[:100]}.{uuid.uuid4().hex[:8]}.part"))
+            try:
+                with source.open("rb") as origin, self.open_write(part) as file:
+                    shutil.copyfileobj(origin, file, BLOCK)
+                self._move(part, plain)
+            except BaseException:
+                self._remove(part)
+                raise
+
+    def _move(self, plain: str, to: str) -> None:
+        """Gives a file another name in the same folder, in place of one that has it."""
+        with self._open(str(PurePosixPath(to).parent), os.O_RDONLY | os.O_DIRECTORY) as folder:
+            try:
+                os.replace(PurePosixPath(plain).name, PurePosixPath(to).name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError as error:
+                raise _explain(to, error) from error
+
+    def _remove(self, plain: str) -> None:
+        with (
+            contextlib.suppress(OSError),
+            self._open(str(PurePosixPath(plain).parent), os.O_RDONLY | os.O_DIRECTORY) as folder,
+        ):
+            os.unlink(PurePosixPath(plain).name, dir_fd=folder)
 
     def _copy_file(self, name: str, target: Path) -> FileDigest:
         digest, size = hashlib.sha256(), 0

@@ -6,7 +6,10 @@ client that cannot ask, or that does not answer, is taken for one that said yes;
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -33,6 +36,7 @@ from smolagents.memory import MemoryStep
 from ..approval import NOBODY, ApprovalGate, ApprovalPolicy, nobody
 from ..errors import Denied, Parking
 from ..events import ApprovalAnswer, ApprovalRequest
+from ..kept_file import alone
 from ..router import ToolRouter
 from ..secrets import Masker
 from ..steps import Observer, ToolCallStep, ToolResultStep
@@ -70,6 +74,46 @@ class _Waiting:
     until: float = field(default_factory=lambda: time.monotonic() + WAITS_SECONDS)
 
 
+class Place:
+    """A folder for copies of what calls send, this process's as long as it lives: what a process left that was killed goes.
+
+    Args:
+        folder (`Path`): Where such folders lie, each beside a file that its owner holds locked.
+
+    Attributes:
+        folder (`Path`): The new one; made when it is needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        name = uuid.uuid4().hex
+        self.folder, self._lock = folder / name, folder / f"{name}.lock"
+        self._handle: int | None = None
+        with contextlib.suppress(OSError), alone(folder / "places"):  # where nothing can be written nothing is sent
+            for lock in folder.glob("*.lock"):
+                if (handle := self._held(lock)) is not None:
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+                    os.close(handle)
+            self._handle = self._held(self._lock)
+
+    @staticmethod
+    def _held(lock: Path) -> int | None:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # its owner lives
+            os.close(handle)
+            return None
+        return handle
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.unlink(missing_ok=True)
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
 class CallDesk:
     """Where calls are recorded, asked about and made.
 
@@ -95,7 +139,8 @@ class CallDesk:
         # Above the routers of all calls: what was read by one is known again in another.
         self.top = ToolRouter(lambda step: None, self.masker, vouched=False)
         self.top.services = services or {}
-        self.top.frozen_in = home / "mcp" / "frozen" / uuid.uuid4().hex
+        self._place = Place(home / "mcp" / "frozen")
+        self.top.frozen_in = self._place.folder
         self.record = CallRecord(home, self.masker)
         self._waiting: dict[str, _Waiting] = {}
         self._lock = threading.Lock()
@@ -113,8 +158,7 @@ class CallDesk:
             for ticket in list(self._waiting):
                 self._forget(ticket)
         self.record.close()
-        if self.top.frozen_in is not None:
-            shutil.rmtree(self.top.frozen_in, ignore_errors=True)
+        self._place.close()
 
     def keep(self, waiting: _Waiting) -> str:
         """Keeps a question until the client comes back; returns what it comes back with."""

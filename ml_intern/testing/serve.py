@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -83,6 +84,7 @@ class Service:
         self._failures: list[Failure] = []
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
+        self._kept: weakref.finalize | None = None
 
     @property
     def url(self) -> str:
@@ -95,6 +97,8 @@ class Service:
         """Listen; returns once requests are answered. Does nothing when already running."""
         if self._server is not None:
             return self
+        if self._kept is not None:
+            self._kept()
         listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         # Accepted connections take this over; without it each answer waits 40 ms for the client's delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,12 +127,20 @@ class Service:
         return self
 
     def close(self) -> None:
-        """Stop listening and wait for the thread. The port is kept for a later [`~Service.start`]."""
+        """Stop listening and wait for the thread.
+
+        The port is kept for a later [`~Service.start`]: nobody answers there, as long as this object lives.
+        """
         if self._server is None or self._thread is None:
             return
         self._server.stop()
         self._thread.join(timeout=10)
         self._server = self._thread = None
+        keeper = socket.socket()
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody was quicker
+            keeper.bind(("127.0.0.1", self.port))
+        self._kept = weakref.finalize(self, keeper.close)
 
     def __enter__(self) -> Self:
         return self.start()

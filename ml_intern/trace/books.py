@@ -26,6 +26,7 @@ class Books:
         self._variables: dict[str, None] = {}
         self._records: list[tuple[str, dict[str, Any]]] = []
         self._parked: tuple[str, ...] = ()
+        self._told: dict[str, set[str]] = {}
         self._input = self._output = self._cached = self._reasoning = self._unpriced = 0
         self._spent = self._seconds = 0.0
         self._unknown = False
@@ -74,6 +75,7 @@ class Books:
             "variables": tuple(self._variables),
             "records": tuple(self._records),
             "parked": self._parked,
+            "told": self._told,
             "lineage": self.lineage,
             "fresh": self._fresh,
             **self._said,
@@ -105,7 +107,9 @@ class Books:
 
     def _noted(self, note: Row, forked: bool) -> None:
         kind = note.get("kind")
-        if kind == "worker":
+        if kind == "job":
+            self._told.setdefault(text(note.get("job_id")), set()).add(text(note.get("what")))
+        elif kind == "worker":
             self._said["jail"] = text(note.get("jail"))
         elif kind == "mode":
             self._said["mode"] = text(note.get("mode"))

@@ -207,6 +207,10 @@ class Journal:
             raise self._failed(error) from None
         self._synced = max(self._synced, size)
 
+    @property
+    def closed(self) -> bool:
+        return self._file == CLOSED
+
     def close(self) -> None:
         with self._lock:  # the file's number may be another one's soon: nothing is written to it any more
             file, self._file = self._file, CLOSED

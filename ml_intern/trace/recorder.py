@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import Any
 
@@ -119,17 +120,21 @@ class TraceRecorder(Observer):
         failed = step.error is not None
         text = f"{type(step.error).__name__}: {step.error}" if failed else as_text(step.result)
         extra: dict[str, Any] = {} if step.cost_usd is None else {"costUsd": step.cost_usd}
-        self.journal.result(
-            step.call_id,
-            text,
-            error=failed,
-            step=step.action,
-            seconds=round(step.seconds, 4),
-            denied=step.denied,
-            **extra,
-            **self._reports.pop(step.call_id, {}),
-            **result_fields(step.result, step.error),
-        )
+        late = self.journal.again() if isinstance(self.journal, SidechainJournal) and self.journal.closed else None
+        with (
+            contextlib.closing(late) if late else contextlib.nullcontext(self.journal) as journal
+        ):  # its task has ended
+            journal.result(
+                step.call_id,
+                text,
+                error=failed,
+                step=step.action,
+                seconds=round(step.seconds, 4),
+                denied=step.denied,
+                **extra,
+                **self._reports.pop(step.call_id, {}),
+                **result_fields(step.result, step.error),
+            )
 
     def switched(self, model: str, before: str, why: str, back: bool) -> None:
         """Another model writes from here on: from now on the rows are its."""

@@ -161,6 +161,7 @@ class Restored:
         effects (`tuple[RestoredCall, ...]`): All calls that are not mere reading, also of undone turns.
         variables (`tuple[str, ...]`): Names of what was handed over with tasks. The values are not on record.
         parked (`tuple[str, ...]`): Calls for whose answers the session gave up its thread.
+        told (`dict[str, set[str]]`): What was told of training jobs, by job: `nan`, `ended` and others.
         lineage (`Lineage`, *optional*), fresh (`bool`): Of a fork; whether nothing happened in it yet.
         refused (`dict[str, str]`): Tools whose last call in the last turn a person refused, with the reason.
         half (`str`): What the record breaks off in the middle of: `answer` (the last words are there and no end),
@@ -201,6 +202,7 @@ class Restored:
     effects: tuple[RestoredCall, ...] = ()
     variables: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
+    told: dict[str, set[str]] = field(default_factory=dict)
     lineage: Lineage | None = None
     fresh: bool = False
     refused: dict[str, str] = field(default_factory=dict)

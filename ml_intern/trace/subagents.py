@@ -32,7 +32,7 @@ class SidechainJournal(Journal):
     def __init__(self, session: Journal, run: AgentRun) -> None:
         above = session if isinstance(session, SidechainJournal) else None
         folder = above.path.parent if above else session.path.with_suffix("") / FOLDER
-        self.agent_id, self._session = run.id, session
+        self.agent_id, self._session, self._run = run.id, session, run
         super().__init__(folder / f"agent-{run.id}.jsonl", session.cwd, session.masker, session.session_id)
         self.artifacts = session.artifacts
         own = self.path.with_suffix("")
@@ -51,6 +51,10 @@ class SidechainJournal(Journal):
             self.path.with_suffix(".meta.json").write_text(json.dumps(meta), encoding="ascii")
         except OSError as error:
             raise JournalFailed(f"Cannot write beside {self.path}", error.strerror or str(error)) from None
+
+    def again(self) -> SidechainJournal:
+        """The same one, opened once more."""
+        return SidechainJournal(self._session, self._run)
 
     def sync(self) -> None:
         """Returns when the disk has all rows, of the agent above first: nothing is done for a task that nobody gave."""

@@ -262,3 +262,19 @@ def test_nothing_starts_before_the_first_action(make, tmp_path, monkeypatch) -> 
     executor.cleanup()
     assert list(tmp_path.iterdir()) == []
     assert executor("x").output == 1
+
+
+def test_what_came_of_code_that_ran_ahead_is_given_once_and_to_no_later_call(make) -> None:
+    executor = make()
+    executor("count = 0")
+    code = "count += 1\ncount"
+    assert list(executor.ahead(code)) == []  # there was nothing to wait for
+    assert executor(code).output == 1 and executor(code).output == 2
+    list(executor.ahead(code))
+    executor.forget()
+    assert executor(code).output == 4
+    list(executor.ahead("1 / 0"))
+    with pytest.raises(InterpreterError, match="ZeroDivisionError"):
+        executor("1 / 0")
+    list(executor.ahead(code))
+    assert executor("'another'").output == "another" and executor(code).output == 6

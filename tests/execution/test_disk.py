@@ -61,10 +61,12 @@ def test_a_child_that_writes_after_its_action_ended(make, jail: Jail) -> None:
     executor = make(jail=jail, disk_bytes=30 * MB)
     child = "f = open('big', 'wb')\\nimport time\\nwhile True: f.write(b'x' * 100_000), time.sleep(0.0005)"
     executor(f"import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', \"{child}\"])\nkept = 1")
-    size = -1
+    size, big = -1, executor.workspace.root / "big"
     for _ in range(100):
         time.sleep(0.2)
-        before, size = size, (executor.workspace.root / "big").stat().st_size
+        if not big.exists():  # it has not begun yet
+            continue
+        before, size = size, big.stat().st_size
         if size == before:
             break
     assert 30 * MB < size < 600 * MB

@@ -74,6 +74,64 @@ def in_workspace(jobs, name, text):
     jobs._executor.workspace.write_bytes(name, text.encode())
 
 
+class TestSealed:
+    """What is measured is what was given: nobody in the jail changes it. What runs alone tells nobody else anything."""
+
+    def test_a_sealed_folder_is_read_and_never_changed(self, jobs, tmp_path):
+        (sealed := tmp_path / "given").mkdir()
+        (sealed / "weights").write_bytes(b"good")
+        sealed.chmod(0o755)
+        tries = """import os, pathlib, sys
+place = pathlib.Path(sys.argv[1])
+print(place.joinpath("weights").read_text())
+for name, change in {
+    "write": lambda: place.joinpath("weights").write_text("bad"), "add": lambda: place.joinpath("more").write_text("x"),
+    "remove": lambda: place.joinpath("weights").unlink(),
+    "rename": lambda: place.rename(f"{place}2"), "link": lambda: os.link(place / "weights", "linked"),
+}.items():
+    try:
+        change()
+        print("CHANGED BY", name)
+    except OSError:
+        pass
+"""
+        in_workspace(jobs, "tries.py", tries)
+        jobs.start("a", ["python", "tries.py", jobs.inside(sealed)], seconds=20, sealed=sealed)
+        assert jobs.wait("a", 20)["state"] == "done", jobs.logs("a")
+        assert jobs.logs("a")[0].split() == ["good"]
+        assert (sealed / "weights").read_bytes() == b"good" and list(sealed.iterdir()) == [sealed / "weights"]
+
+    def test_alone_it_has_what_it_was_given_and_nothing_else(self, jobs):
+        in_workspace(jobs, "mine.txt", "of the workspace")
+        program = f"""import glob, os, socket, sys
+print(open(sys.argv[1]).read(), os.listdir("."))
+for ways in {(str(jobs.workspace.root), "/workspace")!r}, ("/proc/1/root/workspace",):
+    print([name for way in ways for name in glob.glob(way + "/mine*")])
+open("/tmp/left", "w").write("x"), open("left", "w").write("x")
+try:
+    socket.create_connection(("127.0.0.1", int(os.environ.get("HTTPS_PROXY", ":3128").rsplit(":", 1)[-1].strip("/"))), 1)
+    print("CONNECTED")
+except OSError:
+    print("none")
+""".replace("/tmp/left", "/tmp/left" if jobs._executor.jail == "bubblewrap" else "left2")
+        status, said = jobs.alone({"labels": b"secret"}, ["python", "-c", program, "{sealed}/labels"], 20)
+        assert status["state"] == "done" and said.splitlines() == ["secret []", "[]", "[]", "none"], said
+        assert jobs.list() == [] and not any("left" in name for name in jobs.workspace.walk())
+
+    def test_alone_it_ends_in_time_and_leaves_nothing(self, jobs, tmp_path, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(jobs_module.tempfile, "tempdir", None)
+        before = set(tmp_path.iterdir())
+        status, said = jobs.alone({}, ["python", "-c", "import time; print('on', flush=True); time.sleep(60)"], 1)
+        assert status["state"] == "timeout" and said.strip() == "on"
+        assert set(tmp_path.iterdir()) == before
+
+    def test_nothing_runs_alone_where_there_is_no_jail(self, make, tmp_path):
+        bare = LocalJobs(make(workspace=Workspace(tmp_path / "workspace"), jail=Jail("none"), network="none"))
+        with pytest.raises(JobError, match="Nothing runs alone here"):
+            bare.alone({}, ["python", "-c", ""], 1)
+
+
 class TestARun:
     def test_it_runs_in_the_workspace_and_its_words_and_exit_are_known(self, jobs):
         in_workspace(
@@ -233,6 +291,23 @@ def test_one_that_nobody_could_find_again_ends_with_its_host(tmp_path):
     died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=100)
     assert died.returncode == -signal.SIGKILL
     until(lambda: not grows(tmp_path / "workspace" / "beat"))
+
+
+def test_what_runs_alone_ends_with_its_host_and_what_it_was_given_goes_with_it(tmp_path):
+    start, end = STARTS_AND_DIES.split("LocalJobs(")[0], "import time, threading\n"
+    end += """command = ["python", "-c", "import time; time.sleep(100)"]
+threading.Thread(target=LocalJobs(executor).alone, args=({"labels": b"secret"}, command, 90), daemon=True).start()
+while not list((folder / "tmp").glob("ml-intern-jobs-*/alone/status.json")):
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "tmp").mkdir()
+    died = subprocess.run(
+        [sys.executable, "-c", start + end, str(tmp_path)], check=False, timeout=100,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    )  # fmt: skip
+    assert died.returncode == -signal.SIGKILL
+    until(lambda: not list((tmp_path / "tmp").glob("ml-intern-jobs-*")))
 
 
 def test_a_job_reads_the_public_hub_through_its_keeper(tmp_path, make, monkeypatch):

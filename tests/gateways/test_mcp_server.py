@@ -12,6 +12,7 @@ import json
 import resource
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -313,6 +314,30 @@ def test_a_question_that_nobody_answered_is_refused_on_record_and_what_was_kept_
     results = [b for r in stand.rows() if r["type"] == "user" for b in r["message"]["content"] if isinstance(b, dict)]
     assert [result["is_error"] for result in results] == [True] and "nobody answered" in str(results)
     assert not stand.desk.top.frozen_in.exists() and Publish.published == []
+
+
+def test_what_a_server_that_was_killed_kept_for_its_calls_goes_with_the_next_start(home: Path) -> None:
+    """Never: copies of what somebody was to publish lie there for ever, or go while their server still waits."""
+    keeps = """
+        import pathlib, sys, time
+        from ml_intern.gateways.mcp_calls import CallDesk
+        desk = CallDesk(pathlib.Path(sys.argv[1]) / "files", pathlib.Path(sys.argv[1]))
+        (desk.top.frozen_in / "call_1").mkdir(parents=True)
+        print(desk.top.frozen_in, flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(keeps), str(home)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    kept = Path(server.stdout.readline().strip())
+    CallDesk(home / "files", home).close()
+    assert (kept / "call_1").is_dir(), "its server lives"
+    server.kill()
+    server.wait()
+    desk = CallDesk(home / "files", home)
+    assert not kept.exists()
+    desk.close()
+    assert not [path for path in kept.parent.iterdir() if not path.name.startswith(".")]
 
 
 def test_a_question_that_is_too_long_says_that_it_was_cut(stand: Stand) -> None:

@@ -114,6 +114,16 @@ def test_nothing_set_says_what_to_do_in_three_lines(environment):
     assert "LLM_ENDPOINT=" in lines[1] and "python -m ml_intern demo" in lines[2]
 
 
+def found_in_time(environment: dict[str, str]) -> Endpoint:
+    """What is found on this machine: a server gets 0.3 s to answer, which may not do where others are busy here."""
+    for _ in range(20):
+        try:
+            return resolve(environment=environment)
+        except NoModel:
+            continue
+    return resolve(environment=environment)
+
+
 @pytest.mark.parametrize(
     ("variable", "prefix"),
     [("VLLM_BASE_URL", "hosted_vllm"), ("LMSTUDIO_BASE_URL", "lm_studio"), ("LLAMACPP_BASE_URL", "llamafile")],
@@ -121,7 +131,7 @@ def test_nothing_set_says_what_to_do_in_three_lines(environment):
 def test_a_local_server_that_answers_is_found(variable, prefix):
     with LocalLLM(lambda request: "never asked", models=("org/first", "second"), api_key="k") as llm:
         environment = NOWHERE | {variable: llm.url, "LOCAL_LLM_API_KEY": "k"}
-        found = resolve(environment=environment)
+        found = found_in_time(environment)
         assert (found.model_id, found.api_base, found.api_key) == (f"{prefix}/org/first", f"{llm.url}/v1", "k")
         assert "server answers on its port" in found.why
         with pytest.raises(NoModel):
@@ -133,7 +143,7 @@ def test_ollama_is_found_by_its_own_api():
         return JSONResponse({"models": [{"name": "qwen:7b"}, {"name": "other"}]})
 
     with Service(Starlette(routes=[Route("/api/tags", tags)])) as service:
-        found = resolve(environment=NOWHERE | {"OLLAMA_BASE_URL": f"{service.url}/v1"})
+        found = found_in_time(NOWHERE | {"OLLAMA_BASE_URL": f"{service.url}/v1"})
         assert (found.model_id, found.api_base) == ("ollama_chat/qwen:7b", service.url)
 
 

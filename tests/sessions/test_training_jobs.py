@@ -8,11 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ml_intern.tools import TrainingJobTool
-from sessions.conftest import code, notes, text_of, until
+from sessions.conftest import code, notes, text_of, threads_of, until
 
 from ml_intern import InternError, MLIntern, State
 from ml_intern.cli.remote import stop
@@ -94,6 +95,94 @@ def test_an_interrupt_leaves_jobs_alone_unless_told(build):
     until(lambda: not session.running_jobs())
     assert session._shop.agent.jobs.status(job_id)["state"] == "stopped"
     until(lambda: session._shop.records.all("experiment")[-1]["state"] == "stopped")
+
+
+def without_thread(session):
+    until(lambda: session._hold is not None and not threads_of(session))
+
+
+def test_who_waits_for_a_job_holds_no_thread(build):
+    wait = f"{START}\nfinal_answer(training_job(operation='wait', job_id=job['job_id'])['state'])"
+    intern = build(ScriptedModel([code(f"{WRITE}\n{SMOKE}"), code(wait)]), tools=[TrainingJobTool()], network="none")
+    session = intern.submit("Train.")
+    without_thread(session)
+    assert session.state == "running" and not session.pending()
+    (session.workspace / "enough").touch()
+    assert session.wait(20).answer == "done"
+    until(lambda: len(reports(session)) == 2)
+    assert all(event.what == "ended" for event in session.events.history if isinstance(event, JobReported))
+    assert not any("has ended" in str(note["text"]) for note in notes(session, "said"))  # `wait` says it
+    waits = [line for line in session.trace.read_text().splitlines() if '"operation":"wait"' in line]
+    assert len(waits) == 2  # each is one call on record, however often it looks
+
+
+def test_who_waits_for_a_job_without_a_thread_is_interrupted_at_once(build):
+    wait = code(f"{START}\ntraining_job(operation='wait', job_id=job['job_id'])")
+    intern = build(ScriptedModel([code(f"{WRITE}\n{SMOKE}"), wait]), tools=[TrainingJobTool()], network="none")
+    session = intern.submit("Train.")
+    without_thread(session)
+    began = time.monotonic()
+    intern.interrupt(jobs=True)
+    assert session.wait(20).state is State.INTERRUPTED and time.monotonic() - began < 5
+    until(lambda: not session.running_jobs())
+
+
+NAN = """
+import json, sys, time, os
+def say(step, loss): print("@metrics " + json.dumps({"step": step, "time": time.time(), "loss": loss}), flush=True)
+say(1, 0.5)
+while "--smoke" not in sys.argv and not os.path.exists("diverge"):
+    time.sleep(0.05)
+if "--smoke" not in sys.argv:
+    say(2, float("nan"))
+while "--smoke" not in sys.argv and not os.path.exists("enough"):
+    time.sleep(0.05)
+print("@result " + json.dumps({"status": "done", "metrics": {}}))
+"""
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["sleeps", "idle"])
+def test_jobs_are_watched_while_their_session_has_let_go_of_its_jail(build, asks):
+    """Never: what is found is told to nobody, or told again when the session goes on."""
+    first = f"open('train.py', 'w').write({NAN!r})\n{SMOKE}"
+    last = "ask_user(question='Go on?')" if asks else "final_answer(1)"
+    script = [code(first), code(f"{START}\n{last}"), code("import time\ntime.sleep(3)\nfinal_answer(2)")]
+    intern = build(ScriptedModel(script), tools=[TrainingJobTool()], network="none")
+    intern._config = replace(intern._config, park_seconds=0.0)
+    session = intern.submit("Train.")
+    if asks:
+        until(lambda: session.pending() and not session.busy)
+    else:
+        assert session.wait(30).state is State.SUCCESS
+        session.release()
+    assert session._shop is None and len(session.running_jobs()) == 1
+    assert session._dozing.agent.python_executor._shelter.worker is None
+    (session.workspace / "diverge").touch()
+    until(lambda: ("nan", "running") in reports(session))
+    session.steer("Mind the licence.") if asks else session.allow("training_job(operation=stop, reason=nan)")
+    if asks:
+        intern.approve(session.id, session.pending()[0].call_id)
+    else:
+        session.start("Go on.")
+    assert session.wait(30).answer == 2
+    seen = "\n".join(text_of(message) for message in session.model.requests[-1])
+    assert "Job" in seen and "nan" in seen.lower()
+    (session.workspace / "enough").touch()
+    until(lambda: [what for what, _ in reports(session)].count("ended") == 2)  # the smoke run's as well
+    assert [what for what, _ in reports(session)].count("nan") == 1
+
+
+def test_who_watches_jobs_of_a_session_that_sleeps_goes_with_the_last_of_them(build):
+    script = [code(f"{WRITE}\n{SMOKE}"), code(f"{START}\nfinal_answer(1)"), code("final_answer(2)")]
+    intern = build(ScriptedModel(script), tools=[TrainingJobTool()], network="none")
+    session = intern.submit("Train.")
+    assert session.wait(30).state is State.SUCCESS
+    session.release()
+    assert session._dozing is not None
+    (session.workspace / "enough").touch()
+    until(lambda: session._dozing is None)
+    assert session._shop is None and session.running_jobs() == []
+    assert session.outcome.usage is not None and goes_on(session) == 2
 
 
 def test_jobs_of_a_session_whose_process_is_gone_are_ended_by_command(build, home, capsys):

@@ -318,6 +318,18 @@ def test_mailbox_a_client_that_asks_again_gets_the_same_letter(tmp_path):
     assert len(list(tmp_path.glob("*.request.json"))) == 1
 
 
+def test_mailbox_an_answer_that_came_while_nobody_listened_is_there_for_who_asks_again(tmp_path, monkeypatch):
+    box = mailbox(tmp_path, timeout=5)
+    answer_when_asked(tmp_path, 1, "here")
+    request = {"messages": HELLO}
+    assert box(request) == "here"  # to a client that has given up
+    assert box(request) == "here"
+    monkeypatch.setattr("ml_intern.testing.llm_answers.ASKS_AGAIN_SECONDS", 0.0)
+    answer_when_asked(tmp_path, 2, "anew")
+    assert box(request) == "anew"  # later it is another letter
+    assert len(list(tmp_path.glob("*.request.json"))) == 2
+
+
 # --- a recorded trace
 
 

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ml_intern.testing.serve import Service
+
+IP_LOCAL_PORT_RANGE = 51  # not in Python's `socket` yet
 
 
 async def echo(request: Request) -> Response:
@@ -162,3 +165,19 @@ def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements(service):
         connection.getresponse().read()
     assert time.perf_counter() - start < 0.6  # 0.9 s and more with Nagle's algorithm
     connection.close()
+
+
+def test_nobody_takes_the_port_of_a_service_that_is_closed(service):
+    """Never: a test that counts on nobody answering finds the service of another one that runs beside it."""
+    service.close()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=HH", service.port, service.port))
+        except OSError:
+            pytest.skip("before Linux 6.3 nobody can ask for a free port out of one")
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", 0))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", service.port), timeout=1)
+    assert get(f"{service.start().url}/echo")[0] == 200

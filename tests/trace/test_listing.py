@@ -185,5 +185,5 @@ def test_lists_are_fast(tmp_path: Path) -> None:
         (folder / f"{uuid.uuid4()}.jsonl").write_bytes(one.read_bytes())
 
     assert len(sessions(tmp_path)) == 200
-    assert cpu(lambda: sessions(tmp_path)) < 1.0
-    assert cpu(lambda: describe(long)) < 0.5
+    assert cpu(lambda: sessions(tmp_path), 1.0) < 1.0
+    assert cpu(lambda: describe(long), 0.5) < 0.5
