@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from smolagents import Tool
 
 
@@ -11,7 +13,7 @@ class ArxivSearchTool(Tool):
 
     The query API's address is taken from `ARXIV_API_URL` when set (such as `http://127.0.0.1:8000/api/query`).
     arXiv asks for three seconds between requests: they are kept, but not towards a loopback address. Answers are kept in
-    memory for an hour, as arXiv is renewed once a day.
+    `$XDG_CACHE_HOME/arxiv_search` (or below `~/.cache`) for an hour, as arXiv is renewed once a day.
     """
 
     name = "arxiv_search"
@@ -89,14 +91,13 @@ class ArxivSearchTool(Tool):
     default_url = "https://export.arxiv.org/api/query"
     max_seconds = 30
     max_tries = 3
-    kept_seconds = 3600
 
     def __init__(self, model_repo_id=None):
         from threading import Lock
 
         super().__init__()
-        # One request at a time, also for copies of the tool: the client keeps the pause between them.
-        self._shared = {"client": None, "retry_after": "", "total": 0, "readable": 0, "kept": {}}
+        # One request at a time, also for copies of the tool.
+        self._shared = {"client": None, "pause": 0.0, "retry_after": "", "total": 0, "readable": 0}
         self._lock = Lock()
 
     def forward(
@@ -109,10 +110,8 @@ class ArxivSearchTool(Tool):
         ids: list | None = None,
         limit: int | None = None,
     ) -> dict:
-        import json
         from queue import Empty, SimpleQueue
         from threading import Thread
-        from time import monotonic
 
         import arxiv
 
@@ -130,10 +129,10 @@ class ArxivSearchTool(Tool):
                 "arxiv_search(query='residual network', categories=['cs.CV']) or arxiv_search(ids=['1512.03385'])."
             )
         limit = max(limit, len(names))
-        key = json.dumps([self._url(), text, names, limit, sort])
-        kept = self._shared["kept"].get(key)
-        if kept and monotonic() - kept[0] < self.kept_seconds:
-            return json.loads(kept[1])
+        key = self._cache_key(self._url(), None, text, names, limit, sort)
+        kept = self._cached(key, 3600)
+        if kept:
+            return kept["data"]
         search = arxiv.Search(text, names, limit, arxiv.SortCriterion(orders[sort]))
         # A thread, because nothing else bounds the time: time-outs of requests hold for each read, and not for DNS.
         outcome = SimpleQueue()
@@ -150,9 +149,7 @@ class ArxivSearchTool(Tool):
         found = {"papers": answer[0], "total": answer[1], "query": text}
         if not found["total"]:
             found["hint"] = self._hint(text, names, categories or date_from or date_to)
-        while len(self._shared["kept"]) > 100:
-            self._shared["kept"].pop(next(iter(self._shared["kept"])), None)
-        self._shared["kept"][key] = (monotonic(), json.dumps(found))
+        self._cache(key, found)
         return found
 
     def _hint(self, text, names, narrowed) -> str:
@@ -187,7 +184,10 @@ class ArxivSearchTool(Tool):
 
         client = self._ready_client(search.max_results)
         for number in range(1, self.max_tries + 1):
-            self._shared["retry_after"], wait = "", max(client.delay_seconds, 0.2) * 2 ** (number - 1)
+            pause = self._shared["pause"]
+            self._shared["retry_after"], wait = "", max(pause, 0.2) * 2 ** (number - 1)
+            if pause:
+                sleep(self._turn("arXiv", pause, deadline - monotonic() - 1))
             try:
                 results = client.results(search)
                 first = next(results, None)  # sends the request: now the feed's numbers are known
@@ -217,7 +217,7 @@ class ArxivSearchTool(Tool):
         return (os.environ.get("ARXIV_API_URL") or self.default_url).rstrip("/?")
 
     def _ready_client(self, page_size):
-        """The official client, made once, as it keeps the pause. Retries are ours: it knows no Retry-After."""
+        """The official client, made once. Retries and the pause are ours: it knows no Retry-After, and no other client."""
         from functools import partial
         from ipaddress import ip_address
         from urllib.parse import urlsplit
@@ -232,7 +232,7 @@ class ArxivSearchTool(Tool):
                 loopback = ip_address(host).is_loopback
             except ValueError:
                 loopback = host == "localhost"
-            client = arxiv.Client(delay_seconds=0.0 if loopback else 3.0, num_retries=0)
+            client, self._shared["pause"] = arxiv.Client(delay_seconds=0.0, num_retries=0), 0.0 if loopback else 3.0
             client.query_url_format = url_format
             session = client._session
             # The client sets no time-out, and reads anything as a feed.
@@ -381,3 +381,112 @@ class ArxivSearchTool(Tool):
             "journal_ref": result.journal_ref,
             "links": {kind: f"https://arxiv.org/{kind}/{result.get_short_id()}" for kind in ("abs", "pdf")},
         }
+
+    # Shared: turns
+    def _turn(self, service: str, pause: float, longest: float) -> float:
+        """Seconds until a request may be sent, `pause` after the one before it. Raises where that is not in `longest`."""
+        import os
+        from contextlib import suppress
+        from pathlib import Path
+        from time import sleep, time
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        turn = pause  # where the disk cannot be used
+        with suppress(
+            OSError, RuntimeError, ImportError
+        ):  # RuntimeError: there is no home; ImportError: not on this system
+            import fcntl
+
+            folder = (home if home.is_absolute() else Path.home() / ".cache") / "service_turns"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (folder / service).open("a+") as file:
+                for _ in range(50):  # held for a moment only, but by one that was stopped just then
+                    with suppress(BlockingIOError):
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    sleep(0.01)
+                file.seek(0)
+                said, now = file.read(40), time()
+                following = float(said) if said.replace(".", "", 1).isdigit() else 0.0
+                if following - now > 3600:  # the clock was set back
+                    following = 0.0
+                turn = max(0.0, following - now)
+                if turn <= longest:
+                    file.truncate(0)
+                    file.write(repr(now + turn + pause))
+        if turn > longest:
+            raise ConnectionError(
+                f"{service} takes a request every {pause:g} s, and others of this machine wait for {turn:.0f} s already. "
+                "Try again after that."
+            )
+        return turn
+
+    # End of shared: turns
+
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
+        import hashlib
+        import json
+
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
+        import contextlib
+        import json
+        import os
+        import tempfile
+        from pathlib import Path
+        from time import time
+        from zlib import crc32
+
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
+
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

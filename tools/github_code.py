@@ -11,7 +11,8 @@ class GithubCodeTool(Tool):
     `GITHUB_TOKEN` (or `GH_TOKEN`) is optional: without one there are 60 requests an hour, and code is found by its path;
     with one GitHub's code search is asked as well. `GITHUB_API_URL` is the address (default https://api.github.com).
     Answers are kept in `$XDG_CACHE_HOME/github_code` (or below `~/.cache`) for fifteen minutes, then asked for again with
-    their ETag, which GitHub does not count when nothing changed; and used for longer, with their age, while it fails.
+    their ETag, which GitHub does not count when nothing changed; what a commit names for good. They are used for longer,
+    with their age, while it fails.
 
     What must never happen here: the token at another host than the API's, redirects included; a listing that GitHub cut
     short shown as the whole; a limit that looks like "nothing found".
@@ -307,6 +308,7 @@ class GithubCodeTool(Tool):
         shown = self._part(cells if cells is not None else lines, first, last, True)
         return {**answer, "kind": "text" if cells is None else "notebook", **shown}
 
+    # Shared: reading
     def _part(self, lines: list, first: int, last: int | None, whole: bool) -> dict:
         """A range of lines as far as fits, and where it goes on. `whole`: these are all lines that there are."""
         total = len(lines)
@@ -407,6 +409,8 @@ class GithubCodeTool(Tool):
                 return body.decode("utf-8-sig", "replace"), ""
         return body.decode("latin-1"), "It is not UTF-8: it was read as Latin-1."
 
+    # End of shared: reading
+
     # How it is fetched
 
     def _place(self, repo: str, owner: str, path: str, ref: str) -> dict:
@@ -437,42 +441,79 @@ class GithubCodeTool(Tool):
         """An answer as JSON: an object that has the key `needs`; of contents (`type`) also a list."""
         import json
 
-        accept = accept or "application/vnd.github+json"
-        body = self._get(path, params, accept, warnings)
+        return json.loads(self._get(path, params, accept or "application/vnd.github+json", warnings, needs))
+
+    def _get(self, path: str, params: dict, accept: str, warnings: list, needs: str = "") -> bytes:
+        """An answer of the API, from the cache or the network: JSON with `needs`, or a file where that is empty."""
+        import re
+        from datetime import UTC, datetime
+        from time import time
+
+        key = self._cache_key(self._api(), self._token(), path, params, accept)
+        kept = self._cached(key, float("inf"))
+        # What a commit or a blob's digest names does not change; all else is asked for again with its ETag.
+        fixed = re.search(r"/git/(blobs|trees)/[0-9a-f]{40}$", path) or re.fullmatch(
+            r"[0-9a-f]{40}", params.get("ref", "")
+        )
+        if kept and (fixed or kept["age"] < 900):
+            return kept["body"]
         try:
-            answer = json.loads(body)
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            answer = None
-        fits = needs in answer if isinstance(answer, dict) else isinstance(answer, list) and needs == "type"
+            status, headers, body = self._in_time(path, (path, params, accept, kept["data"] if kept else ""))
+            if status == 304 and kept:
+                body = kept["body"]
+            self._check(path, body, needs)
+        except (ConnectionError, TimeoutError) as error:
+            if not kept:
+                raise
+            when = datetime.fromtimestamp(time() - kept["age"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+            warnings.append(f"As of {when}: {error}")
+            return kept["body"]
+        self._cache(key, headers.get("etag") or (kept["data"] if kept else ""), body)
+        return body
+
+    def _check(self, path: str, body: bytes, needs: str) -> None:
+        """Refuses what is no answer to the question, such as a login page: also for a file, which its digest names."""
+        import hashlib
+        import json
+
+        if needs:
+            try:
+                answer = json.loads(body)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                answer = None
+            fits = needs in answer if isinstance(answer, dict) else isinstance(answer, list) and needs == "type"
+        else:
+            digest = hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
+            fits = path.endswith(f"/git/blobs/{digest}")
         if not fits:
-            self._forget(self._key(path, params, accept))
             raise ConnectionError(
                 f"GitHub ({self._api()}) answered {path} with something else than its API's JSON. Is GITHUB_API_URL its "
                 "API, with no proxy or login page before it?"
             )
+
+    def _in_time(self, path: str, asked: tuple) -> tuple:
+        """A request in a thread of its own, as time-outs hold for each read only, and not for names that are looked up."""
+        from queue import Empty, SimpleQueue
+        from threading import Thread
+
+        outcome: SimpleQueue = SimpleQueue()
+        Thread(target=self._carry_out, args=(asked, outcome), name=self.name, daemon=True).start()
+        try:
+            answer = outcome.get(timeout=self.max_seconds * 1.2)  # the request ends by itself before, where it can
+        except Empty:
+            raise TimeoutError(
+                f"GitHub ({self._api()}) did not end its answer to {path} in {self.max_seconds} s. Try again in a minute, "
+                "or check the network and GITHUB_API_URL."
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
-    def _get(self, path: str, params: dict, accept: str, warnings: list) -> bytes:
-        """An answer of the API, from the cache or the network."""
-        from datetime import UTC, datetime
-        from time import time
-
-        key = self._key(path, params, accept)
-        kept = self._cached(key)
-        if kept and (time() - kept["time"] < 900 or "/git/blobs/" in path):
-            return kept["body"]
+    def _carry_out(self, asked: tuple, outcome: Any) -> None:
         try:
-            status, headers, body = self._request(path, params, accept, kept["etag"] if kept else "")
-        except ConnectionError as error:
-            if not kept:
-                raise
-            when = datetime.fromtimestamp(kept["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-            warnings.append(f"As of {when}: {error}")
-            return kept["body"]
-        if status == 304 and kept:
-            body = kept["body"]
-        self._keep(key, body, headers.get("etag") or (kept["etag"] if kept else ""))
-        return body
+            outcome.put(self._request(*asked))
+        except Exception as error:  # noqa: BLE001 - carried over to the caller's thread, which raises it
+            outcome.put(error)
 
     def _request(self, path: str, params: dict, accept: str, etag: str) -> tuple:
         """Status, headers and body. The token goes to the API's host only, so redirects are followed here."""
@@ -615,52 +656,70 @@ class GithubCodeTool(Tool):
 
         return quote(text, safe="/")
 
-    def _key(self, path: str, params: dict, accept: str) -> str:
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
         import hashlib
         import json
 
-        said = json.dumps([self._api(), path, params, accept, self._token()], sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
 
-    def _folder(self) -> Any:
-        import os
-        from pathlib import Path
-
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "github_code"
-
-    def _cached(self, key: str) -> dict | None:
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
         import json
+        from time import time
+        from zlib import crc32
 
         try:
-            head, _, body = (self._folder() / key).read_bytes().partition(b"\n")
-            about = json.loads(head)
-            return {"time": float(about["time"]), "etag": str(about["etag"]), "body": body}
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: there is no home
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
             return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
 
-    def _keep(self, key: str, body: bytes, etag: str) -> None:
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
         import contextlib
         import json
         import os
         import tempfile
         from pathlib import Path
         from time import time
+        from zlib import crc32
 
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
         with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
-            folder = self._folder()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(json.dumps({"time": time(), "etag": etag}).encode() + b"\n" + body)
-            Path(name).replace(folder / key)
-            files = list(folder.iterdir())
-            if len(files) > 400:
-                ages = {file: file.stat().st_mtime for file in files}
-                for file in sorted(ages, key=ages.__getitem__)[:100]:
-                    file.unlink()
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
 
-    def _forget(self, key: str) -> None:
-        import contextlib
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
 
-        with contextlib.suppress(OSError, RuntimeError):
-            (self._folder() / key).unlink()
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

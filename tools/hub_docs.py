@@ -73,10 +73,13 @@ class HubDocsTool(Tool):
     # Whose pages' titles are searched where the site has no search and no library is named.
     core: tuple = ("transformers", "trl", "peft", "datasets", "accelerate", "huggingface_hub", "hub", "diffusers")
     max_bytes = 60_000_000
+    max_seconds = 60
 
     def __init__(self, model_repo_id=None):
         super().__init__()
-        self._texts: dict = {}  # shared by copies of the tool: the libraries whose full text was split up
+        # Shared by copies of the tool: the libraries whose full text was split up; until when a site is not asked, and why.
+        self._texts: dict = {}
+        self._hung: dict = {}
 
     def forward(
         self,
@@ -200,6 +203,8 @@ class HubDocsTool(Tool):
         import re
 
         text = self._text(place, whole)
+        if query in text["ranked"]:
+            return [dict(row) for row in text["ranked"][query]]
         idle = self.idle_words.split()
         terms = [term for term in dict.fromkeys(re.findall(r"\w+", query.lower())) if term not in idle]
         terms = terms or re.findall(r"\w+", query.lower())
@@ -231,6 +236,9 @@ class HubDocsTool(Tool):
                 at = min([at for at in [body.lower().find(term) for term in terms] if at >= 0] or [0])
                 about = {**place, "page": one["page"], "anchor": ""}
                 rows[one["page"]] = self._row(about, one["title"], one["section"], body[max(at - 100, 0) : at + 500])
+        while len(text["ranked"]) > 50:
+            text["ranked"].pop(next(iter(text["ranked"])), None)
+        text["ranked"][query] = [dict(row) for row in rows.values()]
         return list(rows.values())
 
     def _text(self, place: dict, whole: bool) -> dict:
@@ -274,6 +282,7 @@ class HubDocsTool(Tool):
         while len([one for one in self._texts if one[1]]) > 3 or len(self._texts) > 20:
             self._texts.pop(next(iter(self._texts)), None)
         self._texts[key] = {"read": monotonic(), "text": text, "low": low, "sections": sections, "titles": titles}
+        self._texts[key]["ranked"] = {}  # what was found in it, by the query
         return self._texts[key]
 
     def _listed(self, place: dict) -> dict:
@@ -299,7 +308,9 @@ class HubDocsTool(Tool):
             if pages:
                 return pages
         near = self._near(place["library"], self._known())
-        raise FileNotFoundError(f"The Hub ({self._hub()}) has no documentation of {place['library']!r}{near}.")
+        raise FileNotFoundError(
+            f"The Hub ({self._hub()}) has no documentation of {place['library']!r}{near}. Without arguments all are listed."
+        )
 
     def _pages_of(self, place: dict) -> dict:
         shown, room, pages = {}, self.most_tokens * 4, self._listed(place)
@@ -617,29 +628,47 @@ class HubDocsTool(Tool):
     # How it is fetched
 
     def _get(self, subject: str, path: str, kind: str) -> dict | None:
-        """A file of the site, from the cache or the network; `None` where there is none."""
+        """A file of the site, from the cache or the network; `None` where there is none, which is believed for minutes."""
         from datetime import UTC, datetime
-        from time import time
 
-        kept = self._cached(path)
-        age = time() - kept["time"] if kept else 0
-        if kept and kept["text"] is None and age < 3600:
-            return None
-        if kept and kept["text"] is not None and age < (21_600 if kind == "json" else 86_400):
-            return {**kept, "warning": ""}
+        key = self._cache_key(self._hub(), None, path)  # no token is ever sent
+        kept, old = self._cached(key, float("inf")), None
+        if kept and kept["data"]["fetched"]:
+            old = {**kept["data"], "text": kept["body"].decode(), "warning": ""}
+        if kept and kept["age"] < (600 if old is None else 21_600 if kind == "json" else 86_400):
+            return old
         try:
-            got = self._ask(subject, 120, self._request, path=path, kind=kind)
+            got = self._unless_it_hangs(subject, path, kind)
         except OSError as error:
-            if not kept or kept["text"] is None:
+            if old is None:
                 raise
-            return {**kept, "warning": f"As of {kept['fetched']}: {error}"}
-        about = {"time": time(), "fetched": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+            return {**old, "warning": f"As of {old['fetched']}: {error}"}
         if got is None:
-            got = {"text": None, "html": False}
-        elif got["text"] is None:
+            self._cache(key, {"fetched": None})
             return None
-        self._keep(path, {**about, **got})
-        return {**about, **got, "warning": ""} if got["text"] is not None else None
+        if got["text"] is None:
+            return None
+        about = {"html": got["html"], "fetched": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        self._cache(key, about, got["text"].encode())
+        return {**about, "text": got["text"], "warning": ""}
+
+    def _unless_it_hangs(self, subject: str, path: str, kind: str) -> dict | None:
+        """Asks the site. One call asks for many files: where it has just held one back, the next one is not waited for."""
+        from time import monotonic
+
+        until, why = self._hung.get(self._hub(), (0.0, ""))
+        started = monotonic()
+        if started < until:
+            raise TimeoutError(f"The Hub ({self._hub()}) was not asked for {subject}, as a moment ago: {why}")
+        try:
+            # A library's text may have some megabytes.
+            return self._ask(
+                subject, self.max_seconds * (2 if kind == "text" else 1), self._request, path=path, kind=kind
+            )
+        except OSError as error:
+            if monotonic() - started > self.max_seconds / 4:
+                self._hung[self._hub()] = (monotonic() + self.max_seconds / 2, str(error))
+            raise
 
     def _request(self, path: str, kind: str) -> dict | None:
         """As the official client asks, without its waits, and without the token."""
@@ -696,46 +725,75 @@ class HubDocsTool(Tool):
                 raise TypeError("a page of documentation was expected")
             return {"text": text, "html": page}
 
-    def _folder(self) -> Any:
-        import os
-        from pathlib import Path
-
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hub_docs"
-
-    def _file(self, path: str) -> Any:
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
         import hashlib
-
-        return self._folder() / hashlib.sha256(f"{self._hub()}{path}".encode()).hexdigest()
-
-    def _cached(self, path: str) -> dict | None:
         import json
 
-        try:
-            kept = json.loads(self._file(path).read_bytes())
-            return kept if isinstance(kept["time"], float) and "text" in kept else None
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: there is no home
-            return None
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
 
-    def _keep(self, path: str, kept: dict) -> None:
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
         import contextlib
         import json
         import os
         import tempfile
         from pathlib import Path
+        from time import time
+        from zlib import crc32
 
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
         with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
-            folder = self._folder()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, name = tempfile.mkstemp(dir=folder)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            Path(name).replace(self._file(path))
-            files = list(folder.iterdir())
-            if len(files) > 600:
-                ages = {file: file.stat().st_mtime for file in files}
-                for file in sorted(ages, key=ages.__getitem__)[:200]:
-                    file.unlink()
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
 
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache
+
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -745,28 +803,36 @@ class HubDocsTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -781,8 +847,6 @@ class HubDocsTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -805,8 +869,20 @@ class HubDocsTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub

@@ -74,10 +74,7 @@ class HubInspectDatasetTool(Tool):
         },
     }
     effects = "read"
-
-    def __init__(self, model_repo_id=None):
-        super().__init__()
-        self._answers: dict = {}  # shared by copies of the tool
+    most_unpacked = 500_000_000  # bytes of one column of a row group, where they are far more than what is stored
 
     def forward(
         self,
@@ -88,29 +85,29 @@ class HubInspectDatasetTool(Tool):
         revision: str | None = None,
         tokenizer: str | None = None,
     ) -> dict:
-        import copy
-        from time import monotonic
-
         from huggingface_hub import HfApi, get_token
 
         count = 5 if rows is None else rows
         if not 0 <= count <= 100:
             raise ValueError(f"`rows` is 0 to 100, not {count}. For more, use hub_download.")
-        asked = (self._hub(), get_token(), dataset, config, split, count, revision, tokenizer)
-        kept = self._answers.get(asked)
-        if kept and monotonic() - kept[0] < 60:
-            return copy.deepcopy(kept[2])
+        asked = self._cache_key(self._hub(), get_token(), dataset, config, split, count, revision, tokenizer)
+        kept = self._cached(asked, 86_400)
+        if kept is not None and kept["age"] < 10:
+            return kept["data"]["answer"]
         subject = f"dataset {dataset}" + (f" at {revision}" if revision else "")
         options = {"repo_id": dataset, "revision": revision, "files_metadata": True, "timeout": 20}
         info = self._ask(subject, 30, HfApi(endpoint=self._hub()).dataset_info, **options)
-        state = (info.sha, info.gated, info.private)
-        if kept and monotonic() - kept[0] < 600 and kept[1] == state:  # nothing was committed since
-            return copy.deepcopy(kept[2])
+        state = [info.sha, info.gated, info.private]
+        if kept is not None and kept["data"]["state"] == state:  # nothing was committed since
+            return kept["data"]["answer"]
         answer = self._judged(info, config, split, count, None if revision == "main" else revision, tokenizer)
-        while len(self._answers) > 20:
-            self._answers.pop(next(iter(self._answers)), None)
-        self._answers[asked] = (monotonic(), state, answer)
-        return copy.deepcopy(answer)
+        passing = ("is still computing", "failed at", "hangs:", "cannot be reached", "answered with", "another shape")
+        passing += ("has not finished", "was not looked at", "Fewer rows than usual")
+        if not [
+            note for note in answer["notes"] if [said for said in passing if said in note]
+        ]:  # it may do better soon
+            self._cache(asked, {"state": state, "answer": answer})
+        return answer
 
     def _judged(
         self, info: Any, config: str | None, split: str | None, count: int, revision: str | None, tokenizer: str | None
@@ -125,17 +122,13 @@ class HubInspectDatasetTool(Tool):
                 shape = f"The dataset viewer's answer has another shape than its API says ({error!r})."
                 why = error if isinstance(error, ConnectionError) else shape
                 notes.append(f"{why} Computed from the files instead.")
-        try:
-            look = look or self._from_files(info, config, split, notes)
-        except ModuleNotFoundError as error:
-            said = " ".join(notes).removesuffix(" Computed from the files instead.")
-            raise ModuleNotFoundError(f"{error} {said}".strip(), name="pyarrow") from error
+        look = look or self._from_files(info, config, split, notes)
         rows, notes = look["rows"][look["split"]], notes + look["notes"]
         totals = {part["split"]: part["rows"] for part in look["splits"]}
         seen = {name: len(look["rows"].get(name, [])) for name in totals}
         short = [f"{name} {n:,} of {totals[name] or 'more'}" for name, n in seen.items() if n != totals[name]]
         if short:
-            which = "spread evenly over each" if look["source"] == "viewer" or look["spread"] else "the first of each"
+            which = "spread over each" if look["source"] == "viewer" or look["spread"] else "the first of each"
             notes.append(f"Not all rows were examined, but {which}: {', '.join(short[:8])}.")
         columns, warnings = self._columns(look, totals[look["split"]], notes)
         if not rows:
@@ -326,9 +319,10 @@ class HubInspectDatasetTool(Tool):
             raise ValueError(f"Config {config!r} has no split {split!r}. Splits: {', '.join(names)}.")
         return configs, config, split or ("train" if "train" in names else names[0]), names
 
-    def _from_files(self, info: Any, config: str | None, split: str | None, notes: list) -> dict:
+    def _from_files(self, info: Any, config: str | None, split: str | None, before: list) -> dict:
         """Data files of up to five splits: all rows of 20 MB, else 20,000 of as many bytes, spread over the files where
         they are cut at lines or are Parquet; in all 60 MB and two minutes."""
+        import io
         import time
 
         until, budget = time.monotonic() + 120, 60_000_000
@@ -344,13 +338,14 @@ class HubInspectDatasetTool(Tool):
                 way = f"Its loading script {script} is run by no current `datasets`: look for data that was converted, with "
                 way += "revision='refs/convert/parquet'."
             raise ValueError(
-                f"Dataset {info.id} has no rows that can be read: {' '.join(notes)} Of its {len(sizes)} files "
+                f"Dataset {info.id} has no rows that can be read: {' '.join(before)} Of its {len(sizes)} files "
                 f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines, Parquet or text. {way}"
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        rows, counts, features, spread = {}, {}, {}, False
+        rows, counts, features, spread, notes, stated = {}, {}, {}, [], [], {}
         for name in [split, *[other for other in names if other != split][:4]]:
-            found, whole, paths = [], True, layout[(config, name)]
+            found, whole, paths, totals = [], True, layout[(config, name)], []
+            broken = None
             size = sum([sizes[path] for path in paths])
             lined = [path for path in paths if path.endswith((".jsonl", ".ndjson", ".csv", ".tsv", ".txt"))]
             if size > 20_000_000 and lined == paths and budget > 0:
@@ -358,7 +353,8 @@ class HubInspectDatasetTool(Tool):
                 found = self._pieces(info, paths, sizes, length, most)
                 budget -= 10 * length
             if found:
-                rows[name], counts[name], spread = found, None, True
+                rows[name], counts[name] = found, None
+                spread.append(True)
                 continue
             if size > 60_000_000 and len(paths) > 3:
                 paths, whole = [paths[0], paths[len(paths) // 2], paths[-1]], False
@@ -367,16 +363,37 @@ class HubInspectDatasetTool(Tool):
                     whole = False
                     break
                 where, what = {"dataset": info.id, "revision": info.sha, "path": path}, f"{path} of dataset {info.id}"
-                if path.endswith(".parquet") and sizes[path] > 20_000_000:
-                    budget, spread = budget - 20_000_000, True
-                    some, complete = self._ask(what, 90, self._streamed, **where, most=most - len(found)), False
-                else:
-                    content, complete = self._ask(what, 90, self._read, **where)
-                    budget -= len(content)
-                    some, complete = self._parse(path, content, complete, most - len(found))
+                try:
+                    if path.endswith(".parquet"):
+                        large = sizes[path] > 20_000_000
+                        if large:
+                            budget -= 20_000_000
+                            read = self._ask(what, 90, self._streamed, **where, most=most - len(found))
+                        else:
+                            content, _ = self._ask(what, 90, self._read, **where)
+                            budget -= len(content)
+                            read = self._of_parquet(io.BytesIO(content), path, most - len(found))
+                        some, complete = read["rows"], len(read["rows"]) == read["total"]
+                        spread += [] if complete else [read["spread"]]
+                        totals.append(read["total"])
+                        stated |= read["features"]
+                    else:
+                        content, complete = self._ask(what, 90, self._read, **where)
+                        budget -= len(content)
+                        some, complete = self._parse(path, content, complete, most - len(found))
+                except ValueError as error:
+                    if len(paths) == 1:
+                        raise
+                    broken, whole = error, False
+                    notes.append(f"Left out: {error}")
+                    continue
                 found += some
                 whole = whole and complete
+            if broken is not None and not found:
+                raise broken
             rows[name], counts[name] = found, len(found) if whole else None
+            if not whole and len(totals) == len(layout[(config, name)]):
+                counts[name] = sum(totals)  # of Parquet each file says how many it has
         if not any(rows.values()):
             raise ValueError(f"Split {split!r} of {info.id} holds no rows in {', '.join(layout[(config, split)])}.")
         for row in rows[split] or next(filter(None, rows.values())):
@@ -384,12 +401,13 @@ class HubInspectDatasetTool(Tool):
                 kind = "null" if value is None else type(value).__name__
                 if features.get(column, "null") == "null" or (kind, features[column]) == ("float", "int"):
                     features[column] = kind
+        features |= {name: stated[name] for name in features if name in stated}
         splits = []
         for name in names:
             size = sum([sizes[path] for path in layout[(config, name)]])
             splits.append({"split": name, "rows": counts.get(name), "bytes": size})
         look = {"source": "files", "configs": configs, "config": config, "split": split, "splits": splits}
-        return {**look, "features": features, "rows": rows, "notes": [], "spread": spread}
+        return {**look, "features": features, "rows": rows, "notes": notes, "spread": bool(spread) and all(spread)}
 
     def _layout(self, sizes: dict, configs: Any) -> dict:
         """(config, split) to files: as the card's `configs` say, else by the words train, test, ... in the path."""
@@ -467,27 +485,177 @@ class HubInspectDatasetTool(Tool):
         look = {"source": "files", "configs": configs, "config": config, "split": split, "splits": splits}
         return {**look, "features": features, "rows": rows, "notes": notes, "spread": False}
 
-    def _streamed(self, dataset: str, revision: str, path: str, most: int) -> list:
-        """Rows of large Parquet: some row groups, spread evenly, about 20 MB of them, fetched by range."""
-
+    def _streamed(self, dataset: str, revision: str, path: str, most: int) -> dict:
+        """Large Parquet: some row groups, spread over the file, about 20 MB of them, fetched by range."""
         from huggingface_hub import HfFileSystem
 
-        parquet = self._arrow(path)
         system = HfFileSystem(endpoint=self._hub(), use_listings_cache=False)
-        rows = []
         with system.open(f"datasets/{dataset}@{revision}/{path}", "rb", block_size=1_000_000) as file:
-            table = parquet.ParquetFile(file)
-            groups = [table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)]
-            step = max(1, round(sum(groups) / 20_000_000))
-            for number in range(0, len(groups), step):
-                width = max(1, table.metadata.num_columns)
-                for batch in table.iter_batches(min(1000, 1 + 1_000_000 // width), row_groups=[number]):
-                    rows += batch.to_pylist()
-                    if groups[number] > 20_000_000 or len(rows) >= most:
+            return self._of_parquet(file, path, most)
+
+    def _of_parquet(self, file: Any, path: str, most: int) -> dict:
+        """`rows` of Parquet, as plain data; its `total` of them, what it says its `features` are, and whether the rows
+        are `spread` over it: the beginnings of ten or more of its row groups.
+
+        Of more than 20 MB not all are read. However small a file is, it may unpack to anything: never more than 20 MB of
+        rows, nor one row of more, and nothing that its footer says takes more than `most_unpacked`.
+        """
+        import json
+
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            about = parquet.read_metadata(file)
+            groups = [about.row_group(number) for number in range(about.num_row_groups)]
+            leaves = [about.schema.column(number) for number in range(about.num_columns)]
+            for group in groups:
+                for number in range(about.num_columns if group.total_byte_size > self.most_unpacked else 0):
+                    chunk = group.column(number)
+                    if chunk.total_uncompressed_size > max(self.most_unpacked, 100 * chunk.total_compressed_size):
+                        raise OverflowError(f"a column of it unpacks to {chunk.total_uncompressed_size:,} bytes")
+            # As dictionaries: a text that stands in every row is there once.
+            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+            decimals = [leaf.path for leaf in leaves if leaf.logical_type.type == "DECIMAL"]
+            texts = [path for path in texts if path not in decimals]
+            table = parquet.ParquetFile(
+                file, metadata=about, read_dictionary=texts, buffer_size=1_000_000, pre_buffer=False
+            )
+            most, rows = min(most, 5_000_000 // max(1, about.num_columns)), []
+            size, full = sum([group.total_byte_size for group in groups]), 20_000_000
+            whole = size <= full and about.num_rows <= most
+            chosen = list(range(len(groups)))
+            if not whole and len(groups) > 20:
+                chosen = [round(number * (len(groups) - 1) / 19) for number in range(20)]
+            wide = 1 + 1_000_000 // max(1, about.num_columns)
+            for number in chosen:
+                each = max(1, groups[number].total_byte_size // max(1, groups[number].num_rows))
+                left, room = (most, full) if whole else (max(1, most // len(chosen)), full // len(chosen))
+                batches = table.iter_batches(
+                    max(1, min(1000, wide, 1_000_000 // each, left)), row_groups=[number], use_threads=False
+                )
+                for batch in batches:
+                    got, weight = self._as_data(batch.slice(0, left), max(room, 2_000_000))
+                    rows += got
+                    left, room = left - len(got), room - weight
+                    if len(got) < batch.num_rows or left <= 0 or room <= 0:
                         break
-                if len(rows) >= most:
+            said = (table.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+            if isinstance(error, ConnectionError | TimeoutError):
+                raise
+            first = (str(error).strip() or type(error).__name__).split("\n")[0][:150]
+            raise ValueError(
+                f"{path} cannot be read as Parquet: {first}. It may be damaged, or made to be hard to read: look at its page."
+            ) from error
+        if groups and about.num_rows and not rows:
+            raise ValueError(f"{path} has rows of more than 20 MB each, which are not looked at. Use hub_download.")
+        try:
+            features = json.loads(said)["info"]["features"]
+        except (ValueError, KeyError, TypeError):
+            features = {}
+        features = {name: features[name] for name in features if name in table.schema_arrow.names}
+        found = {"rows": rows[:most], "total": about.num_rows, "features": features}
+        return {**found, "spread": len(chosen) >= 10 or len(found["rows"]) == about.num_rows}
+
+    def _as_data(self, batch: Any, most: int) -> tuple:
+        """Rows of Arrow as plain data, as many as are no more than `most` bytes, and how many bytes they are.
+
+        Times of nanoseconds are cut, as Python knows none.
+        """
+        import pyarrow
+
+        if self._weight(batch) > most:
+            count = batch.num_rows // 2
+            if not count:
+                return [], most
+            return self._as_data(batch.slice(0, count), most)
+        columns = []
+        for number, field in enumerate(batch.schema):
+            column, kind = batch.column(number), field.type
+            if pyarrow.types.is_timestamp(kind) and kind.unit == "ns":
+                column = column.cast(pyarrow.timestamp("us", kind.tz), safe=False)
+            columns.append([self._plain(value) for value in column.to_pylist()])
+        names = batch.schema.names
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        return rows, self._weight(batch)
+
+    def _weight(self, data: Any) -> int:
+        """Bytes of Arrow once each of its values stands for itself."""
+        import pyarrow
+        from pyarrow import compute
+
+        if isinstance(data, pyarrow.RecordBatch):
+            return sum([self._weight(data.column(number)) for number in range(data.num_columns)])
+        kind = data.type
+        if pyarrow.types.is_dictionary(kind):
+            sizes = compute.call_function("binary_length", [data.dictionary]).take(data.indices)
+            return 8 * len(data) + (compute.call_function("sum", [sizes]).as_py() or 0)
+        if pyarrow.types.is_struct(kind):
+            return sum([self._weight(part) for part in data.flatten()])
+        if pyarrow.types.is_map(kind):
+            return self._weight(data.keys) + self._weight(data.items)
+        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
+            return self._weight(data.flatten())
+        return data.nbytes
+
+    def _plain(self, value: Any) -> Any:
+        """Bytes stand there as their kind, size and digest, and times and exact numbers as text."""
+        import hashlib
+
+        if value is None or isinstance(value, str | bool | int | float):
+            return value
+        if isinstance(value, bytes):
+            size = f"{len(value):,} bytes, SHA-256 {hashlib.sha256(value).hexdigest()[:16]}"
+            return ", ".join([one for one in (self._pictured(value), size) if one])
+        if isinstance(value, dict):
+            if set(value) == {"bytes", "path"}:  # an image or a recording
+                return self._plain(value["bytes"]) if value["bytes"] is not None else value["path"]
+            return {str(name): self._plain(value[name]) for name in value}
+        if isinstance(value, list | tuple):
+            return [self._plain(one) for one in value]
+        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+    def _pictured(self, data: bytes) -> str:
+        """Kind, width and height of an image, or the kind of a recording, by its first bytes: "PNG 640 x 480"; no numbers
+        where its header breaks off, and nothing of what is neither."""
+        kind, order = "", "little"
+        places: list[int] = []  # where width and height stand, in how many bytes
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            kind, order, places = "PNG", "big", [16, 20, 4]
+        elif data.startswith((b"GIF87a", b"GIF89a")):
+            kind, places = "GIF", [6, 8, 2]
+        elif data.startswith(b"BM") and data[6:10] == bytes(4):
+            kind, places = "BMP", [18, 22, 4]
+        elif data.startswith(b"\xff\xd8\xff"):
+            kind, order, at = "JPEG", "big", 2
+            for _ in range(1000):  # segments, each with its length, until the one of the frame
+                marker = data[at + 1] if data[at : at + 1] == b"\xff" and at + 1 < len(data) else 0
+                if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                    places = [at + 7, at + 5, 2]
+                if places or not marker:
                     break
-        return rows[:most]
+                at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            kind, known = "WebP", {b"VP8 ": [26, 28, 2], b"VP8X": [24, 27, 3], b"VP8L": [21, 21, 4]}
+            places = known.get(data[12:16], [])
+        elif data.startswith((b"II*\0", b"MM\0*")):
+            kind = "TIFF"
+        elif data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+            kind = "WAV"
+        else:
+            for start, name in ((b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3")):
+                kind = name if data.startswith(start) else kind
+        if not places or len(data) < max(places[:2]) + places[2]:
+            return kind
+        width, height = [int.from_bytes(data[at : at + places[2]], order) for at in places[:2]]
+        if kind == "BMP":  # upside down where it is negative
+            height = min(height, 2**32 - height)
+        elif data[12:16] == b"VP8L" and kind == "WebP":
+            width, height = 1 + width % 2**14, 1 + (height >> 14) % 2**14
+        elif kind == "WebP":
+            width, height = (1 + width, 1 + height) if places[2] == 3 else (width % 2**14, height % 2**14)
+        return f"{kind} {width} x {height}"
 
     def _pieces(self, info: Any, paths: list, sizes: dict, length: int, most: int) -> list:
         """Rows out of ten pieces, spread evenly over the bytes of all files; none where lines are no rows, or the Hub
@@ -528,7 +696,13 @@ class HubInspectDatasetTool(Tool):
         if start:
             headers["Range"] = f"bytes={start}-{start + most - 1}"
         with http_stream_backoff(
-            "GET", url, headers=headers, timeout=20, max_retries=1, retry_on_status_codes=(502, 503, 504)
+            "GET",
+            url,
+            headers=headers,
+            timeout=20,
+            max_retries=1,
+            retry_on_status_codes=(502, 503, 504),
+            retry_on_exceptions=(),
         ) as response:
             hf_raise_for_status(response)
             if "html" in response.headers.get("Content-Type", ""):
@@ -541,16 +715,6 @@ class HubInspectDatasetTool(Tool):
                     return bytes(content[:most]), False
         return bytes(content), not start
 
-    def _arrow(self, path: str) -> Any:
-        import importlib
-
-        try:
-            # `import` would make it a requirement of this tool, and it is larger than all others together.
-            return importlib.import_module("pyarrow.parquet")
-        except ImportError:
-            why = f"{path} is Parquet, which needs pyarrow where no dataset viewer shows its rows: `pip install pyarrow`."
-            raise ModuleNotFoundError(why, name="pyarrow") from None
-
     def _parse(self, path: str, content: bytes, whole: bool, most: int) -> tuple:
         """Rows of the beginning of a file, `most` and five million cells at most, and whether that is all of them."""
         import csv
@@ -559,11 +723,6 @@ class HubInspectDatasetTool(Tool):
         import zlib
         from itertools import islice, repeat
 
-        if path.endswith(".parquet"):
-            parquet = self._arrow(path)
-            table = parquet.read_table(io.BytesIO(content))
-            most = min(most, 5_000_000 // max(1, table.num_columns))
-            return table.slice(0, most).to_pylist(), table.num_rows <= most
         if path.endswith(".gz"):
             path, unpacked = path.removesuffix(".gz"), zlib.decompressobj(31)
             try:
@@ -1015,7 +1174,9 @@ class HubInspectDatasetTool(Tool):
         column, rows = columns[label], look["rows"][look["split"]]
         every = column.get("all_rows", {}).get("labels") or column.get("labels") or {}
         if len(every) < 2 and column["distinct"] < 2:
-            return "no", f"every row has the same `{label}` (hidden, or sorted by it?)", None, {}
+            totals = {part["split"]: part["rows"] for part in look["splits"]}
+            seen = "" if totals.get(look["split"]) == len(rows) else " that was looked at"
+            return "no", f"every row{seen} has the same `{label}` (hidden, or sorted by it?)", None, {}
         hidden = (column.get("labels") or {}).get("-1", 0)
         fix = f"drop {hidden} rows whose label is hidden (-1)" if hidden else None
         if max(len(every), column["distinct"]) > 0.2 * len(rows) and len(rows) > 20:
@@ -1178,6 +1339,7 @@ class HubInspectDatasetTool(Tool):
             short[name] = cut if len(text) > 500 else value if isinstance(value, str) else json.loads(text)
         return short
 
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -1187,28 +1349,36 @@ class HubInspectDatasetTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -1223,8 +1393,6 @@ class HubInspectDatasetTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -1247,8 +1415,88 @@ class HubInspectDatasetTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub
+
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
+        import hashlib
+        import json
+
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
+        import contextlib
+        import json
+        import os
+        import tempfile
+        from pathlib import Path
+        from time import time
+        from zlib import crc32
+
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
+
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

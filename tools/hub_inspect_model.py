@@ -35,7 +35,7 @@ class HubInspectModelTool(Tool):
         "type": "object",
         "properties": {
             "id": {},
-            "sha": {"description": "The commit."},
+            "revision": {"description": "The commit."},
             "license": {},
             "gated": {},
             "private": {},
@@ -52,7 +52,10 @@ class HubInspectModelTool(Tool):
             "quantization": {},
             "context_length": {},
             "chat_template": {"type": ["boolean", "null"]},
-            "vocab_size": {},
+            "vocab_size": {"description": "Rows of its embeddings."},
+            "tokenizer_size": {
+                "description": "The largest id of its tokenizer and one: more than `vocab_size` is a mismatch."
+            },
             "hidden_size": {},
             "layers": {},
             "heads": {},
@@ -72,10 +75,6 @@ class HubInspectModelTool(Tool):
         },
     }
     effects = "read"
-
-    def __init__(self, model_repo_id=None):
-        super().__init__()
-        self._answers: dict = {}  # shared by copies of the tool
 
     def forward(
         self,
@@ -103,22 +102,19 @@ class HubInspectModelTool(Tool):
         return {**answer, "memory": memory, "unknown": unknown, "warnings": warnings}
 
     def _about(self, model: str, revision: str | None) -> dict:
-        """All that does not depend on lengths; what belongs to a commit is kept, at most 50 of them."""
-        import copy
-        from time import monotonic
-
+        """All that does not depend on lengths; what belongs to a commit is kept for a month."""
         from huggingface_hub import HfApi, get_token
 
         subject = f"model {model}" + (f" at {revision}" if revision else "")
-        known = (self._hub(), model, revision, get_token())
-        kept = self._answers.get(known)
-        if kept and monotonic() - kept[0] < 60:  # who asks twice in a minute compares lengths, not commits
-            return copy.deepcopy(kept[1])
+        known = self._cache_key(self._hub(), get_token(), model, revision)
+        kept = self._cached(known, 10)  # who asks twice at once compares lengths, not commits
+        if kept is not None:
+            return kept["data"]
         options = {"repo_id": model, "revision": revision, "files_metadata": True, "timeout": 20}
         info = self._ask(subject, 30, HfApi(endpoint=self._hub()).model_info, **options)
-        inside = (self._hub(), info.id, info.sha, get_token())
-        found = self._answers.get(inside)
-        facts = found[1] if found else self._contents(info)
+        inside = self._cache_key(self._hub(), get_token(), info.id, info.sha, "contents")
+        found = self._cached(inside, 2_592_000)
+        facts = found["data"] if found is not None else self._contents(info)
         about = {**facts, **self._standing(info), "warnings": list(facts["warnings"])}
         if info.gated:
             about["warnings"].append("The model is gated: its conditions bind you.")
@@ -126,12 +122,12 @@ class HubInspectModelTool(Tool):
             about["warnings"].append("No licence is stated: ask its author before you publish anything made from it.")
         elif "-nc" in about["license"] or about["license"] in ("other", "unknown"):
             about["warnings"].append(f"The licence is {about['license']}: read its terms before you use it.")
-        while len(self._answers) > 100:
-            self._answers.pop(next(iter(self._answers)), None)
-        if not facts.get("refused"):  # access may be granted any minute
-            self._answers[inside] = (monotonic(), facts)
-            self._answers[known] = (monotonic(), about)
-        return copy.deepcopy(about)
+        failed = [one for one in about["unknown"] if "The Hub (" in one]
+        if not facts.get("refused") and not failed:  # access may be granted, or the Hub be itself again, any minute
+            if found is None:
+                self._cache(inside, facts)
+            self._cache(known, about)
+        return about
 
     def _standing(self, info: Any) -> dict:
         """What changes without a commit, and what the card's metadata says."""
@@ -144,7 +140,7 @@ class HubInspectModelTool(Tool):
         bases = card.get("base_model") or []
         return {
             "id": info.id,
-            "sha": info.sha,
+            "revision": info.sha,
             "license": f"other ({named})" if licence == "other" and isinstance(named, str) else licence,
             "gated": bool(info.gated),
             "private": bool(info.private),
@@ -209,6 +205,7 @@ class HubInspectModelTool(Tool):
             "quantization": self._quantization(quantized) or ("gguf" if gguf else None),
             "context_length": min([limit for limit in limits if limit], default=None),
             "chat_template": template,
+            "tokenizer_size": self._tokens(info, sizes, files, tokenizer, unknown),
             "labels": labels,
             "config": self._plain(config),
             "evaluation_results": self._results(info, sizes, unknown),
@@ -232,12 +229,46 @@ class HubInspectModelTool(Tool):
         }
         return dict(list({key: value for key, value in plain.items() if len(str(value)) <= 100}.items())[:60])
 
-    def _file(self, info: Any, path: str, state: dict) -> bytes | None:
+    def _tokens(self, info: Any, sizes: dict, files: dict, stated: dict, unknown: list) -> int | None:
+        """The largest id that its tokenizer knows and one; `None` where it has none, or none that is read within 20 MB."""
+        there = [name for name in ("tokenizer.json", "vocab.json", "vocab.txt") if name in sizes]
+        name = next(iter([name for name in there if sizes[name] <= 20_000_000]), None)
+        if name is None:
+            others = [name for name in sizes if name.endswith((".model", ".tiktoken"))]
+            if there or others:
+                unknown.append(f"tokenizer_size: of {(there + others)[0]} nothing is read but its name.")
+            return None
+        content = self._file(info, name, files, 20_000_000)
+        if content is None:
+            return None
+        added = stated.get("added_tokens_decoder")
+        ids = [int(one) for one in added if str(one).isdigit()] if isinstance(added, dict) else []
+        if name == "tokenizer.json":
+            whole = self._json(content, name, unknown)
+            model, more = whole.get("model"), whole.get("added_tokens")
+            vocab = model.get("vocab") if isinstance(model, dict) else None
+            ids = [one.get("id") for one in more if isinstance(one, dict)] if isinstance(more, list) else []
+            ids += (
+                list(vocab.values())
+                if isinstance(vocab, dict)
+                else [len(vocab) - 1]
+                if isinstance(vocab, list)
+                else []
+            )
+        elif name == "vocab.json":
+            ids += list(self._json(content, name, unknown).values())
+        else:
+            ids.append(len(content.splitlines()) - 1)
+        numbers = [one for one in ids if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**31]
+        return max(numbers) + 1 if numbers else None
+
+    def _file(self, info: Any, path: str, state: dict, most: int = 4_000_000) -> bytes | None:
         """A small file at the commit; `None` where its gate is shut, which is said once."""
         if state["refused"] and path != "README.md":
             return None
+        where = {"model": info.id, "revision": info.sha, "path": path, "most": most}
         try:
-            return self._ask(f"{path} of model {info.id}", 30, self._read, model=info.id, revision=info.sha, path=path)
+            return self._ask(f"{path} of model {info.id}", 30, self._read, **where)
         except PermissionError as error:
             if not state["refused"]:
                 state["unknown"].append(f"What only its files say: {error}")
@@ -252,7 +283,13 @@ class HubInspectModelTool(Tool):
         content = bytearray()
         # Redirects to other hosts lose the token: the client's HTTP library sees to that.
         with http_stream_backoff(
-            "GET", url, headers=build_hf_headers(), timeout=20, max_retries=1, retry_on_status_codes=(502, 503, 504)
+            "GET",
+            url,
+            headers=build_hf_headers(),
+            timeout=20,
+            max_retries=1,
+            retry_on_status_codes=(502, 503, 504),
+            retry_on_exceptions=(),
         ) as response:
             hf_raise_for_status(response)
             if "html" in response.headers.get("Content-Type", ""):
@@ -645,6 +682,7 @@ class HubInspectModelTool(Tool):
         about = {"summary": cut, "sections": sections[:30], "languages": listed["language"][:30]}
         return {**about, "datasets": listed["datasets"][:30], "papers": papers[:10]}
 
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -654,28 +692,36 @@ class HubInspectModelTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -690,8 +736,6 @@ class HubInspectModelTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -714,8 +758,88 @@ class HubInspectModelTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub
+
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
+        import hashlib
+        import json
+
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
+        import contextlib
+        import json
+        import os
+        import tempfile
+        from pathlib import Path
+        from time import time
+        from zlib import crc32
+
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
+
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

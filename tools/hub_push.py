@@ -107,9 +107,10 @@ class HubPushTool(Tool):
         with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
             options = {"card": card, "metadata": metadata, "evaluation": evaluation, "commit_message": commit_message}
             options.update({"publish_anyway": publish_anyway, "allow_pickle": allow_pickle})
-            plan = self._plan(copy, folder, repo_id, repo_type, **options)
+            name = self._full_name(repo_id)
+            plan = self._plan(copy, folder, name, repo_type, **options)
             self._refuse(plan, repo_id)
-            where = {"repo_id": self._full_name(repo_id), "repo_type": plan["repo_type"]}
+            where = {"repo_id": name, "repo_type": plan["repo_type"]}
             found = self._find(where)
             done = self._done(self.call_id, where, found, create_pr) if self.call_id else None
             return done or self._commit(plan, where, found, private is not False, commit_message, create_pr)
@@ -152,19 +153,24 @@ class HubPushTool(Tool):
         import difflib
         import tempfile
 
-        private = arguments.get("private") is not False
-        with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
-            plan = self._plan(copy, **arguments)
-        where = {"repo_id": arguments["repo_id"], "repo_type": plan["repo_type"]}
-        old, there = "", []
+        private, old, there = arguments.get("private") is not False, "", {}
+        name, unknown = arguments["repo_id"], None
         try:
-            where["repo_id"] = self._full_name(where["repo_id"])
+            name = self._full_name(name)
+        except OSError as error:
+            unknown = error
+        with tempfile.TemporaryDirectory(prefix="hub_push_") as copy:
+            plan = self._plan(copy, **{**arguments, "repo_id": name})
+        where = {"repo_id": name, "repo_type": plan["repo_type"]}
+        try:
+            if unknown is not None:
+                raise unknown
             found = self._find(where)
             if found is None:
                 state = "new repository, private" if private else "NEW REPOSITORY, PUBLIC: EVERYONE CAN READ IT"
             else:
                 state = "exists, is private" if found.private else "EXISTS, IS PUBLIC: EVERYONE CAN READ IT"
-                there = [sibling.rfilename for sibling in found.siblings or []]
+                there = {sibling.rfilename: sibling for sibling in found.siblings or []}
                 old = self._readme(where, found)
                 if self._as_pull_request(where, found, arguments.get("create_pr")):
                     state += "; AS A PULL REQUEST, which its owner decides on"
@@ -176,13 +182,16 @@ class HubPushTool(Tool):
         lines = [f"Push to {self._url(where)} ({plan['repo_type']}; {state})"]
         if plan["problems"]:
             lines.append("WILL BE REFUSED: " + " ".join(plan["problems"]))
-        lines += ["!! " + flag for flag in plan["flags"]]
-        if plan["verdict"]:
-            lines.append("Evaluation: " + plan["verdict"])
+        lines += ["!! " + flag for flag in plan["flags"]] + ["Evaluation: " + plan["verdict"]] * bool(plan["verdict"])
+        lines = [" ".join(line.split()) for line in lines]  # names in them are anybody's, and no lines of this text
         sizes = plan["sizes"]
         lines.append(f"{len(sizes)} files, {sum(sizes.values()):,} bytes, from {arguments['folder']}:")
         for name in list(sizes)[:50]:
-            how = ", takes the place of what is there" if name in there and name != "README.md" else ""
+            how = (
+                self._beside(there[name], plan["blobs"][name], sizes[name])
+                if name in there and name != "README.md"
+                else ""
+            )
             how += ", of the evaluation" if name in plan["along"] else ""
             lines.append(f"  {name if name.isprintable() else repr(name)}  {sizes[name]:,}{how}")
         if len(sizes) > 50:
@@ -205,6 +214,7 @@ class HubPushTool(Tool):
 
     def _plan(self, copy: str, folder: str, repo_id: str, repo_type: str | None = None, **options: Any) -> dict:
         """Copies the folder out of the workspace and says what would be pushed and what is wrong with that."""
+        import re
         from pathlib import Path
 
         from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -245,7 +255,8 @@ class HubPushTool(Tool):
                 f"{', '.join(pickles)}: pickle runs code when it is loaded. Save as safetensors, npz, onnx or skops "
                 "(scikit-learn), or pass allow_pickle=True."
             )
-        found = self._evaluated(options.get("evaluation"), repo_type, self._digests(root, paths, digests))
+        known = self._digests(root, paths, digests)
+        found = self._evaluated(options.get("evaluation"), repo_type, known)
         verdict = found["verdict"]
         if options.get("publish_anyway"):
             flags += [f"PUBLISHED ANYWAY: {doubt}" for doubt in found["doubts"]]
@@ -254,7 +265,8 @@ class HubPushTool(Tool):
             problems += found["doubts"]
             problems += [] if found["better"] or found["doubts"] else [verdict]
         flags += found["flags"]
-        heavy = [name for name in paths if not name.endswith((".npz", ".npy", ".bin"))]  # which data may be as well
+        data = (".npz", ".npy", ".bin", ".json", ".txt", ".pb")  # which data may be as well
+        heavy = [name for name in paths if not name.endswith(data)]
         if repo_type != "model" and self._weights_sha256(dict.fromkeys(heavy, "")):
             flags.append(f"WEIGHTS IN A {repo_type.upper()}, which nobody has to have evaluated")
         along = {name: path for name, path in self._along(found["record"]).items() if name not in paths}
@@ -270,11 +282,14 @@ class HubPushTool(Tool):
             }
             readme = self._card(readme, options.get("metadata"), found, about)
             front = self._front_matter(readme)
+            problems += [f"The card: {one}" for one in self._against_rules(front, repo_type)]
             sdk = front.get("sdk")
             if repo_type == "space" and sdk not in ("gradio", "docker", "static"):
                 problems.append("A Space needs metadata={'sdk': 'gradio'}, 'docker' or 'static'.")
             if found["record"] is not None and not front.get("license"):
                 flags.append("No licence is stated: metadata={'license': ...}")
+            if found["record"] is not None and not re.search(r"(?im)^#+ .*\b(limit|bias|risk|caveat)", readme):
+                flags.append("The card names no limits: it has no section such as `## Limits`")
         except ValueError as error:
             problems.append(f"The card: {error}")
             readme, sdk = readme or "", None
@@ -285,8 +300,31 @@ class HubPushTool(Tool):
         paths = {"README.md": Path(copy, "README.md"), **paths, **along}
         paths["README.md"].write_text(readme, "utf-8", newline="")
         sizes = {name: path.stat().st_size for name, path in paths.items()}
-        plan = {"repo_type": repo_type, "problems": problems, "flags": flags, "left_out": left_out, "paths": paths}
+        blobs = {name: [known.get(name), self._blob(path, sizes[name])] for name, path in paths.items()}
+        plan = {
+            "blobs": blobs,
+            "repo_type": repo_type,
+            "problems": problems,
+            "flags": flags,
+            "left_out": left_out,
+            "paths": paths,
+        }
         return {**plan, "sizes": sizes, "readme": readme, "sdk": sdk, "verdict": verdict, "along": list(along)}
+
+    def _blob(self, path: Any, size: int) -> str | None:
+        """What git calls the content of a file; of large ones the Hub gives a SHA-256."""
+        import hashlib
+
+        if size > 20_000_000:
+            return None
+        return hashlib.sha1(b"blob %d\0" % size + path.read_bytes(), usedforsecurity=False).hexdigest()
+
+    def _beside(self, there: Any, mine: list, size: int) -> str:
+        """What a file is to the one of its name on the Hub."""
+        its = there.lfs.sha256 if there.lfs else there.blob_id
+        if its and its in mine:
+            return ", is there already"
+        return ", takes the place of what is there" + (f" ({there.size:,})" if there.size not in (None, size) else "")
 
     def _digests(self, root: Any, paths: dict, copied: Any) -> dict:
         """File to SHA-256, as the workspace found it when it copied them, else read again."""
@@ -316,6 +354,7 @@ class HubPushTool(Tool):
         names = [str(name).split("/")[-1] for name in record.get("plots") or []]
         found = {f"evaluation/{name}": folder / name for name in names if re.fullmatch(r"\w+\.png", name)}
         found.update({"train.py": folder / "train.py"} if record.get("script") else {})
+        found.update({"evaluation/metric.py": folder / "metric.py"} if record.get("metric_code") else {})
         return {name: path for name, path in found.items() if path.is_file()}
 
     def _commit(
@@ -429,6 +468,7 @@ class HubPushTool(Tool):
                     return True
         return False
 
+    # Shared: writing
     def _secrets(self, paths: dict, texts: dict) -> list:
         """Names of what looks like it holds a key: by file name, by the form of known keys, by this host's own."""
         import os
@@ -455,6 +495,20 @@ class HubPushTool(Tool):
             if leak:
                 leaks.append(name)
         return leaks
+
+    def _api(self) -> Any:
+        import os
+
+        from huggingface_hub import HfApi, constants
+
+        endpoint = self._hub()
+        if endpoint != "https://huggingface.co" and "HF_HUB_DISABLE_XET" not in os.environ:
+            # A Hub of one's own mostly has no xet storage, and the client no longer asks: it would fail at the first
+            # large file. It read the variable when it was imported (smolagents does that), so its constant is set.
+            constants.HF_HUB_DISABLE_XET = True
+        return HfApi(endpoint=endpoint)
+
+    # End of shared: writing
 
     def _judge(self, evaluation: Any, repo_type: str) -> tuple:
         """Whether the candidate is better than the baseline by more than chance, and a sentence that says so."""
@@ -491,6 +545,8 @@ class HubPushTool(Tool):
 
     def _evaluated(self, evaluation: Any, repo_type: str, digests: dict) -> dict:
         """What is known of how good it is: {record, said, better, verdict, doubts, flags}; `doubts` are more than not better."""
+        import re
+
         told = {"record": None, "said": evaluation, "better": False, "verdict": "", "doubts": [], "flags": []}
         if not isinstance(evaluation, str) or repo_type != "model":
             told["better"], told["verdict"] = self._judge(evaluation, repo_type)
@@ -525,8 +581,21 @@ class HubPushTool(Tool):
                 told["flags"].append(
                     f"The {role}'s predictions are a file that the agent's code wrote: nobody saw {who} make them"
                 )
+            if record[role].get("script"):
+                told["flags"].append(
+                    f"A script of the agent's ({record[role]['script']}) made the {role}'s predictions"
+                )
+        if record.get("metric_code"):
+            told["flags"].append(
+                f"The metric is code of the agent's ({record['metric_code']['file']}): it goes along as evaluation/metric.py"
+            )
         if (record.get("contamination") or {}).get("checked") is not True:
             told["flags"].append("Whether training rows overlap with the held-out ones was not checked")
+        told["flags"] += [
+            str(one) for one in record.get("warnings") or [] if "was not checked" in one or "were not checked" in one
+        ]
+        if re.search(r"has seen|can read", str(record.get("secrecy"))):
+            told["flags"].append(f"The figures are less sure than they look. {record['secrecy']}")
         # Whoever pushes other weights all the same gets a card without these figures.
         told["record"] = record if belongs else None
         return {**told, "better": record.get("better") is True, "verdict": self._sentence(record)}
@@ -589,6 +658,50 @@ class HubPushTool(Tool):
         card.text = f"\n{body.strip()}\n"
         return str(card)
 
+    def _against_rules(self, front: dict, repo_type: str) -> list:
+        """What the Hub would refuse of a card's metadata, known before a person is asked."""
+        import re
+
+        from huggingface_hub import ModelCardData
+        from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+        found, texts = [], ("license", "pipeline_tag", "library_name", "sdk", "base_model_relation", "pretty_name")
+        lists = {
+            name: front.get(name) for name in ("license", "language", "tags", "datasets", "base_model", "metrics")
+        }
+        lists = {
+            name: value if isinstance(value, list) else [value] for name, value in lists.items() if value is not None
+        }
+        found += [f"`{n}` is a text." for n in texts if n != "license" and not isinstance(front.get(n) or "", str)]
+        found += [
+            f"`{n}` is a text or a list of texts."
+            for n, v in lists.items()
+            if [x for x in v if not isinstance(x, str)]
+        ]
+        if found:
+            return found
+        for name in lists.get("license", []):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
+                found.append(f"`license` is an identifier such as apache-2.0, not {name!r}.")
+        if not re.fullmatch(r"[a-z0-9-]*", front.get("pipeline_tag") or ""):
+            found.append(
+                f"`pipeline_tag` is one of the Hub's tasks, such as text-classification, not {front['pipeline_tag']!r}."
+            )
+        if front.get("base_model_relation") not in (None, "adapter", "finetune", "merge", "quantized"):
+            found.append("`base_model_relation` is adapter, finetune, merge or quantized.")
+        for name in ("datasets", "base_model") if repo_type == "model" else ():
+            for one in lists.get(name, []):
+                try:
+                    validate_repo_id(one)
+                except HFValidationError as error:
+                    found.append(f"`{name}`: {error}")
+        if repo_type == "model" and "model-index" in front:
+            try:
+                ModelCardData(model_name="x", **front)
+            except Exception as error:  # noqa: BLE001 - of metadata that anybody wrote anything may come; it is told
+                found.append(f"`model-index` is not as the Hub has it ({' '.join(str(error).split())[:150]}).")
+        return found
+
     def _claimed(self, evaluation: dict, verdict: str) -> tuple:
         """Figures that came with the call: as a result of the Hub's, and as a section."""
         import re
@@ -618,8 +731,8 @@ class HubPushTool(Tool):
         """Metadata that follows from what is on record, where the card does not say it itself."""
         run, data = record.get("run") or {}, record["dataset"]
         base = run.get("base_model") or (record.get("provenance") or {}).get("base")
-        names = [name for name in (run.get("dataset"), data["id"]) if isinstance(name, str)]
-        hub = [name for name in names if (data.get("revision") and name == data["id"]) or run.get("dataset_revision")]
+        pairs = [(run.get("dataset"), run.get("dataset_revision")), (data["id"], data.get("revision"))]
+        hub = [name for name, revision in pairs if isinstance(name, str) and revision]  # else a file of the workspace
         kinds = {"adapter_config.json": "peft", "modules.json": "sentence-transformers", "config.json": "transformers"}
         found = [kind for name, kind in kinds.items() if name in paths]
         found = ["sklearn"] if [name for name in paths if name.endswith(".skops")] else found
@@ -630,9 +743,13 @@ class HubPushTool(Tool):
         }
         tags.update({"language-modeling": "text-generation"})
         usual = ("text-classification", "token-classification", "image-classification", "tabular-classification")
-        task = run.get("method") if run.get("method") in usual else tags.get(record["task"])
+        task = (
+            run.get("method") if run.get("method") in usual else record.get("pipeline_tag") or tags.get(record["task"])
+        )
         wanted = {"datasets": list(dict.fromkeys(hub)), "library_name": (found or [None])[0], "pipeline_tag": task}
-        wanted["base_model"] = base if isinstance(base, str) and base.count("/") == 1 else None
+        # A folder of the workspace may have such a name as well: only what was read from the Hub is said to be there.
+        there = run.get("base_revision") if run.get("base_model") else (record.get("provenance") or {}).get("revision")
+        wanted["base_model"] = base if isinstance(base, str) and there else None
         if wanted["base_model"] and not front.get("base_model"):
             wanted["base_model_relation"] = "adapter" if "adapter_config.json" in paths else "finetune"
         for key, value in wanted.items():
@@ -693,21 +810,35 @@ class HubPushTool(Tool):
         for name, pair in record["metrics"].items():
             if name != record["metric"]:
                 lines.append(f"| {name} | {pair['baseline']:.4f} | {pair['candidate']:.4f} |")
-        lines += ["", self._cell(found["verdict"], 1_000), ""]
+        gain = record["difference"]
+        better = "Better" if record.get("better") else "Not better"
+        span = " to ".join([f"{one:+.4f}" for one in gain["interval"]])
+        sure = f"{self._cell(gain['test'])}, p = {gain['p_value']:.2g}"
+        lines += [
+            "",
+            f"**{better} than the baseline by more than chance**: {gain['value']:+.4f} (95 %: {span}; {sure}).",
+            "",
+        ]
         lines += [f"Intervals: {new['method']}."]
         for role, side in (("this model", new), ("the baseline", old)):
             if side.get("seeds"):
                 seeds = side["seeds"]
                 lines.append(
-                    f"Over {seeds['n']} seeds, {role}: {seeds['mean']:.4f}, standard deviation {seeds['std']:.4f}."
+                    f"Over {seeds['n']} seeds, {record['metric']} of {role}: {seeds['mean']:.4f} on average, standard deviation "
+                    f"{seeds['std']:.4f}."
                 )
         pictures = [name for name in ("comparison", "confusion", "predictions") if f"evaluation/{name}.png" in paths]
-        lines += ["", *[f"![{name}](evaluation/{name}.png)" for name in pictures]] if pictures else []
-        if 0 < len(record.get("per_class") or {}) <= 30:
-            lines += ["", "| class | precision | recall | F1 | rows |", "| --- | --- | --- | --- | --- |"]
-            for label, one in record["per_class"].items():
+        lines += [line for name in pictures for line in ("", f"![{name}](evaluation/{name}.png)")]
+        if 0 < len(record.get("per_class") or {}) <= 40:
+            # Numbers, where the picture may have had no room or no font for the names.
+            numbered = [label for label in record["per_class"] if len(label) > 24 or max(label or " ") > "\u052f"]
+            lines += ["", "| # " * bool(numbered) + "| class | precision | recall | F1 | rows |"]
+            lines += ["| --- " * (5 + bool(numbered)) + "|"]
+            for number, label in enumerate(record["per_class"], 1):
+                one = record["per_class"][label]
                 values = [" " if one[key] is None else f"{one[key]:.3f}" for key in ("precision", "recall", "f1")]
-                lines.append(f"| {self._cell(label)} | {' | '.join(values)} | {one['n']} |")
+                begin = f"| {number} " if numbered else ""
+                lines.append(f"{begin}| {self._cell(label)} | {' | '.join(values)} | {one['n']} |")
         lines += ["", "What these figures rest on:", "", *[f"- {line}" for line in self._rests(record)]]
         return "\n".join(lines) + "\n"
 
@@ -721,7 +852,7 @@ class HubPushTool(Tool):
         lines += (
             [f"The predictions {' and '.join(scripts)} were made by a script that the agent wrote."] if scripts else []
         )
-        lines.append(self._cell(record.get("secrecy") or ""))
+        lines += [self._cell(record[name]) for name in ("secrecy", "tokenisation") if record.get(name)]
         overlap = record.get("contamination") or {}
         if overlap.get("checked"):
             lines.append(
@@ -736,9 +867,10 @@ class HubPushTool(Tool):
         if origin.get("checked"):
             lines.append(f"The weights compared with {self._cell(origin['base'])}: {self._cell(origin['verdict'])}.")
         lines += [f"A problem that was found: {self._cell(str(one))}" for one in record.get("problems") or []]
-        return [*lines, *[self._cell(str(one)) for one in record.get("warnings") or [] if "not checked" not in one]][
-            :12
-        ]
+        return [
+            *lines,
+            *[self._cell(str(one)) for one in record.get("warnings") or [] if "Whether training rows" not in one],
+        ][:12]
 
     def _training(self, record: dict, about: dict) -> str:
         """The section on how it was made, and how to make it again."""
@@ -750,26 +882,26 @@ class HubPushTool(Tool):
         runs = [run for run in known if record.get("experiment") and run.get("id") == record["experiment"]]
         run: dict = runs[-1] if runs else {}
         config: dict = run.get("config") or {}
-        pairs = {
-            "method": said.get("method"),
-            "base model": said.get("base_model"),
-            "at revision": said.get("base_revision"),
-        }
-        pairs.update(
-            {"data": said.get("dataset"), "its revision": said.get("dataset_revision"), "splits": said.get("splits")}
-        )
+        pairs = {"method": said.get("method"), "base model": said.get("base_model")}
+        pairs.update({"at revision": said.get("base_revision"), "data": said.get("dataset")})
+        splits: dict = said["splits"] if isinstance(said.get("splits"), dict) else {}
+        pairs["its revision"] = said.get("dataset_revision")
+        share = said.get("validation_share")
+        held_back = f"{share:.0%} of the training rows, held back" if isinstance(share, float) else None
+        pairs["trained on"] = self._said(splits.get("train"))
+        pairs["validated on"] = self._said(splits.get("validation")) or held_back
+        metric: dict = run["metric"] if isinstance(run.get("metric"), dict) else {}
+        if isinstance(metric.get("value"), int | float):
+            pairs["validation result"] = f"{metric.get('name')} {metric['value']:.4g}"
         pairs.update({"seed": said.get("seed"), "steps": said.get("steps"), "hardware": config.get("hardware")})
         seconds, cost = said.get("seconds") or run.get("seconds"), run.get("cost_usd")
-        pairs["time"] = f"{seconds:,.0f} s" if isinstance(seconds, int | float) else None
+        pairs["time"] = f"{seconds:,.{int(seconds < 10)}f} s" if isinstance(seconds, int | float) else None
         pairs["cost"] = f"${cost:.2f}" if isinstance(cost, int | float) else None
         if run.get("backend") == "local":
-            pairs.update(
-                {"hardware": f"the agent's own machine, {os.cpu_count()} CPU cores", "cost": "none: it is its own"}
-            )
+            pairs.update({"hardware": f"own machine, {os.cpu_count()} CPU cores", "cost": "$0: own machine"})
         pairs["peak memory"] = f"{said['peak_memory_gb']} GB" if said.get("peak_memory_gb") else None
         for name in ("hyperparameters", "versions"):
-            some = said.get(name)
-            pairs[name] = ", ".join([f"{key} {some[key]}" for key in some]) if isinstance(some, dict) else None
+            pairs[name] = self._said(said.get(name))
         rows = [f"| {name} | {self._cell(value)} |" for name, value in pairs.items() if value not in (None, "", {})]
         picture = ["![training](evaluation/training.png)", ""] if "evaluation/training.png" in about["paths"] else []
         lines = ["## Training", "", "| what | value |", "| --- | --- |", *rows, "", *picture] if rows else picture
@@ -778,39 +910,60 @@ class HubPushTool(Tool):
             pinned = " Its data is pinned to a commit." if said.get("dataset_revision") else ""
             if said.get("dataset") and not pinned:
                 pinned = (
-                    f" It reads {self._cell(said['dataset'])}, files of the agent's workspace that are not in here."
+                    f" It reads {self._cell(said['dataset'])}: files of the agent's workspace, which are not in here."
                 )
-            lines += [
-                "## How to make it again",
-                "",
-                f"In a copy of this repository, with the script of that run.{pinned}",
-                "",
-            ]
-            lines += ["```bash", shlex.join(["uv", "run", "train.py", *words]), "```", ""]
+            command = shlex.join(["uv", "run", "train.py", *words])
+            there = "In a copy of this repository, with the script of that run."
+            if about["repo_id"].count("/") == 1:
+                name = about["name"]
+                fetch = ["uvx", "--from", "huggingface_hub", "hf", "download", about["repo_id"], "--local-dir", name]
+                command = f"{shlex.join(fetch)} && cd {shlex.quote(name)} && {command}"
+                there = "With the script of that run, out of this repository."
+            lines += ["## How to make it again", "", f"{there}{pinned}", "", "```bash", command, "```", ""]
         return "\n".join(lines)
 
+    def _said(self, value: Any) -> str:
+        """Settings as a person would write them down: no JSON."""
+        if isinstance(value, dict):
+            pairs = [(str(key).replace("_", " "), self._said(value[key])) for key in value]
+            return ", ".join([f"{key} {one}" for key, one in pairs if one])
+        if isinstance(value, list):
+            return "/".join([self._said(one) for one in value])
+        if value is None or isinstance(value, bool):
+            return {None: "", True: "yes", False: "no"}[value]
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    # Shared: weights
     def _weights_sha256(self, digests: dict) -> str | None:
         """The digest of a model: of its weights, and of what says how they are used. `None` where there are no weights.
 
-        `digests`: path relative to the model's folder to the file's SHA-256. The same in every tool that needs it.
+        `digests`: path relative to the model's folder to the file's SHA-256. The same in every tool that needs it. Trees of
+        XGBoost, CatBoost and LightGBM are known by their kind, as JSON or text by a name like `model.json`.
         """
         import hashlib
+        import re
 
-        kinds = ("safetensors", "skops", "npz", "npy", "onnx", "gguf", "bin", "pt", "pth", "ckpt", "h5", "keras")
-        kinds += ("msgpack", "tflite", "joblib", "pkl", "pickle", "model")
-        uses = ("config.json", "adapter_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
-        uses += ("preprocessor_config.json", "label_map.json", "labels.json", "modules.json", "chat_template.jinja")
+        kinds = {"safetensors", "skops", "npz", "npy", "onnx", "gguf", "bin", "pt", "pth", "ckpt", "h5", "keras", "pb"}
+        kinds |= {"msgpack", "tflite", "joblib", "pkl", "pickle", "dill", "cloudpickle", "model", "ftz", "pdparams"}
+        kinds |= {"ubj", "ubjson", "xgb", "bst", "cbm", "lgb", "mlmodel"}
+        # Whatever is JSON says how, but for what says how it went; code only where a library imports it by such a name.
+        uses = r"vocab\.txt|merges\.txt|.+\.(json|jinja|tiktoken|spm|bpe)"
+        uses += r"|(modeling|configuration|tokenization|processing|image_processing|feature_extraction)_\w+\.py"
+        went = r"(.*(metrics|results?|trainer_state|history|training_args)|training_plan)\.json"
+        trees = r"(.*[-_.])?(model|booster|xgb\w*|catboost\w*|lgbm?|lightgbm)\.(json|txt)"
         skipped = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin", "scheduler.bin")
         lines, weights = [], False
         for name in sorted(digests):
-            last = name.split("/")[-1]
+            last = name.split("/")[-1].lower()
             if last in skipped or last.startswith("rng_state"):
                 continue
-            heavy = last.rsplit(".", 1)[-1].lower() in kinds and "." in last
+            heavy = bool(kinds.intersection(last.split(".")[1:]) or re.fullmatch(trees, last))
             weights = weights or heavy
-            if heavy or last in uses:
+            if heavy or (re.fullmatch(uses, last) and not re.fullmatch(went, last)):
                 lines.append(f"{name}\0{digests[name]}\n")
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest() if weights else None
+
+    # End of shared: weights
 
     def _front_matter(self, text: str) -> dict:
         from huggingface_hub.repocard import RepoCard
@@ -819,18 +972,6 @@ class HubPushTool(Tool):
             return RepoCard(text if text.lstrip().startswith("---") else "---\n{}\n---\n").data.to_dict()
         except Exception as error:  # YAML's own errors, whose package is not a requirement of this tool
             raise ValueError(f"its front matter is not YAML ({' '.join(str(error).split())[:200]}).") from error
-
-    def _api(self) -> Any:
-        import os
-
-        from huggingface_hub import HfApi, constants
-
-        endpoint = self._hub()
-        if endpoint != "https://huggingface.co" and "HF_HUB_DISABLE_XET" not in os.environ:
-            # A Hub of one's own mostly has no xet storage, and the client no longer asks: it would fail at the first
-            # large file. It read the variable when it was imported (smolagents does that), so its constant is set.
-            constants.HF_HUB_DISABLE_XET = True
-        return HfApi(endpoint=endpoint)
 
     def _full_name(self, repo_id: str) -> str:
         if "/" in repo_id:
@@ -841,7 +982,7 @@ class HubPushTool(Tool):
         """The repository as the Hub describes it, or `None` where there is none."""
         subject = f"{where['repo_type']} {where['repo_id']}"
         try:
-            return self._ask(subject, 30, self._api().repo_info, **where, timeout=20)
+            return self._ask(subject, 30, self._api().repo_info, **where, files_metadata=True, timeout=20)
         except FileNotFoundError:
             return None
 
@@ -860,6 +1001,7 @@ class HubPushTool(Tool):
         folder = "" if where["repo_type"] == "model" else where["repo_type"] + "s/"
         return f"{self._hub()}/{folder}{where['repo_id']}"
 
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -869,28 +1011,36 @@ class HubPushTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -905,8 +1055,6 @@ class HubPushTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -929,8 +1077,20 @@ class HubPushTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub

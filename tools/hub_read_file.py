@@ -56,10 +56,6 @@ class HubReadFileTool(Tool):
     first_piece = 131_072  # bytes of the first request; the next are larger
     most_bytes = 20_000_000  # fetched for one file
 
-    def __init__(self, model_repo_id=None):
-        super().__init__()
-        self._files: dict = {}  # shared by copies of the tool
-
     def forward(
         self,
         repo_id: str,
@@ -118,6 +114,7 @@ class HubReadFileTool(Tool):
 
     # What to show
 
+    # Shared: reading
     def _part(self, lines: list, first: int, last: int | None, whole: bool) -> dict:
         """A range of lines as far as fits, and where it goes on. `whole`: these are all lines that there are."""
         total = len(lines)
@@ -141,6 +138,84 @@ class HubReadFileTool(Tool):
         if cut:
             answer["warnings"] = [f"{cut} lines were cut after {self.most_of_a_line:,} characters."]
         return answer
+
+    def _notebook(self, data: bytes) -> list | None:
+        """A notebook's cells as lines, with the text of what they put out; `None` where it is no notebook."""
+        import json
+
+        try:
+            book = json.loads(data)
+            lines = []
+            cells = book["cells"] if "cells" in book else book["worksheets"][0]["cells"]
+            for number, cell in enumerate(cells, 1):
+                kind = str(cell["cell_type"])
+                lines += [f"# %% [{kind}] {number}", *self._joined(cell.get("source", cell.get("input"))).splitlines()]
+                for output in cell.get("outputs") or []:
+                    shown = output.get("data") or {}
+                    said = self._joined(output.get("text") or shown.get("text/plain"))
+                    if output.get("output_type") == "error":
+                        said = f"{output.get('ename')}: {output.get('evalue')}"
+                    lines += [f"#> {line}" for line in said[:1000].splitlines()] + (
+                        ["#> …"] if len(said) > 1000 else []
+                    )
+                    lines += [f"#> [{name}]" for name in shown if name.startswith("image/")]
+                lines.append("")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return None
+        return lines
+
+    def _joined(self, value: Any) -> str:
+        """A text of a notebook, which may be a list of its lines."""
+        return "".join([str(one) for one in value]) if isinstance(value, list) else str(value or "")
+
+    def _format(self, data: Any, name: str) -> str:
+        """What a binary file is; empty for text."""
+        head = bytes(data[:4096])
+        suffix = name.rpartition(".")[2].lower()
+        if suffix in ("pkl", "pickle", "joblib", "dill") or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
+            return "pickle" if head else ""
+        if head[:2] == b"PK":
+            return "pickle in a zip archive (PyTorch)" if suffix in ("bin", "pt", "pth", "ckpt") else "zip archive"
+        for magic, kind in (
+            (b"PAR1", "Parquet"),
+            (b"GGUF", "GGUF"),
+            (b"\x89PNG", "PNG image"),
+            (b"\xff\xd8\xff", "JPEG image"),
+            (b"\x1f\x8b", "gzip"),
+            (b"\x28\xb5\x2f\xfd", "zstandard"),
+            (b"ARROW1", "Arrow"),
+            (b"\x93NUMPY", "NumPy array"),
+            (b"\x89HDF", "HDF5"),
+            (b"%PDF", "PDF"),
+        ):
+            if head.startswith(magic):
+                return kind
+        if suffix == "safetensors" and head[8:9] == b"{":
+            return "safetensors"
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return ""  # UTF-16
+        if b"\0" in head:
+            return f"binary (.{suffix})"
+        try:
+            head.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if error.start < len(head) - 4 and len([one for one in head if one > 127]) > len(head) * 0.3:
+                return f"binary (.{suffix})"
+        return ""
+
+    def _decoded(self, data: Any) -> tuple:
+        """Bytes as text, and a warning where they are not UTF-8."""
+        body = bytes(data)
+        if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return body.decode("utf-16", "replace"), ""
+        try:
+            return body.decode("utf-8-sig"), ""
+        except UnicodeDecodeError as error:
+            if error.start >= len(body) - 4:  # a character that the piece ends in
+                return body.decode("utf-8-sig", "replace"), ""
+        return body.decode("latin-1"), "It is not UTF-8: it was read as Latin-1."
+
+    # End of shared: reading
 
     def _tail(self, file: dict, subject: str, count: int) -> dict:
         """The last lines of a file whose middle is not fetched."""
@@ -187,71 +262,7 @@ class HubReadFileTool(Tool):
         except (ValueError, RecursionError):
             return []
 
-    def _notebook(self, data: bytes) -> list | None:
-        """A notebook's cells as lines, with the text of what they put out; `None` where it is no notebook."""
-        import json
-
-        try:
-            book = json.loads(data)
-            lines = []
-            cells = book["cells"] if "cells" in book else book["worksheets"][0]["cells"]
-            for number, cell in enumerate(cells, 1):
-                kind = str(cell["cell_type"])
-                lines += [f"# %% [{kind}] {number}", *self._joined(cell.get("source", cell.get("input"))).splitlines()]
-                for output in cell.get("outputs") or []:
-                    shown = output.get("data") or {}
-                    said = self._joined(output.get("text") or shown.get("text/plain"))
-                    if output.get("output_type") == "error":
-                        said = f"{output.get('ename')}: {output.get('evalue')}"
-                    lines += [f"#> {line}" for line in said[:1000].splitlines()] + (
-                        ["#> …"] if len(said) > 1000 else []
-                    )
-                    lines += [f"#> [{name}]" for name in shown if name.startswith("image/")]
-                lines.append("")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            return None
-        return lines
-
-    def _joined(self, value: Any) -> str:
-        """A text of a notebook, which may be a list of its lines."""
-        return "".join([str(one) for one in value]) if isinstance(value, list) else str(value or "")
-
     # What it is
-
-    def _format(self, data: Any, name: str) -> str:
-        """What a binary file is; empty for text."""
-        head = bytes(data[:4096])
-        suffix = name.rpartition(".")[2].lower()
-        if suffix in ("pkl", "pickle", "joblib", "dill") or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
-            return "pickle" if head else ""
-        if head[:2] == b"PK":
-            return "pickle in a zip archive (PyTorch)" if suffix in ("bin", "pt", "pth", "ckpt") else "zip archive"
-        for magic, kind in (
-            (b"PAR1", "Parquet"),
-            (b"GGUF", "GGUF"),
-            (b"\x89PNG", "PNG image"),
-            (b"\xff\xd8\xff", "JPEG image"),
-            (b"\x1f\x8b", "gzip"),
-            (b"\x28\xb5\x2f\xfd", "zstandard"),
-            (b"ARROW1", "Arrow"),
-            (b"\x93NUMPY", "NumPy array"),
-            (b"\x89HDF", "HDF5"),
-            (b"%PDF", "PDF"),
-        ):
-            if head.startswith(magic):
-                return kind
-        if suffix == "safetensors" and head[8:9] == b"{":
-            return "safetensors"
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return ""  # UTF-16
-        if b"\0" in head:
-            return f"binary (.{suffix})"
-        try:
-            head.decode("utf-8")
-        except UnicodeDecodeError as error:
-            if error.start < len(head) - 4 and len([one for one in head if one > 127]) > len(head) * 0.3:
-                return f"binary (.{suffix})"
-        return ""
 
     def _of_binary(self, kind: str, file: dict, subject: str) -> dict:
         """What can be said of a binary file from its first bytes."""
@@ -308,44 +319,34 @@ class HubReadFileTool(Tool):
                 return True
         return False
 
-    def _decoded(self, data: Any) -> tuple:
-        """Bytes as text, and a warning where they are not UTF-8."""
-        body = bytes(data)
-        if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return body.decode("utf-16", "replace"), ""
-        try:
-            return body.decode("utf-8-sig"), ""
-        except UnicodeDecodeError as error:
-            if error.start >= len(body) - 4:  # a character that the piece ends in
-                return body.decode("utf-8-sig", "replace"), ""
-        return body.decode("latin-1"), "It is not UTF-8: it was read as Latin-1."
-
     def _file(self, subject: str, repo_id: str, path: str, repo_type: str, revision: str) -> dict:
-        """What is known of a file, its first bytes among it; kept for ten minutes, of a branch for ten seconds."""
+        """What is known of a file, its first bytes among it; kept for a day, of a branch for ten seconds."""
         import re
-        from time import monotonic
+        from time import time
         from urllib.parse import quote
 
         from huggingface_hub import get_token
 
         prefix = "" if repo_type == "model" else repo_type + "s/"
         base = f"{self._hub()}/{prefix}{repo_id}/resolve/"
-        key = (base, revision, path, get_token())
-        kept = self._files.get(key)
+        key = self._cache_key(base, get_token(), revision, path)
+        found = self._cached(key, 86_400)
+        kept = {**found["data"], "data": found["body"]} if found is not None else None
         sure = re.fullmatch(r"[0-9a-f]{40}", revision)
-        if kept and monotonic() - kept["read"] < (600 if sure else 10):
+        if kept and (sure or 0 <= time() - kept["read"] < 10):
             return kept
         url = f"{base}{quote(revision, safe='')}/{quote(path)}"
         got = self._ask(subject, 60, self._range, url=url, start=0, stop=self.first_piece - 1)
-        file: dict = {"read": monotonic(), **got}
+        file: dict = {"key": key, "read": time(), **got}
         # The next pieces are of this very commit, whatever is pushed meanwhile.
         file["url"] = f"{base}{file['commit']}/{quote(path)}" if file["commit"] else url
         if kept and file["commit"] and kept["commit"] == file["commit"] and len(kept["data"]) > len(file["data"]):
             file = {**kept, "read": file["read"]}
-        while len(self._files) > 7 or sum([len(one["data"]) for one in self._files.values()]) > 2 * self.most_bytes:
-            self._files.pop(next(iter(self._files)), None)
-        self._files[key] = file
+        self._keep(file)
         return file
+
+    def _keep(self, file: dict) -> None:
+        self._cache(file["key"], {name: file[name] for name in file if name != "data"}, bytes(file["data"]))
 
     def _fetch(self, file: dict, subject: str, target: int) -> None:
         """Gets more of a file, until there are `target` bytes or all."""
@@ -356,6 +357,7 @@ class HubReadFileTool(Tool):
                 raise ConnectionError(f"The Hub ({self._hub()}) broke off in the middle of {subject}. Try again.")
             file["data"] = got["data"] if got["start"] == 0 else file["data"] + got["data"]
             file["whole"] = got["whole"] or len(file["data"]) == file["size"]
+            self._keep(file)
 
     def _range(self, url: str, start: int, stop: int) -> dict:
         """Some bytes of a file: `{data, start, size, commit, whole}`."""
@@ -408,6 +410,7 @@ class HubReadFileTool(Tool):
             data = data[:limit]
             return {"data": bytes(data), "start": begin, "size": size, "commit": commit, "whole": whole}
 
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -417,28 +420,36 @@ class HubReadFileTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -453,8 +464,6 @@ class HubReadFileTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -477,8 +486,88 @@ class HubReadFileTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub
+
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
+        import hashlib
+        import json
+
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
+        import contextlib
+        import json
+        import os
+        import tempfile
+        from pathlib import Path
+        from time import time
+        from zlib import crc32
+
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
+
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

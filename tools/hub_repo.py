@@ -261,7 +261,7 @@ class HubRepoTool(Tool):
     def _state(self, info: Any) -> dict:
         about = vars(info)  # a Space has neither gate nor downloads
         state = {"visibility": "private" if info.private else "public", "gated": about.get("gated") or "off"}
-        state |= {"sha": info.sha, "likes": info.likes, "downloads": about.get("downloads")}
+        state |= {"revision": info.sha, "likes": info.likes, "downloads": about.get("downloads")}
         for name, value in (("created", info.created_at), ("modified", info.last_modified)):
             state[name] = value.isoformat() if value else None
         return state
@@ -767,6 +767,7 @@ class HubRepoTool(Tool):
         base = f"{self._hub()}/{folder}{where['repo_id']}"
         return f"{base}/discussions/{wish['number']}" if wish["number"] else base
 
+    # Shared: writing
     def _secrets(self, paths: dict, texts: dict) -> list:
         """Names of what looks like it holds a key: by file name, by the form of known keys, by this host's own."""
         import os
@@ -806,6 +807,9 @@ class HubRepoTool(Tool):
             constants.HF_HUB_DISABLE_XET = True
         return HfApi(endpoint=endpoint)
 
+    # End of shared: writing
+
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -815,28 +819,36 @@ class HubRepoTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -851,8 +863,6 @@ class HubRepoTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -875,8 +885,20 @@ class HubRepoTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub

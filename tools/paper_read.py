@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from smolagents import Tool
 
 
@@ -75,15 +77,11 @@ class PaperReadTool(Tool):
     arxiv_id = r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(v\d+)?"
     float_names = r"(table|tab\.|figure|fig\.|algorithm|listing)\s*([A-Z]?[\d.]*\d|[IVXL]+)\b"
 
-    def __init__(self, workspace=None, model_repo_id=None):
-        from threading import Lock
-
+    def __init__(self, workspace=None, found=None, model_repo_id=None):
         super().__init__()
         self.workspace = workspace
-        # Shared by copies of the tool: papers that were read, and when each host was last asked.
-        self._papers: dict = {}
-        self._asked: dict = {}
-        self._lock = Lock()
+        self.found = found  # says whether an address was found; without it, any public one is read
+        self._papers: dict = {}  # those that were read, also for copies of the tool
 
     def forward(
         self,
@@ -278,6 +276,10 @@ class PaperReadTool(Tool):
         named = found and short != paper and not web and not paper.lower().startswith("arxiv:")
         if (not found and not web) or (named and self.workspace is not None and self.workspace.exists(paper)):
             return self._of_file(paper)  # also one that is called after the paper in it: 1706.03762.pdf
+        if not found and self.found is not None and not self.found(paper):
+            raise ValueError(
+                f"paper_read: {paper} is no address that a tool returned. Search for it first, or give an arXiv id."
+            )
         key = json.dumps([short if found else paper, source, self._bases()])
         kept = self._papers.get(key)
         if kept and monotonic() - kept[0] < 3600:
@@ -296,7 +298,9 @@ class PaperReadTool(Tool):
             raise answer
         while len(self._papers) > 7:
             self._papers.pop(next(iter(self._papers)), None)
-        self._papers[key] = (monotonic(), answer)
+        # What stands in for a source that failed is not read for long.
+        failed = [one for one in answer["warnings"] if one.startswith("Other sources failed")]
+        self._papers[key] = (monotonic() - (3300 if failed else 0), answer)
         return answer
 
     def _carry_out(self, call, arguments, outcome) -> None:
@@ -341,6 +345,7 @@ class PaperReadTool(Tool):
             if document["form"] != forms.get(kind, "html") or (kind not in forms and not document["latexml"]):
                 missing.append(f"{kind}: the page holds no full text")
                 continue
+            self._settle(places[kind], body, about)
             if version and kind in ("ar5iv", "hub"):
                 warnings.append(f"{kind} has one version only, which may not be {version}.")
             if failed:
@@ -391,11 +396,14 @@ class PaperReadTool(Tool):
             said = comments or text
             warnings.append(f"This paper was withdrawn: {said[:300]}")
         text = re.sub(r"^Abstract:?\s*", "", text)
+        if title:
+            self._settle(url, body, about)
         return {"title": title or None, "text": text, "warnings": warnings, **about}
 
     def _of_address(self, url: str) -> dict:
         body, about = self._get(url, 1)
         document = self._parse(body, about, url)
+        self._settle(url, body, about)
         kind = {"pdf": "pdf", "html": "page", "text": "text"}[document["form"]]
         source = {"kind": kind, "url": about["url"], "fetched": about["fetched"]}
         return {**document, "paper": url, "source": source, "warnings": []}
@@ -426,13 +434,13 @@ class PaperReadTool(Tool):
 
         import requests
 
-        kept = self._cached(url, days)
+        kept = self._cached(self._cache_key(url, None), days * 86_400)  # no token is ever sent
         if kept:
-            return kept
+            return kept["body"], {**kept["data"], "kept": True}
         deadline, address, tries = monotonic() + 40, url, 0
         while True:
             self._check(address)
-            self._pause(address)
+            self._pause(address, deadline - monotonic())
             tries, wait, cause = tries + 1, 0.02 if self._is_local(address) else 1.0, ""
             host = f"{urlsplit(address).scheme}://{urlsplit(address).netloc}"
             try:
@@ -446,6 +454,7 @@ class PaperReadTool(Tool):
                     headers={"User-Agent": "paper_read/1.0 (smolagents tool)"},
                 )
                 with answer:
+                    self._check_peer(answer, address)
                     status, headers = answer.status_code, answer.headers
                     body = b"" if status != 200 else self._body(answer, deadline, address)
             except requests.Timeout:
@@ -462,7 +471,6 @@ class PaperReadTool(Tool):
             if status == 200:
                 about = {"url": address, "fetched": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
                 about["type"] = headers.get("content-type", "").lower()
-                self._keep(url, body, about)
                 return body, about
             if status in (404, 410):
                 raise FileNotFoundError(f"{host} has none ({status})")
@@ -476,6 +484,11 @@ class PaperReadTool(Tool):
             if not passing or tries > 2 or monotonic() + wait + 1 > deadline or wait > 10:
                 raise ConnectionError(f"{host} {cause} (tried {tries} times)")
             sleep(wait)
+
+    def _settle(self, url: str, body: bytes, about: dict) -> None:
+        """Keeps a document that turned out to be one: not a login page, or what a damaged file was."""
+        if not about.get("kept"):
+            self._cache(self._cache_key(url, None), about, body)
 
     def _anonymous(self, request):
         return request
@@ -500,20 +513,36 @@ class PaperReadTool(Tool):
     def _check(self, address: str) -> None:
         """Keep to the public net: the model chooses addresses, and what it reads may have told it which."""
         import socket
-        from ipaddress import ip_address
         from urllib.parse import urlsplit
 
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"paper_read: {address!r} is no web address.")
-        ours = [urlsplit(base) for base in self._bases().values()]
-        if (parts.scheme, parts.netloc) in [(one.scheme, one.netloc) for one in ours]:
+        if self._is_ours(address):
             return
         try:
             found = socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)
         except OSError:
             return  # behind a proxy only the proxy can look names up; else the request fails by itself
-        if not all(ip_address(str(one[4][0]).split("%")[0]).is_global for one in found):
+        self._refuse_inner([str(one[4][0]) for one in found], address)
+
+    def _check_peer(self, answer, address: str) -> None:
+        """A name may lead elsewhere when it is looked up again."""
+        connection = answer.raw.connection
+        if connection is None or connection.sock is None or connection.proxy or self._is_ours(address):
+            return
+        self._refuse_inner([str(connection.sock.getpeername()[0])], address)
+
+    def _is_ours(self, address: str) -> bool:
+        from urllib.parse import urlsplit
+
+        bases, parts = [urlsplit(base) for base in self._bases().values()], urlsplit(address)
+        return (parts.scheme, parts.netloc) in [(one.scheme, one.netloc) for one in bases]
+
+    def _refuse_inner(self, found: list, address: str) -> None:
+        from ipaddress import ip_address
+
+        if [one for one in found if not ip_address(one.split("%")[0]).is_global]:
             raise ValueError(
                 f"paper_read: {address} is on this machine or a private network, where it does not read. "
                 "Download the file into the workspace and give its path."
@@ -524,60 +553,13 @@ class PaperReadTool(Tool):
 
         return urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
 
-    def _pause(self, address: str) -> None:
+    def _pause(self, address: str, longest: float) -> None:
         """A second between requests to one host, but not on this machine."""
-        from time import monotonic, sleep
+        from time import sleep
         from urllib.parse import urlsplit
 
-        host = urlsplit(address).hostname or ""
-        if self._is_local(address):
-            return
-        with self._lock:
-            now = monotonic()
-            turn = max(now, self._asked.get(host, 0.0) + 1.0)
-            self._asked[host] = turn
-        sleep(turn - now)
-
-    def _folder(self):
-        import os
-        from pathlib import Path
-
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paper_read"
-
-    def _cached(self, url: str, days: int):
-        import hashlib
-        import json
-        from time import time
-
-        try:
-            file = self._folder() / hashlib.sha256(url.encode()).hexdigest()
-            if time() - file.stat().st_mtime > days * 86400:
-                return None
-            head, _, body = file.read_bytes().partition(b"\n")
-            return body, json.loads(head)
-        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
-            return None
-
-    def _keep(self, url: str, body: bytes, about: dict) -> None:
-        import contextlib
-        import hashlib
-        import json
-        import os
-        import tempfile
-        from pathlib import Path
-
-        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
-            folder = self._folder()
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(json.dumps(about).encode() + b"\n" + body)
-            Path(name).replace(folder / hashlib.sha256(url.encode()).hexdigest())
-            files = list(folder.iterdir())
-            if len(files) > 300:
-                ages = {file: file.stat().st_mtime for file in files}
-                for file in sorted(ages, key=ages.__getitem__)[:100]:
-                    file.unlink(missing_ok=True)
+        if not self._is_local(address):
+            sleep(self._turn(urlsplit(address).hostname or "", 1.0, longest))
 
     # From bytes to lines
 
@@ -1076,3 +1058,112 @@ class PaperReadTool(Tool):
                 last = number
                 marks.append((place, len(number), found[1], found[2]))
         return marks
+
+    # Shared: turns
+    def _turn(self, service: str, pause: float, longest: float) -> float:
+        """Seconds until a request may be sent, `pause` after the one before it. Raises where that is not in `longest`."""
+        import os
+        from contextlib import suppress
+        from pathlib import Path
+        from time import sleep, time
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        turn = pause  # where the disk cannot be used
+        with suppress(
+            OSError, RuntimeError, ImportError
+        ):  # RuntimeError: there is no home; ImportError: not on this system
+            import fcntl
+
+            folder = (home if home.is_absolute() else Path.home() / ".cache") / "service_turns"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (folder / service).open("a+") as file:
+                for _ in range(50):  # held for a moment only, but by one that was stopped just then
+                    with suppress(BlockingIOError):
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    sleep(0.01)
+                file.seek(0)
+                said, now = file.read(40), time()
+                following = float(said) if said.replace(".", "", 1).isdigit() else 0.0
+                if following - now > 3600:  # the clock was set back
+                    following = 0.0
+                turn = max(0.0, following - now)
+                if turn <= longest:
+                    file.truncate(0)
+                    file.write(repr(now + turn + pause))
+        if turn > longest:
+            raise ConnectionError(
+                f"{service} takes a request every {pause:g} s, and others of this machine wait for {turn:.0f} s already. "
+                "Try again after that."
+            )
+        return turn
+
+    # End of shared: turns
+
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
+        import hashlib
+        import json
+
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
+        import contextlib
+        import json
+        import os
+        import tempfile
+        from pathlib import Path
+        from time import time
+        from zlib import crc32
+
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
+
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from smolagents import Tool
 
 
@@ -10,7 +12,7 @@ class SemanticScholarSearchTool(Tool):
     Search all fields and venues for papers, or look papers up by their ids or title.
 
     Addresses and keys: `SEMANTIC_SCHOLAR_API_URL`, `SEMANTIC_SCHOLAR_API_KEY` (or `S2_API_KEY`). Answers are kept for six
-    hours, in memory and in `$XDG_CACHE_HOME/semantic_scholar` (or below `~/.cache`).
+    hours in `$XDG_CACHE_HOME/semantic_scholar_search` (or below `~/.cache`).
     """
 
     name = "semantic_scholar_search"
@@ -108,11 +110,6 @@ class SemanticScholarSearchTool(Tool):
         "Sociology,Business,Political Science,Economics,Philosophy,Mathematics,Engineering,Environmental Science,"
         "Agricultural and Food Sciences,Education,Law,Linguistics"
     )
-
-    def __init__(self, model_repo_id=None):
-        super().__init__()
-        # Shared by copies of the tool: answers, and when the next request may be sent.
-        self._shared: dict = {"answers": {}, "next": 0.0}
 
     def forward(
         self,
@@ -255,8 +252,50 @@ class SemanticScholarSearchTool(Tool):
             filters["open_access_pdf"] = True
         return filters
 
+    # Shared: turns
+    def _turn(self, service: str, pause: float, longest: float) -> float:
+        """Seconds until a request may be sent, `pause` after the one before it. Raises where that is not in `longest`."""
+        import os
+        from contextlib import suppress
+        from pathlib import Path
+        from time import sleep, time
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        turn = pause  # where the disk cannot be used
+        with suppress(
+            OSError, RuntimeError, ImportError
+        ):  # RuntimeError: there is no home; ImportError: not on this system
+            import fcntl
+
+            folder = (home if home.is_absolute() else Path.home() / ".cache") / "service_turns"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (folder / service).open("a+") as file:
+                for _ in range(50):  # held for a moment only, but by one that was stopped just then
+                    with suppress(BlockingIOError):
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    sleep(0.01)
+                file.seek(0)
+                said, now = file.read(40), time()
+                following = float(said) if said.replace(".", "", 1).isdigit() else 0.0
+                if following - now > 3600:  # the clock was set back
+                    following = 0.0
+                turn = max(0.0, following - now)
+                if turn <= longest:
+                    file.truncate(0)
+                    file.write(repr(now + turn + pause))
+        if turn > longest:
+            raise ConnectionError(
+                f"{service} takes a request every {pause:g} s, and others of this machine wait for {turn:.0f} s already. "
+                "Try again after that."
+            )
+        return turn
+
+    # End of shared: turns
+
+    # Shared: scholar
     def _scholar(self, method: str, *arguments, **options) -> tuple:
-        """Call the official client: what it returns, and the JSON it was made of. The same in every such tool.
+        """Call the official client: what it returns, and the JSON it was made of.
 
         A thread of its own, because nothing else bounds the time, and the caller's may have an event loop.
         """
@@ -307,24 +346,22 @@ class SemanticScholarSearchTool(Tool):
         """In place of the client's own request, whose traps are these: 401, 502 and 503 come back as empty results,
         429 is repeated for minutes without a look at `Retry-After`, the key is left out for citations and references,
         and errors that are not JSON raise what nobody expects."""
-        import json
         import os
         from time import monotonic, sleep
 
         import httpx
 
-        key = json.dumps([url, parameters, payload])
-        kept = self._cached(key)
-        if kept is not None:
-            raw.append(kept)
-            return kept
         secret = os.environ.get("SEMANTIC_SCHOLAR_API_KEY") or os.environ.get("S2_API_KEY")
+        key = self._cache_key(self._url(), secret, url, parameters, payload)
+        kept = self._cached(key, 21_600)
+        if kept:
+            raw.append(kept["data"])
+            return kept["data"]
         who = f"Semantic Scholar ({self._url()})"
         deadline, tries, local = monotonic() + self.max_seconds - 2, 0, "//127.0.0.1" in url or "//localhost" in url
         while True:
-            turn = 0.0 if local else max(0.0, self._shared["next"] - monotonic())
-            self._shared["next"] = monotonic() + turn + 1.0  # one request a second is what a key allows
-            sleep(turn)
+            if not local:  # one request a second is what a key allows
+                sleep(self._turn("Semantic Scholar", 1.0, deadline - monotonic()))
             tries, wait, status, said = tries + 1, (0.02 if local else 1.0) * 2**tries, 0, ""
             try:
                 # Redirects are not followed, so the key stays where it belongs.
@@ -352,7 +389,7 @@ class SemanticScholarSearchTool(Tool):
                 if self._fits(url, data):
                     if isinstance(data, dict) and data.get("data", "") is None:
                         data = {**data, "data": [], "hidden": True}
-                    self._keep(key, data)
+                    self._cache(key, data)
                     raw.append(data)
                     return data
                 raise ConnectionError(
@@ -399,54 +436,6 @@ class SemanticScholarSearchTool(Tool):
         import os
 
         return (os.environ.get("SEMANTIC_SCHOLAR_API_URL") or "https://api.semanticscholar.org").rstrip("/")
-
-    def _file(self, key: str):
-        import hashlib
-        import os
-        from pathlib import Path
-
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semantic_scholar"
-        return folder / (hashlib.sha256(key.encode()).hexdigest() + ".json")
-
-    def _cached(self, key: str):
-        """An answer of the last six hours, from memory or disk."""
-        import json
-        from time import time
-
-        kept = self._shared["answers"].get(key)
-        if kept and time() - kept[0] < 21600:
-            return kept[1]
-        try:
-            file = self._file(key)
-            age = time() - file.stat().st_mtime
-            return json.loads(file.read_text(encoding="utf-8")) if age < 21600 else None
-        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
-            return None
-
-    def _keep(self, key: str, data) -> None:
-        import contextlib
-        import json
-        import os
-        import tempfile
-        from pathlib import Path
-        from time import time
-
-        answers = self._shared["answers"]
-        answers[key] = (time(), data)
-        while len(answers) > 200:
-            answers.pop(next(iter(answers)), None)
-        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
-            target = self._file(key)
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(data, file)
-            Path(name).replace(target)
-            files = list(target.parent.iterdir())
-            if len(files) > 1000:
-                ages = {file: file.stat().st_mtime for file in files}
-                for file in sorted(ages, key=ages.__getitem__)[:300]:
-                    file.unlink(missing_ok=True)
 
     def _clean_id(self, id) -> str:
         """A paper's id as Semantic Scholar takes it, from arXiv ids, DOIs, addresses and its own ids."""
@@ -496,3 +485,73 @@ class SemanticScholarSearchTool(Tool):
             "venue": raw.get("venue") or None,
             "fields": raw.get("fieldsOfStudy") or [],
         }
+
+    # End of shared: scholar
+
+    # Shared: cache
+    def _cache_key(self, address: str, token: str | None, *asked: Any) -> str:
+        """The name of an answer: a digest of who was asked, for whom (the token, so that nobody sees another's), and what."""
+        import hashlib
+        import json
+
+        return hashlib.sha256(json.dumps([address, token or "", *asked], sort_keys=True).encode()).hexdigest()
+
+    def _cached(self, key: str, seconds: float) -> dict | None:
+        """An answer kept at most so long ago, as `{data, body, age}`; `None` where there is none, or a damaged one."""
+        import json
+        from time import time
+        from zlib import crc32
+
+        try:
+            check, _, held = (self._cache_folder() / key).read_bytes().partition(b"\n")
+            if check != b"%08x" % crc32(held):
+                return None
+            head, _, body = held.partition(b"\n")
+            kept = json.loads(head)
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+            return None
+        age = time() - kept["time"]
+        return {"data": kept["data"], "body": body, "age": age} if 0 <= age < seconds else None
+
+    def _cache(self, key: str, data: Any, body: bytes = b"") -> None:
+        """Keeps an answer: plain data, and bytes. Never a failure. At most 300 answers and 100 MB a tool, oldest out."""
+        import contextlib
+        import json
+        import os
+        import tempfile
+        from pathlib import Path
+        from time import time
+        from zlib import crc32
+
+        held = json.dumps({"time": time(), "data": data}).encode() + b"\n" + body
+        if len(held) > 64_000_000:
+            return
+        with contextlib.suppress(OSError, RuntimeError):  # a cache that cannot be written is none
+            folder = self._cache_folder()
+            handle, name = tempfile.mkstemp(prefix=".", dir=folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(b"%08x\n" % crc32(held) + held)
+                Path(name).replace(folder / key)
+            except OSError:
+                Path(name).unlink()
+                raise
+            files = sorted([(one.stat().st_mtime, one.stat().st_size, one.path) for one in os.scandir(folder)])
+            total = sum([size for _, size, _ in files])
+            while len(files) > 300 or total > 100_000_000:
+                _, size, path = files.pop(0)
+                total -= size
+                Path(path).unlink(missing_ok=True)
+
+    def _cache_folder(self) -> Any:
+        """This user's alone, as answers to other tokens lie in it: `$XDG_CACHE_HOME` (default ~/.cache) / the tool's name."""
+        import os
+        from pathlib import Path
+
+        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        folder = (home if home.is_absolute() else Path.home() / ".cache") / self.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # refused where it belongs to somebody else, whose answers are not believed
+        return folder
+
+    # End of shared: cache

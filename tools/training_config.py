@@ -52,7 +52,8 @@ class TrainingConfigTool(Tool):
         "options": {
             "type": "object",
             "description": "name, config, splits {train, validation, test}, columns {role: column}, labels [in order], "
-            "new_head, chat_template, reward (code), push_to, seed, or a hyperparameter of the plan (default sensible).",
+            "new_head, chat_template, reward (code), push_to, seed, trackio (default true: charts, kept on the "
+            "machine), or a hyperparameter of the plan (default sensible).",
             "nullable": True,
         },
         "dataset_report": {
@@ -261,8 +262,8 @@ class TrainingConfigTool(Tool):
         }
         if not ready:
             return answer
-        folder = self.workspace.relative(f"runs/{plan['name']}")
-        text = self._script(plan, hyper, data, options)
+        folder, text = self._place(plan, hyper, data, options, checks)
+        answer["plan"]["name"] = plan["name"]
         compile(text, "train.py", "exec")
         self.workspace.write_bytes(f"{folder}/train.py", text.encode())
         written = json.dumps({**answer["plan"], "checks": checks, "estimate": estimate}, indent=2, ensure_ascii=False)
@@ -321,10 +322,24 @@ class TrainingConfigTool(Tool):
     def _name(self, method: str, dataset: str, base_model: str | None, options: dict) -> str:
         import re
 
-        name = options.get("name") or f"{(base_model or method).rstrip('/').split('/')[-1]}-{method}"
-        if not options.get("name"):
-            name += "-" + dataset.rstrip("/").split("/")[-1].split(".")[0]
+        data = dataset.rstrip("/").split("/")[-1].split(".")[0]
+        name = options.get("name") or "-".join([(base_model or "").rstrip("/").split("/")[-1], method, data])
         return re.sub(r"[^\w.-]+", "-", str(name)).strip("-.").lower()[:80] or method
+
+    def _place(self, plan: dict, hyper: list, data: dict, options: dict, checks: list) -> tuple:
+        """The run's folder and its script, named in the plan. What another script has made keeps the one that made it."""
+        asked, number = plan["name"], 1
+        while True:
+            folder = self.workspace.relative(f"runs/{plan['name']}")
+            text, script = self._script(plan, hyper, data, options), f"{folder}/train.py"
+            made = [one for one in ("model", "checkpoints") if self.workspace.exists(f"{folder}/{one}")]
+            if not made or not self.workspace.exists(script) or self.workspace.read_bytes(script) == text.encode():
+                break
+            number += 1
+            plan["name"] = f"{asked}-{number}"
+        if number > 1:
+            self._add(checks, "name", True, f"runs/{asked} holds a run of another plan: this one is {plan['name']}.")
+        return folder, text
 
     def _packages(self, method: str, adapter: str, data: dict, options: dict, devices: int) -> list:
         names = ["numpy", "datasets"] if method != "sklearn" or data.get("revision") else ["numpy"]
@@ -339,7 +354,7 @@ class TrainingConfigTool(Tool):
         names += ["sentence-transformers"] if method == "embeddings" else []
         names += ["pillow"] if method == "image-classification" else []
         names += ["peft"] if adapter != "full" else []
-        names += ["trackio"] if options.get("trackio") else []
+        names += ["trackio"] if options.get("trackio", True) else []
         names += ["bitsandbytes"] if adapter == "qlora" else []
         names += ["nvidia-ml-py"] if devices and method != "sklearn" else []
         return sorted([f"{name}=={self.VERSIONS[name]}" for name in names])
@@ -407,7 +422,7 @@ class TrainingConfigTool(Tool):
         seen = report.get("rows_examined") or {}
         return {
             "id": dataset,
-            "revision": report.get("revision") or report.get("sha"),
+            "revision": report.get("revision"),
             "config": report.get("config") if report.get("config") != "default" else None,
             "splits": splits,
             "sizes": sizes,
@@ -791,6 +806,8 @@ class TrainingConfigTool(Tool):
         for role in ("validation", "test"):
             if samples.get(role) and seen:
                 overlap[role] = self._overlap(samples["train"], samples[role], self._flat(seen))
+                if "features" in data["roles"]:  # rows of a table are often alike by their nature
+                    overlap[role]["near"] = 0
         data["overlap"] = overlap
         for role, found in overlap.items():
             near = found["near"] or 0
@@ -811,44 +828,56 @@ class TrainingConfigTool(Tool):
                 self._add(checks, f"leak into {role}", False, why, fix)
         if not any(found["exact"] or found["near"] for found in overlap.values()):
             compared = ", ".join(overlap) or "nothing else"
-            self._add(checks, "leaks", True, f"No training row among those examined is in {compared}.")
+            why = f"No training row among those examined is in {compared}."
+            fix = "The script compares all rows, also for near copies, and leaves those out of training."
+            self._add(checks, "leaks", True, why, fix if data["hub"] else None)
 
     def _overlap(self, train: list, other: list, columns: list) -> dict:
         """How many of `other` are in `train`: the same in plain form, or with 4 of 5 runs of three words in one row.
 
-        Near copies are looked for among 5,000 of `other`, and for a minute.
+        Runs that more than every 50th of `other` has are the form of the data, such as a prompt's wording. Near copies are
+        looked for among 5,000 of `other`, and for a minute.
         """
         import time
 
-        known = {self._plain(row, columns) for row in train}
-        others = [self._plain(row, columns) for row in other]
-        exact = [text for text in others if text in known]
-        left = [text for text in dict.fromkeys(others) if text not in known][:5000]
+        known = {self._plain(row, columns): row for row in train}
+        others = {self._plain(row, columns): row for row in other}
+        exact = [text for text in [self._plain(row, columns) for row in other] if text in known]
+        left = [text for text in others if text not in known][:5000]
         runs: dict = {}
-        sizes = []
-        for number, text in enumerate(left):
-            words = text.split()
-            pieces = {" ".join(words[at : at + 3]) for at in range(len(words) - 2)}
-            sizes.append(len(pieces))
-            for piece in pieces if len(pieces) >= 5 else ():
+        held = [self._pieces(others[text], columns) for text in left]
+        for number, found in enumerate(held):
+            for piece in found:
                 runs.setdefault(piece, []).append(number)
+        form = {piece for piece, numbers in runs.items() if len(numbers) > max(20, len(held) // 50)}
+        sizes = [len(found - form) for found in held]
         near: dict = {}
         until = time.monotonic() + 60
-        for text in known:
+        for row in known.values():
             if time.monotonic() > until:
                 break
-            words, hits = text.split(), {}
-            if len(words) < 7:
-                continue
-            for piece in {" ".join(words[at : at + 3]) for at in range(len(words) - 2)}:
+            mine, hits = self._pieces(row, columns) - form, {}
+            for piece in mine:
                 for number in runs.get(piece, ()):
                     hits[number] = hits.get(number, 0) + 1
             for number, count in hits.items():
                 # Of both: a long training row that quotes a short one is no copy of it.
-                if count >= 0.8 * max(sizes[number], len(words) - 2) and number not in near:
-                    near[number] = text
+                if count >= max(4, 0.8 * max(sizes[number], len(mine))):
+                    near[number] = True
         examples = [left[number][:100] for number in list(near)[:3]] or [text[:100] for text in exact[:3]]
         return {"exact": len(exact), "near": len(near), "examples": examples}
+
+    def _pieces(self, row: dict, columns: list) -> set:
+        """Runs of three words in a row; of a conversation, in what is said after its system prompt."""
+        said = {}
+        for name in columns:
+            turns = row.get(name)
+            if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+                turns = [one for one in turns if "system" not in (one.get("role"), one.get("from"))]
+                turns = " ".join([str(one.get("content") or one.get("value")) for one in turns])
+            said[name] = turns
+        words = self._plain(said, columns).split()
+        return {" ".join(words[at : at + 3]) for at in range(len(words) - 2)}
 
     def _plain(self, row: dict, columns: list) -> str:
         text = " ".join([str(row.get(name)) for name in columns]).lower()
@@ -927,7 +956,7 @@ class TrainingConfigTool(Tool):
             raise ValueError(f"`model_report` is about {report['id']!r}, not {base_model!r}. Inspect {base_model!r}.")
         return {
             "id": base_model,
-            "revision": report.get("sha") or report.get("revision"),
+            "revision": report.get("revision"),
             "parameters": report.get("parameters"),
             "window": report.get("context_length"),
             "vocab": report.get("vocab_size"),
@@ -1532,6 +1561,9 @@ class TrainingConfigTool(Tool):
 
         method, adapter = plan["method"], plan["adapter"]
         trl = method in ("sft", "dpo", "reward", "grpo")
+        # What the Hub holds was not looked at here in full, so the script does.
+        drop = bool(plan["splits"]["test"] and (options.get("drop_test_rows") or plan["dataset_revision"]))
+        near = method != "image-classification" and "features" not in plan["columns"]
         flags = {
             "full": adapter == "full",
             "adapter": adapter != "full",
@@ -1555,9 +1587,12 @@ class TrainingConfigTool(Tool):
             "gaps": method == "sklearn",
             "frame": "features" in plan["columns"],
             "parquet": method == "sklearn" and str(plan["splits"]["train"]).endswith(".parquet"),
-            "drop": bool(options.get("drop_test_rows") and plan["splits"]["test"]),
+            "drop": drop,
+            "near": near,
+            "near_alone": near and not drop,
+            "near_test": near and drop,
             "push": bool(plan["push_to"]),
-            "trackio": bool(options.get("trackio")),
+            "trackio": bool(options.get("trackio", True)),
             "chat": "messages" in plan["columns"],
             "labels": plan["labels"] is not None,
             "named": bool(data["columns"].get(plan["columns"].get("label"), {}).get("named")),
@@ -1693,6 +1728,7 @@ class TrainingConfigTool(Tool):
 ?table|>import io
 >import hashlib
 >import importlib.metadata
+?trackio|>import importlib.util
 >import json
 >import os
 ?held|>import random
@@ -1722,6 +1758,10 @@ def read_arguments() -> argparse.Namespace:
 ARGS = read_arguments()
 SMOKE, OUTPUT = ARGS.smoke, ARGS.output
 CHECKPOINTS = OUTPUT / "checkpoints"
+?trackio|TRACKIO = {"on": MAIN and not SMOKE and importlib.util.find_spec("trackio") is not None, "begun": False}
+?trackio|os.environ.setdefault("TRACKIO_DIR", str(OUTPUT.parent / "trackio"))
+?trackio|if not os.environ.get("HF_TOKEN"):
+?trackio|    os.environ.pop("TRACKIO_SPACE_ID", None)
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -1735,8 +1775,29 @@ def report(record: dict) -> None:
         with (OUTPUT / "metrics.jsonl").open("a", encoding="utf-8") as file:
             print(json.dumps(record), file=file)
         print("@metrics " + json.dumps(record), flush=True)
+?trackio|        track(record)
 
 
+?trackio|def track(record: dict | None) -> None:
+?trackio|    """The same once more for `TRACKIO_DIR=runs/trackio trackio show`; None ends it. It stays on this machine, unless
+?trackio|    TRACKIO_SPACE_ID names a Space and there is a token for that. What goes wrong with it is said, and ends no run."""
+?trackio|    if TRACKIO["on"]:
+?trackio|        try:
+?trackio|            import trackio
+?trackio|
+?trackio|            if not TRACKIO["begun"] and record:
+?trackio|                own = {"auto_log_gpu": False, "auto_log_cpu": False, "embed": False, "private": True}
+?trackio|                trackio.init(project=Path(CONFIG["dataset"]).name, name=OUTPUT.name, resume="allow", **own)
+?trackio|                TRACKIO["begun"] = True
+?trackio|            if record:
+?trackio|                trackio.log(record, step=record["step"])
+?trackio|            elif TRACKIO["begun"]:
+?trackio|                trackio.finish()
+?trackio|        except Exception as error:  # noqa: BLE001 - a chart is no reason to lose a run
+?trackio|            TRACKIO["on"] = False
+?trackio|            print(f"Note: Trackio shows no more of this run ({type(error).__name__}: {error}).", flush=True)
+?trackio|
+?trackio|
 def versions() -> dict:
     """Of the packages that the run was planned with, as they are here; None for one that is missing."""
     known = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
@@ -1752,6 +1813,7 @@ def end(result: dict) -> None:
     write_json(OUTPUT / "result.json", result)
     if MAIN:
         print("@result " + json.dumps(result), flush=True)
+?trackio|    track(None)
 
 
 def stop(code: int, kind: str, why: str, fix: str) -> NoReturn:
@@ -1763,19 +1825,20 @@ def stop(code: int, kind: str, why: str, fix: str) -> NoReturn:
 
 def begin() -> None:
     """Makes the run's folder. A finished or half-finished run is never written over; a smoke run is."""
+    if not MAIN:
+        return
     old = OUTPUT / "config.json"
     if old.exists():
         before = json.loads(old.read_text(encoding="utf-8"))
         work = list(CHECKPOINTS.glob("checkpoint-*")) + list(OUTPUT.glob("model"))
         if ARGS.resume and before["smoke"] == SMOKE:
-            if MAIN:
-                (OUTPUT / "result.json").unlink(missing_ok=True)
+            (OUTPUT / "result.json").unlink(missing_ok=True)
             if before["hyperparameters"] != HYPERPARAMETERS or before["seed"] != CONFIG["seed"]:
                 print("Note: this run began with other hyperparameters or another seed.", flush=True)
         elif work and not before["smoke"]:
             print(f"{OUTPUT} holds a run already. Go on with --resume, or name another folder with --output.")
             sys.exit(2)
-        elif MAIN:
+        else:
             for name in ("checkpoints", "model", "adapter"):
                 shutil.rmtree(OUTPUT / name, ignore_errors=True)
             for name in ("metrics.jsonl", "result.json"):
@@ -1798,7 +1861,7 @@ def forget_after(step: int) -> None:
 
 
 ?hub|def load_split(name: str):
-?hub|    """A split at the pinned revision. The test split is never opened."""
+?hub|    """A split at the pinned revision."""
 ?hub|    where, revision = CONFIG["splits"][name], CONFIG["dataset_revision"]
 ?hub|    return load_dataset(CONFIG["dataset"], CONFIG["dataset_config"], revision=revision, split=where)
 ?table|class Rows(list):
@@ -1827,7 +1890,7 @@ def forget_after(step: int) -> None:
 ?table|
 ?table|
 ?table|def load_split(name: str) -> Rows:
-?table|    """A split's file, which has to be the one that the run was planned with. The test split is never opened."""
+?table|    """A split's file, which has to be the one that the run was planned with."""
 ?table|    path = Path(CONFIG["splits"][name])
 ?table|    content = path.read_bytes()
 ?table|    if hashlib.sha256(content).hexdigest() != CONFIG["files"][str(path)]:
@@ -1841,7 +1904,7 @@ def forget_after(step: int) -> None:
 ?table|        return Rows([{name: number(cell) for name, cell in row.items()} for row in found])
 ?table|    return Rows(json.loads(text) if text.startswith("[") else map(json.loads, filter(str.strip, text.splitlines())))
 ?files|def load_split(name: str):
-?files|    """A split's file, which has to be the one that the run was planned with. The test split is never opened."""
+?files|    """A split's file, which has to be the one that the run was planned with."""
 ?files|    where = CONFIG["splits"][name]
 ?files|    if Path(where).is_dir():
 ?files|        return load_dataset("imagefolder", data_dir=where, split="train")
@@ -1863,7 +1926,7 @@ def plain(value: object) -> str:
 def key(row: dict) -> str:
     """What a model would see of a row: rows with the same key are the same example."""
     seen = [name for role, name in CONFIG["columns"].items() if role not in ("label", "tags", "score")]
-    values = [row[name] for names in seen for name in ([names] if isinstance(names, str) else names)]
+    values = [row.get(name) for names in seen for name in ([names] if isinstance(names, str) else names)]
     if hasattr(values[0], "tobytes"):  # a picture
         return hashlib.sha256(values[0].convert("RGB").tobytes()).hexdigest()
     return hashlib.sha256(chr(0).join(map(plain, values)).encode()).hexdigest()
@@ -1891,6 +1954,41 @@ def complete(rows):
 ?held|    return held
 
 
+?near|def pieces(row: dict) -> set:
+?near|    """Runs of three words in what a model sees of a row; of a conversation, in what is said after its system prompt."""
+?near|    seen = [name for role, name in CONFIG["columns"].items() if role not in ("label", "tags", "score")]
+?near|    said = [row.get(name) for names in seen for name in ([names] if isinstance(names, str) else names)]
+?near|    for number, turns in enumerate(said):
+?near|        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+?near|            turns = [one for one in turns if "system" not in (one.get("role"), one.get("from"))]
+?near|            said[number] = " ".join(str(one.get("content") or one.get("value")) for one in turns)
+?near|    words = " ".join(map(plain, said)).split()
+?near|    return {" ".join(words[at : at + 3]) for at in range(len(words) - 2)}
+?near|
+?near|
+?near|def near_copies(train, others: list) -> set:
+?near|    """Numbers of training rows that have 4 of 5 runs of three words in common with a held-out row.
+?near|
+?near|    Runs that more than every 50th held-out row has are the form of the data. Of a split that is held out 10,000 rows are
+?near|    compared, of training 300,000, which takes some minutes.
+?near|    """
+?near|    held = [pieces(row) for rows in others for row in rows.select(range(min(len(rows), 10_000)))]
+?near|    places: dict = {}
+?near|    for number, found in enumerate(held):
+?near|        for piece in found:
+?near|            places.setdefault(piece, []).append(number)
+?near|    form = {piece for piece, numbers in places.items() if len(numbers) > max(20, len(held) // 50)}
+?near|    sizes, copies = [len(found - form) for found in held], set()
+?near|    for number, row in enumerate(train.select(range(min(len(train), 300_000)))):
+?near|        mine, shared = pieces(row) - form, {}
+?near|        for piece in mine:
+?near|            for other in places.get(piece, ()):
+?near|                shared[other] = shared.get(other, 0) + 1
+?near|        if any(count >= max(4, 0.8 * max(sizes[other], len(mine))) for other, count in shared.items()):
+?near|            copies.add(number)
+?near|    return copies
+?near|
+?near|
 def load_data() -> tuple:
     """Training and validation rows that share no example."""
 ?!gaps|    train = complete(load_split("train"))
@@ -1902,12 +2000,19 @@ def load_data() -> tuple:
 ?given_gaps|    validation = load_split("validation")
 ?!held|    held = {key(row) for row in validation}
 ?drop|    # Of the test split only what a model sees is looked at, to keep it out of training.
-?drop|    seen = [name for role, name in CONFIG["columns"].items() if role not in ("label", "tags", "score")]
-?drop|    held |= {key(row) for row in load_split("test").select_columns(seen)}
+?drop|    roles = [names for role, names in CONFIG["columns"].items() if role not in ("label", "tags", "score")]
+?drop|    seen = [name for names in roles for name in ([names] if isinstance(names, str) else names)]
+?drop|    test = load_split("test").select_columns(seen)
+?drop|    held |= {key(row) for row in test}
     left = [number for number, one in enumerate(keys) if one not in held]
 ?!held|    if len(left) < len(train):
 ?!held|        print(f"Note: {len(train) - len(left)} training rows are left out: they are held out too.", flush=True)
     train = train.select(left)
+?near_alone|    copies = near_copies(train, [validation])
+?near_test|    copies = near_copies(train, [validation, test])
+?near|    if copies:
+?near|        print(f"Note: {len(copies)} training rows are left out: they are nearly held-out ones.", flush=True)
+?near|        train = train.select([number for number in range(len(train)) if number not in copies])
     if not len(train) or not len(validation):
         why = f"There are {len(train)} rows to train on and {len(validation)} to validate with."
         stop(4, "data", why, "Check `splits` and the columns: rows that lack one are left out.")
@@ -1931,7 +2036,6 @@ def load_data() -> tuple:
 >from transformers import TrainerCallback, set_seed
 ?big|>from transformers import AutoConfig
 ?qlora|>from transformers import BitsAndBytesConfig
-?trackio|>import importlib.util
 >from transformers.trainer_callback import PrinterCallback
 >from transformers.trainer_utils import get_last_checkpoint
 
@@ -1956,15 +2060,26 @@ class Journal(TrainerCallback):
     """Writes down what the trainer logs, and stops where a number is no longer finite."""
 
     def __init__(self) -> None:
-        self.last, self.step = time.time(), 0
+        self.last, self.step, self.tokens = time.time(), 0, 0
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def count(self, model, inputs, named) -> None:
+        """Tokens that are learned from: no padding, and none that are only judged or written."""
+        batch = inputs[0] if inputs and hasattr(inputs[0], "get") else named
+        if torch.is_grad_enabled() and batch.get("input_ids") is not None:
+            mask = batch.get("attention_mask")
+            self.tokens += batch["input_ids"].numel() if mask is None else mask.sum()
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.last, self.step = time.time(), state.global_step
         forget_after(state.global_step)
+        model.register_forward_pre_hook(self.count, with_kwargs=True)
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == state.max_steps:  # the last step too is judged and kept
             control.should_evaluate = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self.last = time.time()  # what it took is no part of the next steps' speed
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
@@ -1975,7 +2090,9 @@ class Journal(TrainerCallback):
             rows = (state.global_step - self.step) * state.train_batch_size * args.world_size
             rows *= args.gradient_accumulation_steps
             record["samples_per_second"] = round(rows / (time.time() - self.last), 3)
-        self.last, self.step = time.time(), state.global_step
+            if tokens := int(self.tokens) * args.world_size:
+                record["tokens_per_second"] = round(tokens / (time.time() - self.last), 1)
+        self.last, self.step, self.tokens = time.time(), state.global_step, 0
         record["memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3) if GPU else peak_memory_gb()
 ?gpu|        record.update(gpu_utilization())
         report({**numbers, **record})
@@ -2007,6 +2124,7 @@ def arguments_for(kind, train, metric: str, higher: bool, **more):
         "max_steps": steps,
         "activation_checkpointing": h["activation_checkpointing"],
         "bf16": BF16,
+        "use_cpu": world > 1 and not GPU,  # else processes without a GPU would not know of each other
         "eval_strategy": "steps",
         "eval_steps": often,
         "save_strategy": "steps",
@@ -2015,7 +2133,7 @@ def arguments_for(kind, train, metric: str, higher: bool, **more):
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
         "greater_is_better": higher,
-        "logging_steps": 1 if steps <= 200 else 10,
+        "logging_steps": max(1, min(10, steps // 200)),  # what goes wrong is seen soon
         "logging_nan_inf_filter": False,  # the default hides a loss that is not finite
         "seed": CONFIG["seed"],
         "data_seed": CONFIG["seed"],
@@ -2023,8 +2141,6 @@ def arguments_for(kind, train, metric: str, higher: bool, **more):
         "disable_tqdm": True,
         "report_to": "none",
     }
-?trackio|    if importlib.util.find_spec("trackio"):
-?trackio|        options |= {"report_to": "trackio", "project": CONFIG["name"], "run_name": OUTPUT.name}
 ?push|    if PUSH:  # each checkpoint, to a private repository from which --resume fetches it on another machine
 ?push|        options |= {"push_to_hub": True, "hub_model_id": PUSH, "hub_private_repo": True}
 ?push|        options |= {"hub_strategy": "checkpoint"}
@@ -2041,7 +2157,8 @@ def arguments_for(kind, train, metric: str, higher: bool, **more):
 ?qlora|    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 ?qlora|    four["llm_int8_skip_modules"] = ["lm_head", "classifier", "score"]  # heads are trained, or read out, in full
 ?qlora|    dtype = torch.bfloat16 if BF16 or not GPU else torch.float16  # a T4 has none of the former
-?qlora|    return {"quantization_config": BitsAndBytesConfig(**four, bnb_4bit_compute_dtype=dtype)}
+?qlora|    where = {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}} if GPU else {}  # a process, a GPU
+?qlora|    return {"quantization_config": BitsAndBytesConfig(**four, bnb_4bit_compute_dtype=dtype), **where}
 ?qlora|
 ?qlora|
 def load_model(kind, **more):
@@ -2087,7 +2204,9 @@ def train_and_save(trainer, *processors) -> None:
 ?whole|    trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
 ?whole|    trainer._load_best_model = lambda: load_weights(trainer.model, trainer.state.best_model_checkpoint)
     trainer.remove_callback(PrinterCallback)  # the journal prints the same
-    trainer.train(resume_from_checkpoint=last_checkpoint())
+    with trainer.args.main_process_first():  # it may have to be fetched
+        checkpoint = last_checkpoint()
+    trainer.train(resume_from_checkpoint=checkpoint)
     metrics = trainer.evaluate()  # of the best checkpoint, on validation
     model = trainer.accelerator.unwrap_model(trainer.model)
     if MAIN:
@@ -2608,7 +2727,9 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             skops.io.dump(model, folder / "model.skops")
             write_json(folder / "metrics.json", found)
-            taken = {"seconds": round(time.time() - began, 3), "memory_gb": peak_memory_gb()}
+            seconds = time.time() - began
+            taken = {"seconds": round(seconds, 3), "samples_per_second": round(len(y) / seconds, 1)}
+            taken["memory_gb"] = peak_memory_gb()
             report({"step": step, "epoch": 1.0, "time": round(time.time(), 3), "candidate": name, **found, **taken})
         if best is None or found["eval_f1_macro"] > result["eval_f1_macro"]:
             best, result = folder, {**found, "candidate": name}

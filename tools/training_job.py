@@ -172,8 +172,11 @@ class TrainingJobTool(Tool):
         self.answer = None
         self._known = None
         # Shared by the copies that calls are made on: kinds of findings that a wait has returned, points read so far.
+        # Of waits that need no thread for a while: when they end, the pause between two looks, looks in a row that failed.
         self._reported = {}
         self._read = {}
+        self._waits = {}
+        self._missing = {}  # looks in a row at a job that was not there
 
     def forward(
         self,
@@ -520,9 +523,8 @@ class TrainingJobTool(Tool):
         seen = self._look(job_id)
         points = self._points(seen)
         answer = self._told(seen, points)
-        if seen["state"] in ("failed", "timeout", "lost"):
-            answer["cause"] = self._cause(seen)
-        return answer
+        cause = self._cause(seen)
+        return {**answer, "cause": cause} if cause else answer
 
     def _wait(self, job_id: str, seconds: float) -> dict:
         """Looks until it has ended, something is found, or the time is over; an interrupt ends it at once.
@@ -532,12 +534,14 @@ class TrainingJobTool(Tool):
         """
         import time
 
-        ends = time.monotonic() + min(max(seconds, 0.0), 1800.0)
+        before = self._waits.pop(self.call_id, None)
+        if before is None:
+            before = [time.monotonic() + min(max(seconds, 0.0), 1800.0), 0.1 if self._is_local(job_id) else 0.5, 0]
         known = self._reported.setdefault(job_id, set())
         if self.watch is not None:
             self.watch.attend(job_id, 1)
         try:
-            seen, answer = self._until_news(job_id, ends, known)
+            seen, answer = self._until_news(job_id, before, known)
         finally:
             if self.watch is not None:
                 self.watch.attend(job_id, -1)
@@ -546,12 +550,12 @@ class TrainingJobTool(Tool):
             raise RuntimeError(self._failure(seen))
         return answer
 
-    def _until_news(self, job_id: str, ends: float, known: set) -> tuple:
+    def _until_news(self, job_id: str, waits: list, known: set) -> tuple:
         """The look at a job that brought something new: its end, a finding that is not known, or that the time is over."""
         import time
 
-        local, failed = self._is_local(job_id), 0
-        pause = 0.1 if local else 0.5
+        ends, pause, failed = waits
+        local = self._is_local(job_id)
         while True:
             answer = None
             try:
@@ -566,12 +570,21 @@ class TrainingJobTool(Tool):
                 if new or seen["state"] not in ("scheduled", "running") or time.monotonic() >= ends:
                     break
             pause = min(pause * 1.3, 5.0 if local else 30.0)
-            if self._pause(max(0.0, min(pause, ends - time.monotonic()))) and answer is not None:
+            rest = max(0.0, min(pause, ends - time.monotonic()))
+            if rest >= 1.0 and self.watch is not None and self.call_id:
+                self._waits[self.call_id] = [ends, pause, failed]
+                self.watch.give_way(job_id, rest)  # comes back where a thread is needed all the same
+                self._waits.pop(self.call_id, None)
+            if self._pause(rest) and answer is not None:
                 break
         return seen, answer
 
     def _failure(self, seen: dict) -> str:
-        cause = self._cause(seen)
+        cause: dict = self._cause(seen) or {
+            "kind": seen["state"],
+            "said": "no more is known",
+            "remedy": "Look at its log.",
+        }
         tail = "\n".join(self._plain(self._text(seen)).strip().split("\n")[-15:])
         took = "" if seen["ran"] is None else f" after {self._spell(seen['ran'])}"
         return (
@@ -580,7 +593,9 @@ class TrainingJobTool(Tool):
         )
 
     def _ended_as(self, state: str) -> str:
-        return {"failed": "failed", "timeout": "ran out of time", "lost": "was lost"}.get(state, state)
+        return {"failed": "failed", "timeout": "ran out of time", "lost": "was lost", "stopped": "was stopped"}.get(
+            state, state
+        )
 
     def _stop(self, job_id: str) -> dict:
         seen = self._look(job_id)
@@ -670,13 +685,12 @@ class TrainingJobTool(Tool):
             self._follow(seen)
             self.watch.seen(seen["job_id"], self._as_look(seen, points))
         self._settle(seen, result)
-        return answer
+        cause = self._cause(seen) if seen["state"] == "stopped" else None
+        return {**answer, "cause": cause} if cause else answer
 
     def _as_look(self, seen: dict, points: list) -> Any:
-        text = ""
-        if seen["state"] in ("failed", "timeout", "lost"):
-            cause = self._cause(seen)
-            text = f"It {self._ended_as(seen['state'])}: {cause['kind']}: {cause['said']}"[:500]
+        cause = self._cause(seen)
+        text = f"It {self._ended_as(seen['state'])}: {cause['kind']}: {cause['said']}"[:500] if cause else ""
         return self.watch.look(seen["state"], points, seen["ends"], self._total(seen, points), text)
 
     def _follow(self, seen: dict) -> None:
@@ -691,11 +705,25 @@ class TrainingJobTool(Tool):
         self.watch.follow(job_id, name, look, stop, pause, over)
 
     def _look_again(self, job_id: str) -> Any:
-        seen = self._look(job_id)
+        try:
+            seen = self._look(job_id)
+        except FileNotFoundError:
+            self._missing[job_id] = self._missing.get(job_id, 0) + 1
+            if self._missing[job_id] < 3:  # one that has just begun may not be listed everywhere yet
+                raise
+            return self._gone(job_id)
+        self._missing.pop(job_id, None)
         points = self._points(seen)
         if seen["state"] not in ("scheduled", "running"):
             self._settle(seen, self._result(seen))
         return self._as_look(seen, points)
+
+    def _gone(self, job_id: str) -> Any:
+        """A job that somebody has deleted has ended: what it would have cost at worst stays counted."""
+        why, run = "somebody deleted it: nothing is known of its end", self._recorded(job_id)
+        if run is not None and run.get("state") in ("scheduled", "running"):
+            self.records.add("experiment", {**run, "state": "lost", "why": why})
+        return self.watch.look("lost", [], None, None, f"It was lost: {why}, and its worst-case cost stays counted.")
 
     # On record
 
@@ -715,7 +743,9 @@ class TrainingJobTool(Tool):
         }
         config.update({"smoke": bool(about.get("smoke")), "hardware": seen["hardware"]})
         kept = {
-            name: about[name] for name in ("limit", "usd_an_hour", "worst_usd", "epochs", "max_steps") if name in about
+            name: about[name]
+            for name in ("limit", "usd_an_hour", "worst_usd", "epochs", "max_steps", "batch_size", "accumulation")
+            if name in about
         }
         config.update({"job": kept} if kept else {})
         if self._is_anothers(seen):
@@ -776,7 +806,9 @@ class TrainingJobTool(Tool):
             more["correction_usd"] = round(cost - worst, 4)
         folder = self._folder(seen)
         artifacts = [f"{folder}/{(result or {}).get('model')}"] if folder and (result or {}).get("model") else []
-        self._record(seen, metric=self._metric(result), cost_usd=cost, artifacts=artifacts, **more)
+        cause = self._cause(seen)
+        why = {"why": f"{cause['kind']}: {cause['said']}"} if cause else {}
+        self._record(seen, metric=self._metric(result), cost_usd=cost, artifacts=artifacts, **more, **why)
         if more and self.watch is not None:
             self.watch.correct(more["correction_usd"])
 
@@ -1035,10 +1067,20 @@ class TrainingJobTool(Tool):
             return None
         return round(last[-1]["step"] / last[-1]["epoch"] * about["epochs"])
 
-    def _cause(self, seen: dict) -> dict:
-        """Why a job failed: what the script said itself, else what its log says, and the usual remedy."""
+    def _cause(self, seen: dict) -> dict | None:
+        """Why a job failed: what the script said itself, else what its log says, and the usual remedy.
+
+        Of one that was stopped, what was wrong with its numbers; `None` of one with nothing wrong.
+        """
         import re
 
+        if seen["state"] == "stopped" and self.watch is not None:
+            for finding in self.watch.found(self._points(seen), None, None):
+                if finding["serious"]:
+                    said, _, remedy = finding["text"].partition(". ")
+                    return {"kind": finding["kind"], "said": said + ".", "remedy": remedy, "step": finding["step"]}
+        if seen["state"] not in ("failed", "timeout", "lost"):
+            return None
         if seen["state"] == "timeout":
             remedy = "Give it a longer timeout, fewer steps, or faster hardware; go on from its last checkpoint with --resume."
             return {"kind": "timeout", "said": seen["why"] or "its time was over", "remedy": remedy}
@@ -1060,6 +1102,7 @@ class TrainingJobTool(Tool):
             found = [line.strip() for line in tail.split("\n") if re.search(pattern, line)]
             if found:
                 telling = [line for line in errors if re.search(pattern, line)]
+                remedy = self._smaller(seen["about"]) + remedy if kind == "out_of_memory" else remedy
                 return {"kind": kind, "said": (telling or found)[-1][:500], "remedy": remedy}
         ended = [line.strip() for line in text.split("\n") if line.strip()]
         last = errors[-1] if errors else seen["why"] or (ended[-1] if ended else "it said nothing")
@@ -1068,6 +1111,14 @@ class TrainingJobTool(Tool):
             "said": last[:500],
             "remedy": "Read its log, mend the script, and smoke-run it again.",
         }
+
+    def _smaller(self, about: dict) -> str:
+        """The same rows a step with half of them at once, as training_config takes it; '' where that is not known."""
+        batch, times = about.get("batch_size") or 0, about.get("accumulation")
+        if batch < 2 or batch % 2 or not times or about.get("generations"):  # completions of one prompt stay together
+            return ""
+        changes = {"batch_size": int(batch // 2), "accumulation": int(times * 2), "activation_checkpointing": True}
+        return f"Plan it again with options={changes}, as many rows a step as before. "
 
     # Small things
 
@@ -1093,7 +1144,7 @@ class TrainingJobTool(Tool):
         return about if isinstance(about, dict) else {}
 
     def _length(self, text: str) -> dict:
-        """How long a run is by its script: `max_steps` or `epochs` in a plain HYPERPARAMETERS or CONFIG at its top."""
+        """How long a run is and how large its batches: numbers in a plain HYPERPARAMETERS or CONFIG at its top."""
         import ast
 
         found = {}
@@ -1105,7 +1156,7 @@ class TrainingJobTool(Tool):
                     values = ast.literal_eval(node.value)
                 except (ValueError, TypeError, SyntaxError):
                     continue
-                for name in ("max_steps", "epochs"):
+                for name in ("max_steps", "epochs", "batch_size", "accumulation", "generations"):
                     value = values.get(name) if isinstance(values, dict) else None
                     if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
                         found[name] = value
@@ -1281,6 +1332,7 @@ class TrainingJobTool(Tool):
 
         return HfApi(endpoint=self._hub())
 
+    # Shared: hub
     def _hub(self) -> str:
         import os
 
@@ -1290,28 +1342,36 @@ class TrainingJobTool(Tool):
         """Calls the Hub's client; what goes wrong becomes one or two lines and the nearest builtin error.
 
         The client sets no time-out on most calls, repeats failing ones for half a minute and sleeps for as long as a
-        `Retry-After` says: so each call gets a thread, left behind after `seconds`. The same in every tool of the Hub.
+        `Retry-After` says: so each call gets a thread, left behind after `seconds`. Where the Hub limits requests and asks
+        for half a minute or less, the call is made again after that, twice at most. The same in every tool of the Hub.
         """
         import json
         import queue
-        import re
         import threading
+        import time
 
         from huggingface_hub import errors
 
-        answers = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
-        if error is None:
-            return answer
-        if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-            error = error.__cause__  # "not in the cache" hides why the Hub did not give it
-        status, headers, said, kind = 0, {}, str(error).strip().split("\n")[0][:200], ConnectionError
+        ends, tries, wait = time.monotonic() + seconds, 0, ""
+        while tries < 3:
+            answers = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(answers, call, arguments), daemon=True).start()
+            try:
+                answer, error = answers.get(timeout=max(ends - time.monotonic(), 0))
+            except queue.Empty:
+                answer, error = None, TimeoutError(f"no end after {seconds:.0f} s")
+            if error is None:
+                return answer
+            if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+                error = error.__cause__  # "not in the cache" hides why the Hub did not give it
+            tries, wait = tries + 1, self._limited(error)
+            pause = max(int(wait), 0.5) if wait.isdigit() else 3600
+            if pause > 30 or time.monotonic() + pause >= ends or tries == 3:
+                break
+            time.sleep(pause)
+        status, said, kind = 0, str(error).strip().split("\n")[0][:200], ConnectionError
         if isinstance(error, errors.HfHubHTTPError):
-            status, headers = error.response.status_code, error.response.headers
+            status = error.response.status_code
             said = f"{status}: {(error.server_message or said).splitlines()[0][:200]}"
         if isinstance(error, errors.GatedRepoError):
             kind, text = (
@@ -1326,8 +1386,6 @@ class TrainingJobTool(Tool):
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             kind, text = PermissionError, f"refused {subject} ({said}). Set an HF_TOKEN that is valid and allowed to."
         elif status == 429:
-            waits = re.findall(r"\bt=(\d+)", headers.get("RateLimit", ""))  # the Hub's own way to say it
-            wait = headers.get("Retry-After") or "".join(waits[:1])
             text = (
                 f"limits your requests (429) at {subject}. Try again {f'after {wait} seconds' if wait else 'later'}."
             )
@@ -1350,8 +1408,20 @@ class TrainingJobTool(Tool):
             raise error
         raise kind(f"The Hub ({self._hub()}) {text}") from error
 
+    def _limited(self, error: Any) -> str:
+        """The seconds that the Hub asks to wait where it limits requests, or when; empty where it does not say."""
+        import re
+
+        answer: Any = getattr(error, "response", None)
+        if getattr(answer, "status_code", 0) != 429:
+            return ""
+        waits = re.findall(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))  # the Hub's own way to say it
+        return str(answer.headers.get("Retry-After") or "".join(waits[:1]))
+
     def _work(self, answers: Any, call: Any, arguments: dict) -> None:
         try:
             answers.put((call(**arguments), None))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it, which raises it
             answers.put((None, error))
+
+    # End of shared: hub

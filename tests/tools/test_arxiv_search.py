@@ -136,16 +136,17 @@ def test_ids_in_every_form(arxiv, tool):
     assert len(tool(ids=known)["papers"]) == len(known) > 10  # more than the default limit
 
 
-def test_repeated_calls_come_from_the_cache(arxiv, tool):
+def test_repeated_calls_come_from_the_cache(arxiv, tool, monkeypatch):
     first = tool(query="residual networks")
     first["papers"].clear()
     start = time.monotonic()
     for _ in range(20):
-        assert copy.copy(tool)(query="residual networks")["papers"]
+        assert ArxivSearchTool()(query="residual networks")["papers"]
     assert (time.monotonic() - start) / 20 < 0.02
     assert len(arxiv.requests) == 1
     tool(query="residual networks", limit=3)
-    tool.kept_seconds = 0
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3601)
     tool(query="residual networks")
     assert len(arxiv.requests) == 3
 
@@ -253,6 +254,14 @@ def test_a_failing_service_is_never_an_empty_result(arxiv, fail, tool, failure, 
     assert len(arxiv.requests) == 3
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_would_be_refused_again_is_asked_once(arxiv, fail, tool, status):
+    fail(status=status, times=None)
+    with pytest.raises(ConnectionError, match=rf"answered with HTTP {status} \(tried 1 times\)"):
+        tool(query="residual")
+    assert len(arxiv.requests) == 1
+
+
 @pytest.mark.parametrize("failure", [{"status": 503}, {"drop": True}, {"drop": 700}, HTML])
 def test_a_passing_failure_is_got_over(arxiv, fail, tool, failure):
     fail(times=2, **failure)
@@ -308,8 +317,8 @@ def test_the_pause_is_kept_for_arxiv_but_not_for_this_machine(tool, monkeypatch)
     ]:
         monkeypatch.setenv("ARXIV_API_URL", url)
         client = tool._ready_client(10)
-        assert client.delay_seconds == pause
-        assert client is copy.copy(tool)._ready_client(10)  # the router calls copies: they share the pause
+        assert (tool._shared["pause"], client.delay_seconds) == (pause, 0.0)  # see test_service_turns.py
+        assert client is copy.copy(tool)._ready_client(10)  # the router calls copies
         assert client.query_url_format == (url or "https://export.arxiv.org/api/query") + "?{}"
 
 

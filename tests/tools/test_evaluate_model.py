@@ -1,18 +1,22 @@
 """Judging a model: labels that stay on the host, figures that hold, faults that are found before anything is published."""
 
 import csv
-import inspect
 import io
 import json
 import random
 import re
 import struct
 import threading
+import unicodedata
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
+import pyarrow as arrow
 import pytest
 from huggingface_hub import HfApi
-from ml_intern.tools import EvaluateModelTool, HubPushTool
+from ml_intern.tools import EvaluateModelTool
+from pyarrow import parquet
 from saving import assert_survives_saving
 
 CARD = """---
@@ -134,6 +138,15 @@ class TestHoldingOut:
         tool.workspace.write_bytes("data/reviews/test.csv", b"")
         assert "private" in tool(operation="prepare", dataset="tester/mine")["secrecy"]
 
+    @pytest.mark.parametrize("task", ["language-modeling", "generation"])
+    def test_labels_that_were_written_out_by_another_way_to_hold_out(self, tool, seeded, task):
+        held = tool(operation="prepare", dataset="acme/reviews")
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        assert "stay on the host" in score(tool, held, right)["secrecy"]
+        other = tool(operation="prepare", dataset="acme/reviews", task=task, label="text")
+        assert "label" in other["columns"]
+        assert f"({other['held_out']}): code has seen them" in score(tool, held, right)["secrecy"]
+
     def test_a_column_that_gives_the_label_away_is_left_out(self, tool):
         rows = [
             {**row, "label_text": ("bad", "good")[row["label"]], "stars": row["label"] * 4 + 1} for row in reviews(60)
@@ -151,8 +164,12 @@ class TestHoldingOut:
         found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth[0]), {"simple": "copy"})
         assert found["candidate"]["value"] == 1.0 and found["n"] == 30
 
+    def test_a_file_that_breaks_off_is_named(self, tool, seeded, hub):
+        hub.fail("/resolve/", drop=3, times=None)
+        with pytest.raises(ConnectionError, match=r"broke off, at \S+ of dataset acme/reviews"):
+            tool(operation="prepare", dataset="acme/reviews")
+
     def test_parquet_where_there_is_no_viewer(self, tool, hub, monkeypatch):
-        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         features = {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
         known = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
         written = io.BytesIO()
@@ -215,9 +232,95 @@ class TestHoldingOut:
         tool.workspace.write_bytes("train.jsonl", lines(rows))
         right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
         found = score(tool, held, right, train=["train.jsonl"])
-        assert found["contamination"] == {"checked": False, "why": "pictures are not compared"}
+        assert found["contamination"]["checked"] is False and "are files here" in found["contamination"]["why"]
         with pytest.raises(ConnectionError, match="cannot be had"):
             here(tool, [{**rows[0], "image": {"src": f"{hub.url}/datasets/acme/pictures/resolve/main/none.png"}}] * 3)
+
+    PICTURES = {  # name of a file to what it holds
+        f"{split}/{kind}/{kind}.{number}.png": b"\x89PNG" + f"{kind} {number} {split}".encode()
+        for split, count in (("train", 12), ("test", 8))
+        for kind in ("cat", "dog")
+        for number in range(count)
+    }
+
+    @pytest.mark.parametrize("where", ["workspace", "hub"])
+    def test_a_folder_of_pictures(self, tool, hub, monkeypatch, where):
+        """Classes by the names of folders, and none of these names where code sees them."""
+        if where == "hub":
+            hub.seed("acme/animals", "dataset", {"README.md": b"# Animals", **self.PICTURES})
+            monkeypatch.delenv("HF_DATASETS_SERVER")
+        else:
+            for name, content in self.PICTURES.items():
+                tool.workspace.write_bytes(f"acme/animals/{name}", content)
+        held = tool(operation="prepare", dataset="acme/animals")
+        assert (held["n"], held["columns"], held["labels"]) == (16, ["image"], ["cat", "dog"])
+        text = tool.workspace.read_bytes(held["inputs"]).decode()
+        assert "cat" not in text and "dog" not in text
+        known = labels(tool, held)
+        for row in inputs(tool, held):
+            assert tool.workspace.read_bytes(row["image"]).decode("latin-1")[4:7] == known[row["id"]]
+        written = sorted(inputs(tool, held), key=lambda row: (tool.workspace.root / row["image"]).stat().st_mtime_ns)
+        assert (
+            len({known[row["id"]] for row in written[:8]}) == 2
+        )  # nor does the order in which they were written tell
+
+    def test_pictures_of_the_test_rows_in_the_training_rows(self, tool):
+        for name, content in self.PICTURES.items():
+            tool.workspace.write_bytes(f"animals/{name}", content)
+        held = tool(operation="prepare", dataset="animals")
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        clean = score(tool, held, right, train=["animals:train"])
+        assert clean["contamination"]["rows"] == 0 and "byte by byte" in " ".join(clean["warnings"])
+        tool.workspace.write_bytes("animals/train/dog/copy.png", self.PICTURES["test/dog/dog.3.png"])
+        found = score(tool, held, right, train=["animals:train"])
+        assert (
+            found["contamination"]["exact"] == 1
+            and "1 of 16 held-out rows are in the training" in found["problems"][0]
+        )
+
+    def test_a_class_that_is_called_as_a_split(self, tool):
+        for kind in ("train", "bus"):
+            for number in range(3):
+                tool.workspace.write_bytes(f"traffic/test/{kind}/{number}.jpg", b"\xff\xd8" + bytes([number]))
+        assert tool(operation="prepare", dataset="traffic")["labels"] == ["bus", "train"]
+
+    def test_a_column_of_paths(self, tool):
+        rows = [{"file": name, "label": name.split("/")[1]} for name in self.PICTURES if name.startswith("test")]
+        away = here(tool, [{**row, "size": number} for number, row in enumerate(rows)])
+        assert away["columns"] == ["size"] and list(away["left_out"]) == ["file"]  # its paths say what they show
+        for name, content in self.PICTURES.items():
+            tool.workspace.write_bytes(name, content)
+        held = here(tool, rows)
+        assert held["columns"] == ["file"] and held["labels"] == ["cat", "dog"]
+        shown = {row["file"] for row in inputs(tool, held)}
+        assert len(shown) == 16 and not [name for name in shown if "cat" in name or "dog" in name]
+
+    def test_a_row_that_names_a_file_of_another_ones(self, tool, hub):
+        hub.seed("tester/mine", "dataset", {"notes.txt": b"for nobody"}, private=True)
+        for number, path in enumerate(("../../../tester/mine/resolve/main/notes.txt", "/etc/passwd", "notes.txt")):
+            rows = lines([{"image": {"@file": path}, "label": n % 2} for n in range(4)])
+            hub.seed(f"acme/bad{number}", "dataset", {"test.jsonl": rows})
+            with pytest.raises(ValueError, match="has no file"):
+                tool(operation="prepare", dataset=f"acme/bad{number}")
+            with pytest.raises((ValueError, OSError)):
+                here(tool, [{"image": {"@file": path}, "label": n % 2} for n in range(4)])
+        named = [{"file": "../../../../etc/passwd.png", "label": n % 2, "text": f"t{n}"} for n in range(4)]
+        assert "pictures" not in str(inputs(tool, here(tool, named)))
+
+    def test_recordings(self, tool):
+        sound = b"RIFF\0\0\0\0WAVEfmt "
+        for number in range(6):
+            tool.workspace.write_bytes(
+                f"set/test/{'yes' if number % 2 else 'no'}/{number}.wav", sound + bytes([number])
+            )
+        held = tool(operation="prepare", dataset="set")
+        assert held["columns"] == ["audio"] and held["labels"] == ["no", "yes"]
+        assert all(row["audio"].endswith(".wav") for row in inputs(tool, held))
+
+    def test_a_file_that_says_something_else_by_now_is_another_one(self, tool):
+        first = here(tool, reviews(30))
+        assert here(tool, reviews(30))["held_out"] == first["held_out"]
+        assert here(tool, reviews(30, seed=5))["held_out"] != first["held_out"]
 
     def test_nobody_is_asked_for_a_picture_but_the_hub_and_its_viewer(self, tool, hub):
         asked = []
@@ -315,6 +418,16 @@ class TestScoring:
         known = labels(tool, held)
         assert {key: known[key] for key in seen} == seen
 
+    def test_another_choice_of_rows_is_no_new_test(self, tool, seeded):
+        told = 0
+        for number in range(8):
+            held = tool(operation="prepare", dataset="acme/reviews", rows=120 - number)
+            bad = answer(tool, held, "p.jsonl", lambda truth, row: "bad" if truth == "good" else "good")
+            found = score(tool, held, bad)
+            told += len(found["errors"])
+            assert found["looks"] == number + 1 and found["labels_shown"] == told <= 20
+        assert told == 20 and "candidate number 8 on these rows" in " ".join(found["warnings"])
+
     @pytest.mark.parametrize(
         ("spoil", "said"),
         [
@@ -348,6 +461,56 @@ class TestScoring:
                 inside.startswith(b"\x89PNG")
                 and (tool._place() / name.removeprefix("held_out/")).read_bytes() == inside
             )
+
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            ["bad", "good"],
+            [str(number) for number in range(10)],
+            [f"category number {number} of the set" for number in range(40)],
+            [f"{' '.join(WORDS[:3])} / {word} and all that belongs to {word}" for word in WORDS[:12]],
+            ["体育", "अर्थव्यवस्था", "رياضة", "เศรษฐกิจ", "$\\frac{1$", "日本語のとても長いラベル名前です"],
+        ],
+    )
+    def test_names_on_a_picture_do_not_lie_on_each_other(self, tool, labels):
+        figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(6, 5), layout="constrained")
+        side = max(5.0, 2.4 + 0.24 * len(labels))
+        figure.set_size_inches(side + 0.6, side)
+        axes = figure.add_subplot()
+        tool._draw_confusion(axes, labels, labels[::-1], labels)
+        boxes = self.drawn(figure, axes)
+        texts = [label.get_text() for label in axes.get_yticklabels()]
+        assert len(set(texts)) == len(labels) and max(map(len, texts)) <= 24
+        assert not [pair for pair in pairwise(boxes) if self.cover(*pair)]
+
+    @staticmethod
+    def drawn(figure, axes):
+        backend = pytest.importorskip("matplotlib.backends.backend_agg")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a sign that no font has
+            backend.FigureCanvasAgg(figure).draw()
+        return [one.get_window_extent() for one in [*axes.get_xticklabels(), *axes.get_yticklabels()]]
+
+    @staticmethod
+    def cover(one, other):
+        return one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1
+
+    def test_long_names_of_models_stand_beside_each_other(self, tool):
+        side = {"name": "runs/a-name-that-goes-on-and-on-without-an-end/predictions.jsonl", "value": 0.5}
+        side |= {"interval": [0.4, 0.6], "seeds": {"values": [0.5, 0.55]}}
+        result = {"baseline": side, "candidate": side, "metric": "accuracy", "higher_is_better": True, "n": 9}
+        result |= {"dataset": {"id": "o" * 90, "split": "test"}, "difference": {"p_value": 0.1}}
+        figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        tool._draw_comparison(axes, result)
+        first, second, *_ = self.drawn(figure, axes)
+        assert not self.cover(first, second)
+        title = axes.title.get_window_extent()
+        assert title.x0 >= 0 and title.x1 <= figure.bbox.x1
+
+    def test_labels_stand_in_the_order_of_their_numbers(self, tool):
+        truths = [f"class {n % 12}" for n in range(60)]
+        assert list(tool._per_class("classification", truths, truths)) == [f"class {n}" for n in range(12)]
 
     def test_scores_give_log_loss_and_calibration(self, tool):
         held = here(tool, reviews(80))
@@ -435,6 +598,133 @@ class TestOtherTasks:
             score(tool, held, {"predictions": "q.jsonl"}, {"predictions": "p.jsonl"})
 
 
+QUIZ = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "Question: {{question}}\nAnswer:",
+    "doc_to_choice": "{{choices.text}}",
+    "doc_to_target": "{{choices.label.index(answerKey)}}",
+    "metric_list": [{"metric": "acc_norm"}],
+}
+
+
+SIZES = ["ab", "abcd", "abcdef", "a" * 20]
+
+
+def quiz(count: int) -> list[dict]:
+    made, rows = random.Random(4), []
+    for number in range(count):
+        texts = made.sample(WORDS, 4)
+        rows.append({"question": f"What comes after {number}?", "choices": {"text": texts, "label": list("ABCD")},
+                     "answerKey": made.choice("ABCD"), "note": "for teachers"})  # fmt: skip
+    return rows
+
+
+class TestTasksOfLmEvaluation:
+    """What must never happen: a prompt shows what is to be predicted, or a template is a way to ask for one label."""
+
+    def test_several_choices(self, tool):
+        rows = [
+            {**row, "choices": {**row["choices"], "text": random.Random(n).sample(SIZES, 4)}}
+            for n, row in enumerate(quiz(60))
+        ]
+        held = here(tool, rows, lm_task=QUIZ)
+        asked = inputs(tool, held)
+        assert held["columns"] == ["question", "choices"] and held["labels"] is None
+        assert all(one["lm_prompt"] == f"Question: {one['question']}\nAnswer: " for one in asked)
+        assert all(one["lm_choices"] == one["choices"]["text"] for one in asked)
+        assert "answerKey" not in str(asked) and "teachers" not in str(asked)
+        known, made = labels(tool, held), []
+        for row in asked:
+            gold = known[row["id"]][0]
+            short = row["lm_choices"].index(
+                "ab"
+            )  # is a little likelier than the right one, and far less so by the character
+            told = [{gold: -5.0, short: -4.0}.get(number, -90.0) for number in range(4)]
+            made.append({"id": row["id"], "prediction": told.index(max(told)), "logprobs": told})
+        tool.workspace.write_bytes("p.jsonl", lines(made))
+        found = score(tool, held, {"predictions": "p.jsonl"})
+        values = {name: one["candidate"] for name, one in found["metrics"].items()}
+        shortest = sum(truth[1 + truth[0]] == "ab" for truth in known.values()) / 60
+        assert (found["metric"], found["pipeline_tag"]) == ("acc_norm", "text-generation") and found["better"]
+        assert values == {"acc": round(shortest, 6), "acc_norm": 1.0} and 0.1 < shortest < 0.5
+
+    def test_what_is_generated(self, tool):
+        rows = [{"question": f"{n} and one?", "answer": f" {n + 1} "} for n in range(40)]
+        task = {"doc_to_text": "Q: {{question}}\nA:", "doc_to_target": "{{answer.strip()}}", "description": "Add.\n"}
+        task |= {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 8}, "metric_list": [{"metric": "exact_match"}]}
+        held = here(tool, rows, lm_task=task)
+        assert inputs(tool, held)[0]["lm_prompt"].startswith("Add.\nQ: ")
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth[0]), {"simple": "copy"})
+        assert (found["metric"], found["candidate"]["value"], found["task"]) == ("exact_match", 1.0, "generation")
+
+    @pytest.mark.parametrize(
+        ("value", "gold"),
+        [(0, 0), (True, 1), ("0", 1), (" 1", 0), ("2", 2), (-1, None), (3, None), ("x", None), (None, None)],
+    )
+    def test_a_number_is_that_of_a_choice_and_a_text_is_one(self, tool, value, gold):
+        found = tool._right(
+            tool._template("right", ["right"], "doc_to_target")["fill"], {"right": value}, ["1", "0", "no"]
+        )
+        assert found == (None if gold is None else [gold, "1", "0", "no"])
+
+    def test_from_the_hub_by_what_the_task_says(self, tool, seeded):
+        task = {"dataset_path": "acme/reviews", "test_split": "test", "output_type": "multiple_choice"}
+        task |= {"doc_to_text": "text", "doc_to_choice": ["bad", "good"], "doc_to_target": "label"}
+        held = tool(operation="prepare", lm_task=task)
+        assert held["n"] == 120 and held["columns"] == ["text"]
+        found = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: truth[0]))
+        assert found["metric"] == "acc" and found["better"] and found["errors"] == []
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"doc_to_text": "{{question}} {{answerKey}}"}, "reads answerKey, and nothing of that is held back"),
+            ({"doc_to_target": "{{choices.label[0]}}"}, "nothing of that is held back"),
+            ({"doc_to_target": 3}, "reads no column, and nothing of that is held back"),
+            ({"doc_to_choice": "{{[answerKey, 'B']}}"}, "nothing of that is held back"),
+            ({"doc_to_target": "{{0 if answerKey == 'A' else 9}}"}, "doc_to_target uses CondExpr"),
+            ({"doc_to_target": "{% for x in [1] %}{{answerKey}}{% endfor %}"}, "doc_to_target uses For"),
+            ({"doc_to_text": "{{question * 99999999999}}"}, "uses Mul"),
+            ({"doc_to_text": "{% for x in choices.text %}{{x}}{% endfor %}"}, "uses For"),
+            ({"doc_to_text": "{{question.__class__.__mro__}}"}, "doc_to_text or doc_to_choice fails on a row"),
+            ({"doc_to_text": "{{question.replace('a', question)}}"}, "uses replace"),
+            ({"doc_to_text": "{{question|center(999999999)}}"}, "uses center"),
+            ({"doc_to_text": "{{question.replace('', 'aaaa')}}"}, "uses replace"),
+            ({"doc_to_text": "{{question|join(question)}}"}, "uses join"),
+            ({"doc_to_text": "{{question|join('ab')|join('ab')|join('ab')}}"}, "uses join"),
+            ({"doc_to_text": "{{question.title(**{})}}"}, "which is not done here"),
+            ({"doc_to_target": "{{[answerKey, question|int(default=answerKey)][0]}}"}, "uses int"),
+            ({"doc_to_text": "{{nothing}}"}, "reads 'nothing': the data has no such column"),
+            ({"doc_to_text": "{{question"}, "is no column and no Jinja expression"),
+            (
+                {"doc_to_target": "{{choices.text.index(answerKey)}}"},
+                "comes to nothing that can be right on some rows",
+            ),
+            ({"doc_to_target": "answerKey"}, "comes to nothing that can be right on some rows"),
+            ({"doc_to_text": "!function utils.text"}, "Not done here: doc_to_text.*passed to `score` as `metric`"),
+            ({"process_results": "!function utils.judge"}, "Not done here: process_results"),
+            ({"num_fewshot": 5}, "Not done here: num_fewshot. Write examples into `description`"),
+            ({"output_type": "loglikelihood"}, "Use multiple_choice"),
+            ({"metric_list": [{"metric": "brier"}]}, "There is no metric 'brier' here.*defines `score"),
+            ({"doc_to_choice": None}, "needs doc_to_choice"),
+            ({"doc_to_choice": "{{choices.text[0]}}"}, "a list of two or more"),
+        ],
+    )
+    def test_what_would_show_a_label_or_run_code_is_refused_and_says_what_works(self, tool, changes, said):
+        with pytest.raises(ValueError, match=said) as refused:
+            here(tool, quiz(30), lm_task={**QUIZ, **changes})
+        assert not re.search(r"row \d|'[ABCD]' is not", str(refused.value))
+        assert tool.workspace.walk() == ["test.jsonl"] and not list(tool._place().glob("held_*"))
+
+    def test_what_is_predicted_is_a_choice(self, tool):
+        held = here(tool, quiz(20), lm_task=QUIZ)
+        with pytest.raises(ValueError, match="are numbers of `lm_choices`, from 0"):
+            score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: row["lm_choices"][0]))
+        far = score(tool, held, answer(tool, held, "p.jsonl", lambda truth, row: 99), metric="acc")
+        assert far["candidate"]["value"] == 0 and all(one["prediction"] == "99" for one in far["errors"])
+        assert all(one["truth"] in one["input"] for one in far["errors"])
+
+
 PAIRS = [
     ("the cat sat on the mat.", "the cat is on the mat."),
     ("A quick brown fox jumps over the lazy dog", "A fast brown fox leaps over lazy dogs"),
@@ -452,6 +742,33 @@ class TestMetricsAgainstTheirReferences:
         counts = [tool._bleu_counts(*pair) for pair in PAIRS]
         assert [round(tool._bleu(one, 1), 6) for one in counts] == [0.488923, 0.122562, 0.0]
         assert round(tool._bleu([sum(column) for column in zip(*counts, strict=True)], 3), 6) == 0.177577
+
+    @pytest.mark.parametrize(
+        ("text", "words", "cut"),
+        [
+            ("研究人员昨天表示新的疫苗有效。", 14, "研究人员昨天新的疫苗有效。"),
+            ("新しいワクチンはとても効果的です。", 16, "新しいワクチンは効果的です。"),
+            ("नया टीका कई बीमारियों को रोक सकता है।", 8, "नया टीका बीमारियों को रोक सकता है।"),
+            ("วัคซีนใหม่ป้องกันโรคได้", 17, "วัคซีนป้องกันโรคได้"),
+            ("اللقاح الجديد يمنع انتشار الأمراض بشكل فعال", 7, "اللقاح الجديد يمنع انتشار الأمراض"),
+            ("Вакцина эффективно предотвращает болезни, сказал он", 6, "Вакцина предотвращает болезни, сказал он"),
+            ("Le café naïve où l'été", 6, "Le café où l'été"),
+        ],
+    )
+    def test_texts_of_any_script(self, text, words, cut):
+        """Never nothing for the same text, nor as much for a part of it; a vowel is no punctuation."""
+        tool = EvaluateModelTool()
+        assert len(tool._words(text)) == words
+        for score in (tool._rouge_l, tool._token_f1, tool._chrf):
+            assert score(text, text) == 1.0 and 0.5 < score(text, cut) < 1.0 and score(text, "other words") < 0.1
+        assert tool._bleu(tool._bleu_counts(text, text), 1) == pytest.approx(1.0)
+        assert 0 < tool._bleu(tool._bleu_counts(text, cut), 1) < 1
+        assert tool._plain(text) == tool._plain(text + "!") != tool._plain(cut)
+        (decomposed,) = (unicodedata.normalize("NFD", text),)
+        assert tool._rouge_l(text, decomposed) == tool._chrf(text, decomposed) == 1.0
+
+    def test_a_vowel_sign_tells_words_apart(self):
+        assert EvaluateModelTool()._plain("कि") != EvaluateModelTool()._plain("का")
 
     def test_entities(self):
         tool = EvaluateModelTool()
@@ -541,6 +858,90 @@ class TestPlantedFaults:
         assert "10 of 100 held-out rows are in the training rows (10 " + name in found["problems"][0]
         assert "candidate_without_them" in found["contamination"]
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            pytest.param(lambda text: text.replace("e", "", 1), id="a typing error"),
+            pytest.param(lambda text: f"<p>{text}</p>", id="markup"),
+            pytest.param(lambda text: " ".join(text.split()[1:-1]), id="without its ends"),
+            pytest.param(lambda text: f"As a customer wrote to us: {text}", id="with an introduction"),
+            pytest.param(
+                lambda text: " ".join(["well", *text.split()[1:9], "so", *text.split()[10:]]), id="two words"
+            ),
+        ],
+    )
+    def test_a_leak_by_near_duplicates(self, tool, change):
+        rows = reviews(100)
+        found = self.judge(
+            tool, rows, [*reviews(300, 9), *[{**row, "text": change(row["text"])} for row in rows[:20]]]
+        )
+        assert found["contamination"]["rows"] >= 19, found["contamination"]
+        assert "held-out rows are in the training rows" in found["problems"][0]
+
+    def test_a_leak_by_near_duplicates_in_many_rows_of_few_words(self):
+        """No part of a text is rare here: what was looked up by rare parts alone would find nothing."""
+        made, tool = random.Random(2), EvaluateModelTool()
+        words = [f"w{''.join(made.choices('abcdefghij', k=5))}" for _ in range(300)]
+        held, train = [[{"text": " ".join(made.choices(words, k=30))} for _ in range(count)] for count in (600, 900)]
+        for row in held[:40]:
+            said = row["text"].split()
+            train.append({"text": " ".join([*said[:5], *said[6:19], "zzz", *said[20:]])})
+        made.shuffle(train)
+        found, seen, _ = tool._overlap({"rows": held, "columns": ["text"]}, train)
+        assert seen == 940 and found["near"] == set(range(40))
+
+    def test_a_leak_by_near_duplicates_in_a_script_without_spaces(self, tool):
+        made = random.Random(4)
+        signs = [chr(n) for n in range(0x4E00, 0x4E80)]
+        rows = [{"text": "".join(made.choices(signs, k=30)), "label": made.randrange(2)} for _ in range(60)]
+        leak = [{**row, "text": row["text"][:11] + row["text"][13:]} for row in rows[:6]]
+        assert self.judge(tool, rows, leak)["contamination"]["near"] == 6
+
+    def test_a_short_question_in_a_chat(self, tool):
+        rows = [{"question": f"{' '.join(WORDS[n : n + 5])} {n}?", "label": n % 2} for n in range(20)]
+        chats = [
+            {"messages": [{"role": "user", "content": f"Answer. {row['question']} In a word."}]} for row in rows[:4]
+        ]
+        found = self.judge(tool, rows, chats)["contamination"]
+        assert found["near"] + found["in_pieces"] == 4, found
+
+    def test_the_words_of_a_prompt_around_each_row_are_no_leak(self, tool):
+        prompt = (
+            "You are asked for one word. Read this note and tell whether it is kind or not. The note is: {}. Answer."
+        )
+        rows = [{**row, "text": prompt.format(row["text"][-70:])} for row in reviews(160)]
+        found = self.judge(tool, rows[:60], rows[60:])
+        assert found["contamination"]["rows"] == 0, found["contamination"]
+
+    def test_the_same_category_is_no_leak_and_the_same_row_is(self, tool):
+        made = random.Random(3)
+        rows = [
+            {
+                "port": made.choice(["Southampton harbour", "Cherbourg"]),
+                "fare": made.random(),
+                "label": made.randrange(2),
+            }
+            for _ in range(200)
+        ]
+        assert self.judge(tool, rows[:60], rows[60:])["contamination"]["rows"] == 0
+        assert self.judge(tool, rows[:60], rows[50:])["contamination"]["exact"] == 10
+
+    def test_a_number_that_counts_the_rows_hides_no_leak(self, tool):
+        rows = [{"idx": n, "text": f"note {n * 7919 % 1000}", "label": n % 2} for n in range(60)]
+        found = self.judge(tool, rows, [{**row, "idx": row["idx"] + 5_000} for row in rows[:9]])
+        assert found["contamination"]["exact"] == 9
+
+    def test_few_values_that_many_rows_have_are_no_leak(self, tool):
+        rows = [{"a": n % 3, "b": n % 2, "label": n % 2} for n in range(300)]
+        assert self.judge(tool, rows[:60], rows[60:])["contamination"]["rows"] == 0
+
+    def test_numbers_that_were_moved_a_little(self, tool):
+        made = random.Random(0)
+        rows = [{**{f"x{n}": made.gauss(0, 9) for n in range(8)}, "label": made.randrange(2)} for _ in range(160)]
+        moved = [{name: value * (1 + made.gauss(0, 1e-3)) for name, value in row.items()} for row in rows[:10]]
+        assert self.judge(tool, rows[:60], rows[60:])["contamination"]["rows"] == 0
+        assert self.judge(tool, rows[:60], [*rows[60:], *moved])["contamination"]["near"] >= 9
+
     def test_it_is_known_before_anything_was_trained(self, tool):
         rows = reviews(50)
         tool.workspace.write_bytes("train.jsonl", lines([*reviews(100, seed=9), *rows[:5]]))
@@ -562,6 +963,16 @@ class TestPlantedFaults:
         found = score(tool, held, {**right, "folder": "runs/a"})
         assert found["candidate"]["folder"] == "runs/a/model" and len(found["candidate"]["weights_sha256"]) == 64
         assert "120 of 120 held-out rows are in the training rows" in found["problems"][0]
+        tool.workspace.write_bytes("other.jsonl", lines(reviews(40, seed=9)))
+        dodged = score(tool, held, {**right, "folder": "runs/a"}, train=["other.jsonl"])  # naming others hides nothing
+        assert "120 of 120 held-out rows are in the training rows" in dodged["problems"][0]
+        assert dodged["contamination"]["train_rows"] == 160
+        assert (
+            score(tool, held, {**right, "folder": "runs/a"}, train=["acme/reviews:test"])["contamination"][
+                "train_rows"
+            ]
+            == 120
+        )
 
     def test_what_could_not_be_checked_does_not_count_as_checked(self, tool):
         held = here(tool, reviews(60))
@@ -590,6 +1001,13 @@ class TestPlantedFaults:
         found = self.judge(tool, reviews(60, seed=4), train, benchmarks=["acme/reviews:test", "acme/none:test"])
         there = found["contamination"]["benchmarks"]
         assert there["acme/reviews:test"]["rows"] == 7 and there["acme/none:test"]["checked"] is False
+        assert there["acme/reviews:test"]["held_out_rows"] == 0
+
+    def test_a_benchmark_among_the_held_out_rows_whatever_was_trained_on(self, tool, seeded):
+        held = here(tool, [*seeded[:9], *reviews(60, seed=4)])
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        there = score(tool, held, right, benchmarks=["acme/reviews:test"])["contamination"]
+        assert there["checked"] is False and there["benchmarks"]["acme/reviews:test"]["held_out_rows"] == 9
 
     def test_a_wrong_label_map(self, tool):
         held = here(tool, reviews(100))
@@ -717,6 +1135,28 @@ class TestWhoseWeightsTheseAre:
         )
         assert "50 tokens, 10 embeddings" in " ".join(judged(content)["problems"])
 
+    def test_more_tokens_than_embeddings_without_a_base(self, tool):
+        held = here(tool, reviews(60))
+        name = "model.embed_tokens.weight"
+        tool.workspace.write_bytes("m/model.safetensors", tensors({name: [0.1] * 320}, {name: [10, 32]}))
+        pairs = [[f"token {n}", -1.0] for n in range(11)]
+        tool.workspace.write_bytes("m/tokenizer.json", json.dumps({"model": {"vocab": pairs}}).encode())
+        right = answer(tool, held, "p.jsonl", lambda truth, row: truth)
+        assert "11 tokens, 10 embeddings" in " ".join(score(tool, held, {**right, "folder": "m"})["problems"])
+
+    @pytest.mark.parametrize(("turned", "wrong"), [(0, 0), (7, 1)])
+    def test_the_tokenizer_of_another_model_of_the_same_size(self, judged, tool, hub, turned, wrong):
+        words = [f"word {number}" for number in range(30)]
+        known = {"model": {"vocab": {word: number for number, word in enumerate(words)}}}
+        hub.seed("acme/base", "model", {"tokenizer.json": json.dumps(known).encode()})
+        mine = {"model": {"vocab": {word: (number + turned) % 30 for number, word in enumerate(words)}}}
+        tool.workspace.write_bytes("m/tokenizer.json", json.dumps(mine).encode())
+        found = judged(weights(1, moved=0.1))
+        assert found["provenance"]["verdict"] == "derived"
+        assert [one for one in found["problems"] if "of 30 tokens of acme/base 0 have the same number" in one] == (
+            found["problems"][:1] if wrong else []
+        )
+
     @pytest.mark.parametrize("content", [b"", b"\xff" * 64, (30).to_bytes(8, "little") + b"{" * 30, weights(1)[:3000]])
     def test_what_is_no_safetensors_is_said_and_harms_nothing(self, judged, content):
         found = judged(content)
@@ -734,11 +1174,32 @@ def test_the_digest_of_weights_knows_them_by_what_they_are(tool):
     assert digest({"README.md": "c", "config.json": "b"}) is None
 
 
-@pytest.mark.parametrize("method", ["_weights_sha256", "_hub", "_ask", "_work"])
-def test_what_it_shares_with_hub_push_is_the_same_to_the_letter(method):
-    """Weights are known by the same digest where they are judged and where they are pushed, or nothing could be pushed."""
-    sources = [inspect.getsource(getattr(kind, method)) for kind in (EvaluateModelTool, HubPushTool)]
-    assert sources[0] == sources[1]
+@pytest.mark.parametrize(
+    "name",
+    ["model.ubj", "xgboost-model.json", "model.json", "trees.cbm", "model.txt", "lightgbm.txt", "pipe.joblib", "m.pkl.gz",
+     "model-00001-of-00002.safetensors", "pytorch_model.bin", "sub/model.onnx"],
+)  # fmt: skip
+def test_weights_of_every_make_are_known(tool, name):
+    digest = tool._weights_sha256
+    assert digest({name: "a"}) and digest({name: "a"}) != digest({name: "b"})
+    for use in (
+        "tokenizer_config.json",
+        "generation_config.json",
+        "1_Pooling/config.json",
+        "modeling_mine.py",
+        "vocab.txt",
+    ):
+        assert digest({name: "a", use: "x"}) != digest({name: "a", use: "y"}), use
+    for other in ("README.md", "metrics.json", "eval_results.json", "train.py", "requirements.txt", "curves.png"):
+        assert digest({name: "a", other: "x"}) == digest({name: "a"}), other
+
+
+def test_a_model_that_nobody_here_can_run_is_named(tool):
+    held = here(tool, reviews(30))
+    tool.workspace.write_bytes("m/trees.cbm", b"CBM1")
+    tool.jobs = object()  # never asked
+    with pytest.raises(ValueError, match=r"m is no model that this tool knows how to run \(trees.cbm\).*'script'"):
+        score(tool, held, {"folder": "m"})
 
 
 def test_it_is_put_on_record(workspace, tmp_path):
@@ -754,4 +1215,4 @@ def test_it_is_put_on_record(workspace, tmp_path):
 
 
 def test_it_survives_saving():
-    assert_survives_saving(EvaluateModelTool, "huggingface_hub")
+    assert_survives_saving(EvaluateModelTool, "jinja2", "huggingface_hub")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import time
 import pytest
 from huggingface_hub import HfApi
 from ml_intern.tools import HubInspectDatasetTool
+from PIL import Image
 
 from ml_intern.testing.viewer import NOT_READY
 
@@ -28,6 +30,8 @@ def put(hub, rows, name="acme/data", card=CARD, **more):
 
 
 def inspect(name="acme/data", **arguments):
+    """Anew: nothing is kept of what was asked before."""
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
     return HubInspectDatasetTool()(name, **arguments)
 
 
@@ -348,23 +352,249 @@ def test_a_bomb_of_zeros_is_not_unpacked_whole(hub, monkeypatch):
     assert found["all_rows_examined"] is False
 
 
-def test_parquet_without_pyarrow_or_viewer_says_what_to_do_about_either(hub):
-    """In a process of its own, where pyarrow is hidden: it may be installed here or not."""
-    hub.seed("acme/data", "dataset", {"train.parquet": b"PAR1"})
-    hub.fail("/datasets-server/", **NOT_READY, times=None)
-    code = "import sys\nsys.modules['pyarrow'] = None\nfrom ml_intern.tools import HubInspectDatasetTool\n"
-    code += "try:\n    HubInspectDatasetTool()('acme/data')\nexcept ImportError as error:\n    print(error)"
-    command, environment = [sys.executable, "-c", code], {**os.environ, **hub.environment()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    said = done.stdout.strip()
-    assert said.startswith("train.parquet is Parquet, which needs pyarrow where no dataset viewer shows its rows")
-    assert "`pip install pyarrow`" in said
-    assert "still computing" in said
-    assert len(said.splitlines()) == 1
+def parquet_of(table, features=None, **options):
+    from pyarrow import parquet
+
+    target = io.BytesIO()
+    if features is not None:
+        said = json.dumps({"info": {"features": features}}).encode()
+        table = table.replace_schema_metadata({b"huggingface": said})
+    parquet.write_table(table, target, **options)
+    return target.getvalue()
+
+
+def test_a_beginning_is_not_called_a_sample_of_all(hub, monkeypatch):
+    import pyarrow as arrow
+
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    rows = 42_000
+    texts = [random.Random(n).randbytes(260).hex() for n in range(rows)]
+    table = arrow.table({"text": texts, "label": [int(n >= rows // 2) for n in range(rows)]})
+    data = parquet_of(table, row_group_size=rows, compression="none", use_dictionary=False)
+    hub.seed("acme/data", "dataset", {"README.md": CARD, "train.parquet": data})
+    found = inspect()
+    assert len(data) > 20_000_000 and "but the first of each" in " ".join(found["notes"])
+    assert found["methods"]["text-classification"]["why"].startswith(
+        "every row that was looked at has the same `label`"
+    )
+
+
+def test_parquet_says_itself_what_its_columns_are(hub, monkeypatch):
+    import pyarrow as arrow
+
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    image = [{"bytes": b"\x89PNG" + bytes([n % 7]) * 50, "path": f"{n}.png"} for n in range(60)]
+    table = arrow.table(
+        {
+            "picture": image,
+            "label": [n % 2 for n in range(60)],
+            "at": arrow.array([n * 1_001 for n in range(60)], arrow.timestamp("ns")),
+            "price": arrow.array(list(range(60)), arrow.decimal128(9, 2)),
+            "empty": arrow.nulls(60),
+            "deep": [[{"a": [n]}] for n in range(60)],
+            "kind": arrow.array([f"k{n % 3}" for n in range(60)]).dictionary_encode(),
+        }
+    )
+    features = {"picture": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    hub.seed("acme/data", "dataset", {"README.md": CARD, "train.parquet": parquet_of(table, features)})
+    found = inspect()
+    assert set(found["columns"]["label"]["labels"]) == {"cat", "dog"}
+    assert found["columns"]["picture"]["role"] == "image" and found["columns"]["empty"]["missing"] == 60
+    assert found["all_rows_examined"] and "\\x" not in json.dumps(found)
+    assert found["sample"][1]["at"].startswith("1970-01-01T00:00:00.000001")
+
+
+def test_maps_sounds_and_sequences_of_parquet_without_a_viewer(hub, monkeypatch):
+    import pyarrow as arrow
+
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    columns = {
+        "tags": arrow.array([[("a", n), ("b", None)] for n in range(60)], arrow.map_(arrow.string(), arrow.int64())),
+        "sound": [{"bytes": b"RIFF\x24\0\0\0WAVEfmt " + bytes([n]), "path": f"{n}.wav"} for n in range(60)],
+        "turns": [{"role": ["user"], "count": [n]} for n in range(60)],
+        "text": [f"Some text on many things, number {n}" for n in range(60)],
+    }
+    inner = {"role": {"dtype": "string", "_type": "Value"}, "count": {"dtype": "int64", "_type": "Value"}}
+    features = {"sound": {"sampling_rate": 16000, "_type": "Audio"}, "turns": {"feature": inner, "_type": "Sequence"}}
+    data = parquet_of(arrow.table(columns), features)
+    hub.seed("acme/data", "dataset", {"README.md": CARD, "train.parquet": data})
+    found = inspect(rows=2)
+    assert found["columns"]["sound"]["role"] == "audio" and found["features"]["sound"] == "Audio"
+    assert found["features"]["turns"] == "list[{role: string, count: int64}]"
+    shown = found["sample"][1]
+    assert shown.pop("sound").startswith("WAV, 17 bytes, SHA-256 ")
+    tags, turns = [["a", 1], ["b", None]], {"role": ["user"], "count": [1]}
+    assert shown == {"tags": tags, "turns": turns, "text": columns["text"][1]}
+    assert found["all_rows_examined"] and found["columns"]["tags"]["missing"] == 0
+
+
+def drawn(kind, size=(37, 21), **options):
+    target = io.BytesIO()
+    Image.new("RGB", size).save(target, kind, **options)
+    return target.getvalue()
+
+
+def test_pictures_are_shown_by_kind_and_dimensions(hub, monkeypatch):
+    import pyarrow as arrow
+
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    cells = [{"bytes": drawn("png", (n + 1, 9)), "path": None} for n in range(4)]
+    hub.seed("acme/data", "dataset", {"README.md": CARD, "train.parquet": parquet_of(arrow.table({"picture": cells}))})
+    shown = [row["picture"] for row in inspect()["sample"]]
+    assert [one.partition(",")[0] for one in shown[:3]] == ["PNG 1 x 9", "PNG 2 x 9", "PNG 3 x 9"]
+    assert "bytes, SHA-256 " in shown[0]
+
+
+KINDS_OF_BYTES = [
+    ("PNG 37 x 21", drawn("png")),
+    ("GIF 37 x 21", drawn("gif")),
+    ("BMP 37 x 21", drawn("bmp")),
+    ("JPEG 37 x 21", drawn("jpeg")),
+    ("JPEG 37 x 21", drawn("jpeg", progressive=True, exif=b"Exif\0\0" + bytes(300))),
+    ("WebP 37 x 21", drawn("webp")),
+    ("WebP 37 x 21", drawn("webp", lossless=True)),
+    ("WebP 37 x 21", drawn("webp", exif=b"Exif\0\0" + bytes(30))),
+    ("TIFF", drawn("tiff")),
+    ("WAV", b"RIFF\x24\0\0\0WAVEfmt "),
+    ("FLAC", b"fLaC" + bytes(30)),
+    ("MP3", b"ID3\x04" + bytes(30)),
+    ("", b"plain bytes"),
+    ("", b""),
+]
+
+
+@pytest.mark.parametrize(("said", "data"), KINDS_OF_BYTES, ids=range(len(KINDS_OF_BYTES)))
+def test_what_bytes_are_is_seen_by_their_beginning_wherever_that_breaks_off(said, data):
+    tool, kind = HubInspectDatasetTool(), said.partition(" ")[0]
+    assert tool._pictured(data) == said
+    assert {tool._pictured(data[:cut]) for cut in range(120)} <= {"", kind, said}  # never a wrong number
+
+
+def test_a_picture_that_never_comes_to_its_frame_takes_no_time():
+    started = time.monotonic()
+    assert HubInspectDatasetTool()._pictured(b"\xff\xd8" + b"\xff" * 20_000_000) == "JPEG"
+    assert HubInspectDatasetTool()._pictured(b"\xff\xd8" + b"\xff\xe0\0\0" * 5_000_000) == "JPEG"
+    assert time.monotonic() - started < 1
+
+
+TEXT = "x" * 2_000_000
+
+
+@pytest.mark.parametrize("kind", ["rows", "one row", "zeros"])
+def test_a_small_parquet_that_unpacks_to_gigabytes_takes_no_memory(kind):
+    """In a process of its own that may have two gigabytes, libraries included."""
+    import pyarrow as arrow
+
+    if kind == "zeros":
+        data = parquet_of(
+            arrow.table({"t": [bytes(60_000_000)]}), use_dictionary=False, compression="zstd", write_statistics=False
+        )
+    else:
+        texts = arrow.DictionaryArray.from_arrays(arrow.array([0] * 20_000, arrow.int32()), arrow.array([TEXT]))
+        column = texts if kind == "rows" else arrow.ListArray.from_arrays([0, 20_000], texts)
+        data = parquet_of(arrow.table({"t": column}))
+    assert len(data) < 200_000
+    program = (
+        "import io, resource, sys\nfrom ml_intern.tools import HubInspectDatasetTool\n"
+        "import pyarrow, pyarrow.compute, pyarrow.parquet\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "try:\n"
+        f"    tool = HubInspectDatasetTool()\n    tool.most_unpacked //= {10 if kind == 'zeros' else 1}\n"
+        "    found = tool._of_parquet(io.BytesIO(sys.stdin.buffer.read()), 'data/x.parquet', 20_000)\n"
+        "    print(len(found['rows']), sum(len(row['t']) for row in found['rows']))\n"
+        "except ValueError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, timeout=60, check=True)
+    said = done.stdout.decode().strip()
+    if kind == "rows":
+        rows, size = map(int, said.split())
+        assert rows > 1 and size <= 40_000_000
+    else:
+        assert said.startswith("data/x.parquet ") and len(said) < 300
+        assert ("Use hub_download" in said) if kind == "one row" else ("unpacks to 60,000," in said)
+
+
+LIAR = """
+import io, resource, sys
+import pyarrow, pyarrow.compute, pyarrow.parquet
+from ml_intern.tools import HubInspectDatasetTool
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+data, tool, huge = sys.stdin.buffer.read(), HubInspectDatasetTool(), bytes.fromhex("feffffff0f")
+chunk = pyarrow.parquet.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+start = chunk.dictionary_page_offset or chunk.data_page_offset
+for field in (2, 3, 0):  # what the page unpacks to, what it takes, and then each byte of its header
+    for at in range(start, start + 40) if not field else [start + 2 if field == 2 else start + 3]:
+        lie = data[:at] + (huge if field else bytes([data[at] ^ 0x55])) + data[at + (len(huge) if field else 1):]
+        try:
+            print("read", len(tool._of_parquet(io.BytesIO(lie), "data/x.parquet", 5000)["rows"]))
+        except ValueError as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", [("none", "1.0"), ("zstd", "2.0")], ids="-".join)
+def test_a_page_that_lies_about_itself_is_named_or_read_and_nothing_else(kind):
+    """pyarrow itself bounds what a header may say: no page that claims two gigabytes gets them, in a process that has two."""
+    import pyarrow as arrow
+
+    table = arrow.table({"text": [f"Row {n} of many, {n * 7919}" for n in range(3000)]})
+    data = parquet_of(table, compression=kind[0], data_page_version=kind[1], use_dictionary=False)
+    done = subprocess.run([sys.executable, "-c", LIAR], input=data, capture_output=True, timeout=60, check=True)
+    said = done.stdout.decode().splitlines()
+    assert len(said) == 42
+    assert all(one.startswith("data/x.parquet ") and len(one) < 350 for one in said if one != "read 3000"), said
+    assert all(one.startswith("data/x.parquet cannot be read as Parquet: ") for one in said[:2])
+    assert done.stderr == b""
+
+
+class Counted(io.BytesIO):
+    """A file that says how much of it was read."""
+
+    fetched = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.fetched += len(data)
+        return data
+
+
+@pytest.mark.parametrize(("groups", "labels", "spread"), [(1, {0}, False), (2, {0, 1}, False), (40, {0, 1}, True)])
+def test_rows_of_large_parquet_come_from_all_of_its_row_groups(groups, labels, spread):
+    """Never: a table that is sorted by its label passes for one of a single label, or a beginning for a sample of all."""
+    import pyarrow as arrow
+
+    rows = 45_000
+    texts = [random.Random(n).randbytes(500).hex() for n in range(rows)]
+    table = arrow.table({"text": texts, "label": [int(n >= rows // 2) for n in range(rows)]})
+    file = Counted(parquet_of(table, row_group_size=-(-rows // groups), compression="none", use_dictionary=False))
+    size = file.getbuffer().nbytes
+    found = HubInspectDatasetTool()._of_parquet(file, "x.parquet", 5_000)
+    assert {row["label"] for row in found["rows"]} == labels and found["spread"] is spread
+    assert size > 40_000_000 and file.fetched < size and found["total"] == rows
+    assert len(found["rows"]) == 5_000
+    if groups == 1:  # of a column the pages that are needed, not all of them
+        assert file.fetched < size / 4
+
+
+def test_a_damaged_file_is_named_and_left_out(hub, monkeypatch):
+    import pyarrow as arrow
+
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    good = parquet_of(arrow.table({"text": [f"Row {n} of many" for n in range(90)], "label": [0, 1, 1] * 30}))
+    files = {"README.md": CARD, "data/train-0.parquet": good, "data/train-1.parquet": good[:-40]}
+    hub.seed("acme/data", "dataset", files)
+    found = inspect()
+    assert found["rows_examined"] == {"train": 90} and not found["all_rows_examined"]
+    assert "data/train-1.parquet cannot be read as Parquet" in " ".join(found["notes"])
+    hub.seed("acme/bad", "dataset", {"README.md": CARD, "train.parquet": b"PAR1" + bytes(50)})
+    with pytest.raises(ValueError, match=r"train.parquet cannot be read as Parquet: .*damaged"):
+        inspect("acme/bad")
 
 
 def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    import pyarrow as arrow
+    from pyarrow import parquet
+
     monkeypatch.delenv("HF_DATASETS_SERVER")
     rows, target = 40_000, io.BytesIO()
     text = [f"{i} " + "".join(chr(97 + (i * k) % 26) for k in range(1, 900)) for i in range(rows)]
@@ -375,7 +605,8 @@ def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
     found = inspect()
     assert set(found["columns"]["label"]["labels"]) == {"0", "1"}  # not the beginning alone
     assert found["all_rows_examined"] is False
-    assert "spread evenly over each" in " ".join(found["notes"])
+    assert {part["split"]: part["rows"] for part in found["splits"]} == {"train": rows}  # its footer says so
+    assert "spread over each" in " ".join(found["notes"])
     assert [one for one in hub.requests if one.headers.get("range")]
 
 
@@ -402,7 +633,8 @@ def test_pieces_hold_whole_rows_each_once_and_in_order(hub, seed):
 
 
 def test_tokens_are_estimated_or_counted_by_a_tokenizer(hub):
-    tokenizers = pytest.importorskip("tokenizers")
+    import tokenizers
+
     put(hub, many(lambda i: {"text": f"word word {i} 你好", "messages": talk(i)}))
     columns = inspect()["columns"]
     assert columns["text"]["tokens"] == {"median": 5.0, "p95": 5, "max": 5}
@@ -419,22 +651,27 @@ def test_tokens_are_estimated_or_counted_by_a_tokenizer(hub):
     assert "Tokens are estimated: The Hub" in " ".join(found["notes"])
 
 
-def test_what_was_looked_at_before_is_not_fetched_again_until_a_commit(hub):
+def test_what_a_viewer_could_not_say_for_the_moment_is_asked_again(hub):
     put(hub, KINDS["reviews"][0])
+    failure = hub.fail("/datasets-server/", **NOT_READY, times=None)
     tool = HubInspectDatasetTool()
+    assert tool("acme/data")["source"] == "files"
+    failure.times = 0
+    assert tool("acme/data")["source"] == "viewer"
+
+
+def test_what_was_looked_at_before_is_not_fetched_again_until_a_commit(hub, monkeypatch):
+    put(hub, KINDS["reviews"][0])
+    tool, now = HubInspectDatasetTool(), time.time()
     first = tool("acme/data")
     first["warnings"].append("x")
     hub.requests.clear()
     assert tool("acme/data")["warnings"] == []
+    assert HubInspectDatasetTool()("acme/data")["warnings"] == []  # another process finds it on disk as well
     assert hub.requests == []
-
-    def pass_a_minute():
-        for key, (_, state, answer) in list(tool._answers.items()):
-            tool._answers[key] = (time.monotonic() - 61, state, answer)
-
-    pass_a_minute()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
     tool("acme/data")
     assert [one.path.partition("?")[0] for one in hub.requests] == ["/api/datasets/acme/data"]
     put(hub, KINDS["reviews"][0][:50])
-    pass_a_minute()
+    monkeypatch.setattr(time, "time", lambda: now + 122)
     assert tool("acme/data")["rows_examined"] == {"train": 50}

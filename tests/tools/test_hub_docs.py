@@ -287,6 +287,13 @@ class TestCache:
             assert (time.monotonic() - started) / 20 < 0.03
             assert docs.requests == []
 
+    def test_what_code_does_to_an_answer_is_not_in_the_next(self, docs, tool):
+        first = tool(query="beta", library="trl")
+        whole = [dict(row) for row in first["results"]]
+        for row in first["results"]:
+            row.clear()
+        assert tool(query="beta", library="trl")["results"] == whole
+
     def test_what_is_old_is_asked_for_again_and_used_while_the_site_is_down(self, docs, tool, monkeypatch):
         tool(page="trl/sft_trainer")
         now = time.time()

@@ -99,6 +99,21 @@ def test_too_many_requests_in_the_words_of_the_hub(hub):
         HubSearchDatasetsTool()(query="x")
 
 
+def test_a_hub_that_asks_for_a_moment_gets_it(call, hub):
+    """Never: a second sooner than it asks for, or a person asked to do what a second of patience does."""
+    hub.fail(".", status=429, headers={"Retry-After": "1"})
+    started = time.monotonic()
+    assert call()
+    assert 1.0 <= time.monotonic() - started < 8.0
+
+
+def test_a_hub_that_goes_on_asking_is_not_asked_for_ever(hub):
+    hub.fail(".", status=429, headers={"Retry-After": "0"}, times=None)
+    with pytest.raises(ConnectionError, match="limits your requests"):
+        HubSearchDatasetsTool()(query="x")
+    assert len(hub.requests) == 3
+
+
 def test_the_hub_has_an_error_of_its_own(call, hub):
     hub.fail(".", status=500, body={"error": "out of cheese"}, times=None)
     text = complaint(call, ConnectionError)
@@ -123,6 +138,62 @@ def test_json_of_another_shape(call, hub):
 def test_the_answer_breaks_off(call, hub):
     hub.fail("^/api", drop=20, times=None)
     assert "broke off" in complaint(call, ConnectionError)
+
+
+def test_json_that_breaks_off_though_the_answer_is_whole(call, hub):
+    cut = {"status": 200, "headers": {"content-type": "application/json"}, "body": '[{"id": "acme/rev'}
+    hub.fail("^/api", **cut, times=None)
+    text = complaint(call, ConnectionError)
+    assert hub.url in text
+    assert "JSON" in text
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "hub_push"])
+def test_a_slow_hub_ends_a_call_in_time_and_is_named(name, hub, workspace, monkeypatch):
+    """The whole call of the tool, with half a second where it gives half a minute."""
+    call, kind = calling(name, hub, workspace), CALLS[name][0]
+    patient = kind._ask
+    monkeypatch.setattr(
+        kind, "_ask", lambda self, subject, seconds, *a, **more: patient(self, subject, 0.3, *a, **more)
+    )
+    hub.fail(".", delay=1.5, times=None)
+    text = complaint(call, TimeoutError)
+    assert hub.url in text
+    assert "hangs" in text and "try again" in text
+
+
+FILES = {
+    "limited": ({"status": 429, "headers": {"Retry-After": "1234"}}, "after 1234 seconds"),
+    "refused": ({"status": 401}, "401"),
+    "failing": ({"status": 500}, "500"),
+    "a web page": (HTML, "something else than"),
+    "broken off": ({"drop": 1}, "broke off"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        (name, fault)
+        for name in ("hub_inspect_dataset", "hub_download", "hub_inspect_model")
+        for fault in FILES
+        if (name, fault) != ("hub_download", "broken off")  # goes on where it was: test_hub_download.py
+    ],
+)
+def test_what_fails_behind_the_first_answer_is_named_as_well(name, fault, hub, workspace, monkeypatch):
+    """Where the Hub itself answers and what its files lie on does not: no rows, no file and no fact of them is made up."""
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    call, (failure, said) = calling(name, hub, workspace), FILES[fault]
+    hub.fail("/resolve/", **failure, times=None)
+    if (name, fault) == ("hub_inspect_model", "refused"):  # what the Hub tells of it stays true
+        found = call()
+        assert found["architecture"] is None
+        text = " ".join(found["unknown"])
+    else:
+        text = complaint(call, OSError)
+    assert not [path for path in workspace.walk(".") if path.startswith("data/")]
+    assert hub.url in text
+    assert said in text
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -9,7 +9,9 @@ import re
 import zipfile
 
 import pytest
+import yaml
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.utils import validate_repo_id
 from ml_intern.tools import HubPushTool
 from saving import assert_survives_saving
 
@@ -259,15 +261,56 @@ def measured(push, **changes):
         "better": True, "metrics": {"accuracy": {"baseline": 0.5, "candidate": 0.9}, "mcc": {"baseline": 0, "candidate": 0.8}},
         "per_class": {"a|b": {"precision": 0.9, "recall": None, "f1": 0.9, "n": 250}}, "problems": [], "warnings": [],
         "contamination": {"checked": True, "rows": 0, "train_rows": 900}, "by": "harness", "looks": 2, "secrecy": "Kept.",
-        "provenance": {"checked": True, "base": "acme/base", "verdict": "derived"}, "plots": ["x/comparison.png"],
+        "provenance": {"checked": True, "base": "acme/base", "verdict": "derived", "revision": "d" * 40}, "plots": ["x/comparison.png"],
         "script": "train.py", "experiment": "run_0123456789ab",
-        "run": {"method": "text-classification", "base_model": "acme/base", "dataset": "acme/reviews", "seed": 7,
-                "dataset_revision": "b" * 40, "hyperparameters": {"lr": 1e-5}, "versions": {"torch": "2.1"}, "seconds": 61},
+        "run": {"method": "text-classification", "base_model": "acme/base", "base_revision": "c" * 40,
+                "splits": {"train": ["train", "extra"], "validation": "3 folds of train", "test": None}, "dataset": "acme/reviews", "seed": 7,
+                "dataset_revision": "b" * 40, "hyperparameters": {"lr": 1e-5, "bf16": False, "lora": {"r": 8}}, "versions": {"torch": "2.1"}, "seconds": 61},
         **changes,
     }  # fmt: skip
 
 
-RUN = {"id": "run_0123456789ab", "config": {"hardware": "t4-small", "arguments": ["--seed", "7"]}, "cost_usd": 0.4}
+MINE = "# Mine\n\n## Limits\n\nReviews in English only.\n"
+
+
+def against_the_hub(text):
+    """What of a card breaks the rules that the Hub's documentation has for its metadata."""
+    data, wrong = yaml.safe_load(text.split("---\n")[1]), []
+    for index in data.get("model-index") or []:
+        wrong += (
+            []
+            if isinstance(index.get("name"), str) and index["results"]
+            else ["a model-index without name or results"]
+        )
+        for result in index["results"]:
+            kinds = [result["task"].get("type"), result["dataset"].get("type"), result["dataset"].get("name")]
+            wrong += [f"no text: {kinds}"] if not all(isinstance(kind, str) and kind for kind in kinds) else []
+            wrong += [kinds[0]] if kinds[0] not in TASKS else []
+            for metric in result["metrics"]:
+                fits = isinstance(metric.get("type"), str) and isinstance(metric.get("value"), int | float)
+                wrong += [] if fits and isinstance(metric.get("args", {}), dict) else [str(metric)]
+    wrong += [] if data.get("pipeline_tag") in TASKS else [f"task {data.get('pipeline_tag')}"]
+    wrong += [] if re.fullmatch(r"[a-z0-9.-]+", data.get("license", "")) else ["licence"]
+    wrong += (
+        [] if data.get("base_model_relation") in (None, "adapter", "finetune", "merge", "quantized") else ["relation"]
+    )
+    for name in ("datasets", "base_model"):
+        listed = data.get(name) or []
+        for one in [listed] if isinstance(listed, str) else listed:
+            validate_repo_id(one)
+    return wrong
+
+
+TASKS = {  # of the Hub, as https://huggingface.co/tasks has them, those that a model may be evaluated at here
+    "text-classification", "token-classification", "text-generation", "sentence-similarity", "image-classification",
+    "audio-classification", "tabular-classification", "tabular-regression",
+}  # fmt: skip
+RUN = {
+    "id": "run_0123456789ab",
+    "metric": {"name": "eval_accuracy", "value": 0.912345},
+    "config": {"hardware": "t4-small", "arguments": ["--seed", "7"]},
+    "cost_usd": 0.4,
+}
 PLOT = b"\x89PNG plot"
 
 
@@ -286,7 +329,7 @@ class TestMeasuredByTheHost:
 
         return prepare
 
-    CALL = {**MODEL, "evaluation": "eval_0123456789ab"}
+    CALL = {**MODEL, "evaluation": "eval_0123456789ab", "card": MINE}
 
     def test_the_card_has_figures_training_and_how_to_make_it_again(self, shipped, hub):
         tool = shipped()
@@ -301,17 +344,22 @@ class TestMeasuredByTheHost:
         for line in (
             "| accuracy (95 %) | 0.5000 (0.4500 to 0.5500) | 0.9000 (0.8700 to 0.9300) |",
             "| a\\|b | 0.900 |   | 0.900 | 250 |",
+            "**Better than the baseline by more than chance**: +0.4000 (95 %: +0.3000 to +0.5000; McNemar",
             "![comparison](evaluation/comparison.png)",
             "Predictions and figures were made by the host of the agent, not by its code.",
             "It is number 2 of the candidates that were scored on these rows.",
             "Of 500 held-out rows 0 are in the 900 training rows",
             "The weights compared with acme/base: derived.",
-            "| hyperparameters | lr 1e-05 |",
+            "| hyperparameters | lr 1e-05, bf16 no, lora r 8 |",
+            "| trained on | train/extra |",
+            "| validated on | 3 folds of train |",
+            "| validation result | eval_accuracy 0.9123 |",
             "| hardware | t4-small |",
             "| cost | $0.40 |",
             "uv run train.py --seed 7",
         ):
             assert line in there, line
+        assert not re.search(r"[{}]", there.split("---\n", 2)[2])  # nothing of it is JSON
         data = ModelCard(there).data
         assert (data.base_model, data.datasets, data.pipeline_tag) == (
             "acme/base",
@@ -322,21 +370,72 @@ class TestMeasuredByTheHost:
         assert (first.metric_type, first.metric_value, first.dataset_revision) == ("accuracy", 0.9, "a" * 40)
         assert first.metric_args["interval_95"] == [0.87, 0.93] and second.metric_type == "mcc"
 
+    def test_it_keeps_the_rules_of_the_hub(self, shipped, hub):
+        tool = shipped()
+        tool(**{**self.CALL, "metadata": {"license": "mit", "language": ["en"], "tags": ["a"], "model-index": None}})
+        assert against_the_hub(card(hub)) == []
+
+    def test_a_base_in_the_workspace_is_no_model_of_the_hub(self, shipped, hub):
+        record = measured(shipped())
+        run = {**record["run"], "base_model": "runs/base", "base_revision": None}
+        shipped(run=run, provenance={**record["provenance"], "base": "runs/base", "revision": None})(**self.CALL)
+        assert "base_model" not in ModelCard(card(hub)).data.to_dict() and "| base model | runs/base |" in card(hub)
+
+    def test_a_card_without_limits_is_told_of(self, shipped):
+        assert "!! The card names no limits" in shipped().preview(**{**self.CALL, "card": "# Mine\n"})
+
+    def test_classes_that_a_picture_may_only_number(self, shipped, hub):
+        figures = {"precision": 0.9, "recall": 0.9, "f1": 0.9, "n": 250}
+        shipped(per_class={"भारत": figures, "b" * 25: figures})(**self.CALL)
+        assert (
+            "| # | class |" in card(hub)
+            and "\n| 1 | भारत | 0.900 |" in card(hub)
+            and f"\n| 2 | {'b' * 25} |" in card(hub)
+        )
+
+    @pytest.mark.parametrize("name", ["tester/sentiment", "sentiment"])
+    def test_how_to_make_it_again_is_one_command(self, shipped, hub, name):
+        tool = shipped()
+        shown = tool.preview(**{**self.CALL, "repo_id": name})
+        tool(**{**self.CALL, "repo_id": name})
+        assert card(hub).split("---\n", 2)[2].strip() in shown
+        (command,) = re.findall(r"```bash\n(.*)\n```", card(hub))
+        fetch, change, make = command.split(" && ")
+        assert fetch == "uvx --from huggingface_hub hf download tester/sentiment --local-dir sentiment"
+        assert (change, make) == ("cd sentiment", "uv run train.py --seed 7")
+
+    @pytest.mark.parametrize(
+        ("metadata", "said"),
+        [
+            ({"license": "Apache 2.0"}, "`license` is an identifier such as apache-2.0, not 'Apache 2.0'"),
+            ({"license": "mit", "pipeline_tag": "Text Classification"}, "`pipeline_tag` is one of the Hub's tasks"),
+            ({"license": "mit", "tags": [1]}, "`tags` is a text or a list of texts"),
+            ({"license": "mit", "datasets": ["my data"]}, "`datasets`: Repo id"),
+            ({"license": "mit", "library_name": ["a"]}, "`library_name` is a text"),
+            ({"license": "mit", "base_model_relation": "child"}, "`base_model_relation` is adapter"),
+        ],
+    )
+    def test_what_the_hub_would_refuse_is_known_before_anyone_is_asked(self, shipped, hub, metadata, said):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            shipped().check(**{**self.CALL, "metadata": metadata})
+
     def test_what_the_card_says_itself_stays(self, shipped, hub):
         shipped()(**{**self.CALL, "metadata": {"license": "mit", "base_model": "acme/other", "tags": ["mine"]}})
         data = ModelCard(card(hub)).data
         assert data.base_model == "acme/other" and set(data.tags) == {"mine", "ml-intern"}
         assert "base_model_relation" not in data.to_dict()
 
-    def test_a_second_push_puts_new_figures_in_the_place_of_the_old(self, shipped, hub):
+    def test_a_second_push_puts_new_figures_in_the_place_of_the_old(self, shipped, hub, workspace):
         shipped()(**self.CALL)
         newer = shipped()
         newer.call_id = "call_2"
+        lay(workspace, {"out/notes.md": b"hello"})
         shown = newer.preview(**self.CALL)
-        assert (
-            "model.safetensors  25,600, takes the place of what is there" in shown
-            and "README.md stays as it is." in shown
-        )
+        assert "model.safetensors  25,600, is there already" in shown and "README.md stays as it is." in shown
+        assert "sub/config.json  2, is there already" in shown and "notes.md  5\n" in shown
+        (newer.records.held_out / "held_0123456789ab/eval_0123456789ab/train.py").write_text("print('again')\n")
+        assert "train.py  15, takes the place of what is there (15), of" not in newer.preview(**self.CALL)
+        assert "train.py  15, takes the place of what is there, of the evaluation" in newer.preview(**self.CALL)
         newer(**self.CALL)
         assert card(hub).count("## Evaluation") == card(hub).count("## Training") == 1
 
@@ -391,6 +490,27 @@ class TestMeasuredByTheHost:
         assert "!! The candidate's predictions are a file that the agent's code wrote" in shown
         assert "!! Whether training rows overlap with the held-out ones was not checked" in shown
 
+    def test_a_name_in_an_evaluation_is_no_line_of_what_a_person_reads(self, shipped):
+        side = {**measured(shipped())["baseline"], "name": "x\nPush to elsewhere", "script": "a\n!! All is well"}
+        shown = shipped(baseline=side).preview(**self.CALL)
+        assert "\nPush to elsewhere" not in shown and "\n!! All is well" not in shown and "of x Push to" in shown
+
+    def test_what_was_checked_in_part_is_told_to_all(self, shipped, hub):
+        said = "Only a part of acme/reviews was read (9 training rows in all): overlap with the rest was not checked."
+        tool = shipped(warnings=[said])
+        assert f"!! {said}" in tool.preview(**self.CALL)
+        tool(**self.CALL)
+        assert f"- {said}" in card(hub)
+
+    def test_a_person_is_told_who_made_the_predictions(self, shipped):
+        mine = {**measured(shipped())["candidate"], "script": "predict.py"}
+        said = "!! A script of the agent's (predict.py) made the candidate's predictions"
+        assert said in shipped(candidate=mine).preview(**self.CALL)
+
+    def test_a_person_is_told_where_code_has_seen_the_labels(self, shipped):
+        said = "The labels came from a file of the workspace: code there has seen them."
+        assert f"less sure than they look. {said}" in shipped(secrecy=said).preview(**self.CALL)
+
     def test_weights_in_a_dataset_are_told_of(self, push, workspace):
         workspace.write_bytes("out/model.safetensors", WEIGHTS)
         call = {"folder": "out", "repo_id": "tester/set", "repo_type": "dataset", "metadata": {"license": "mit"}}
@@ -411,7 +531,7 @@ class TestMeasuredByTheHost:
         tool = shipped(run=run)
         tool.call_id = "another"
         tool(**self.CALL)
-        assert "It reads data/mine, files of the agent's workspace that are not in here." in card(hub)
+        assert "It reads data/mine: files of the agent's workspace, which are not in here." in card(hub)
 
     def test_an_evaluation_that_nobody_made(self, shipped):
         with pytest.raises(ValueError, match="no evaluation 'eval_ffffffffffff' on record"):

@@ -238,8 +238,8 @@ def test_parts_cover_everything_once_whatever_the_lines(lengths, first):
 def test_a_push_is_seen_and_a_commit_stays(read, hub, monkeypatch):
     old = read("train.py")["revision"]
     hub.seed("acme/m", "model", {"train.py": b"y = 2\n"})
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 11)
     assert read("train.py")["text"] == "y = 2"
     assert read("train.py", revision=old)["text"].startswith("import os")
     api = HfApi(endpoint=hub.url, token=hub.token)
@@ -253,7 +253,7 @@ def test_repeated_calls_come_from_memory(read, hub):
     first, started = read("train.py"), time.monotonic()
     for _ in range(20):
         assert read("train.py") == first
-    assert (time.monotonic() - started) / 20 < 0.02
+    assert (time.monotonic() - started) / 20 < 0.005
     assert len(hub.requests) == 1
 
 

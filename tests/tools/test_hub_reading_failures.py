@@ -100,6 +100,13 @@ def test_a_failing_hub_is_named_with_cause_and_remedy(call, there, failure, kind
     assert all(one in text for one in said.split("|"))
 
 
+def test_a_hub_that_asks_for_a_moment_gets_it(call, there):
+    there.fail(".", status=429, headers={"Retry-After": "1"})
+    started = time.monotonic()
+    assert call()
+    assert 1.0 <= time.monotonic() - started < 8.0
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_something_else_than_its_json(there, name, monkeypatch, tmp_path):
     # What is asked for as text may read `["hello"]`; there is no telling.

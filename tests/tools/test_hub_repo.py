@@ -1,13 +1,12 @@
 """hub_repo against a local Hub: what only reads is free, what changes something is shown in full, asked about, done once."""
 
-import inspect
 import json
 import time
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from jsonschema import validate
-from ml_intern.tools import HubPushTool, HubRepoTool
+from ml_intern.tools import HubRepoTool
 from saving import assert_survives_saving
 
 from ml_intern.approval import ApprovalGate, ApprovalPolicy
@@ -91,7 +90,7 @@ class TestReading:
         assert (answer["commits"][0]["title"], answer["more"]) == ("Upload files", True)
         assert [one["title"] for one in tool("commits", limit=2)["commits"]] == ["Upload files", "initial commit"]
         settings = tool("settings")["settings"]
-        assert (settings["visibility"], settings["gated"], settings["sha"]) == ("private", "off", sha)
+        assert (settings["visibility"], settings["gated"], settings["revision"]) == ("private", "off", sha)
 
     def test_a_pull_request_with_its_difference(self, api, tool):
         made = propose(api)
@@ -508,13 +507,6 @@ def test_it_survives_saving(repo):
     call = {"operation": "refs", "repo_id": "tester/m"}
     found = assert_survives_saving(HubRepoTool, "huggingface_hub", call=call, environment=repo.environment())
     assert list(found["branches"]) == ["main"]
-
-
-def test_what_is_copied_from_hub_push_is_the_same():
-    """Each tool needs its own copy, being self-contained; a copy that drifts is a defect."""
-    for method in ("_secrets", "_api"):
-        copies = {inspect.getsource(getattr(kind, method)) for kind in (HubPushTool, HubRepoTool)}
-        assert len(copies) == 1, method
 
 
 def test_looking_things_up_is_bounded_in_time(repo):

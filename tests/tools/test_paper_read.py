@@ -461,6 +461,8 @@ class TestFailures:
         answer = read("2405.00004")
         assert answer["source"]["kind"] == "hub"
         assert "html: http://127.0.0.1" in answer["warnings"][0] and "HTTP 503" in answer["warnings"][0]
+        ((read_at, _),) = read._papers.values()
+        assert time.monotonic() - read_at > 3000, "the better source is soon asked again"
 
     def test_a_login_page_is_no_paper(self, read, arxiv, hub_pages):
         for one in (arxiv, hub_pages):
@@ -471,6 +473,10 @@ class TestFailures:
         answer = PaperReadTool()("2405.00005", source="pdf")
         assert answer["source"]["kind"] == "abstract"
         assert "There is no full text (pdf: the page holds no full text)" in answer["warnings"][0]
+        for one in (arxiv, hub_pages):
+            one._failures.clear()
+        assert PaperReadTool()("2405.00001")["source"]["kind"] == "html", "the login page was not kept"
+        assert PaperReadTool()("2405.00005", source="pdf")["source"]["kind"] == "pdf"
 
     def test_a_passing_failure_is_got_over(self, read, arxiv):
         arxiv.fail("/html", status=429, headers={"Retry-After": "1"})
@@ -498,6 +504,15 @@ class TestAddresses:
         with pytest.raises(ValueError, match="on this machine or a private network"):
             read(url)
 
+    def test_only_what_was_found_is_read_where_the_host_says_what_was(self, read, arxiv):
+        read.found = lambda url: url.endswith("/2405.00005")
+        assert "2 Method" in read(f"{arxiv.url}/pdf/2405.00005")["contents"]
+        assert read("2405.00001")["title"], "a paper by its id goes to arXiv and nowhere else"
+        arxiv.requests.clear()
+        with pytest.raises(ValueError, match=r"no address that a tool returned\. Search for it first"):
+            read(f"{arxiv.url}/pdf/2405.00005?d=secret")
+        assert arxiv.requests == []
+
     def test_also_after_a_redirect_and_no_token_goes_anywhere(self, read, arxiv, monkeypatch, tmp_path):
         """A listening server that the paper's page leads to gets no request at all, and arXiv no token."""
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -509,6 +524,12 @@ class TestAddresses:
                 read(f"{arxiv.url}/pdf/2405.00001")
             assert other.requests == []
         assert all("authorization" not in request.headers for request in arxiv.requests)
+
+    def test_a_name_that_leads_elsewhere_the_second_time(self, read):
+        with Service(Starlette(routes=[Route("/a.pdf", lambda request: Response(TEXT_PDF))])) as other:
+            read._check = lambda address: None  # as if it had led to the public net when it was looked up here
+            with pytest.raises(ValueError, match=r"a\.pdf is on this machine or a private network"):
+                read(f"{other.url}/a.pdf")
 
     def test_redirects_without_end(self, read, arxiv):
         arxiv.fail("/pdf", status=302, headers={"Location": "/pdf/2405.00001"}, times=None)

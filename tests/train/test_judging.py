@@ -6,6 +6,7 @@ What must never happen: a model that was just trained cannot be judged; weights 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -39,7 +40,10 @@ class Jobs:
     def __init__(self, root: Path) -> None:
         self.root, self.said, self.codes = root, {}, {}
 
-    def start(self, job_id: str, command, *, cwd: str = ".", seconds: float, variables=None) -> None:
+    def inside(self, sealed: Path) -> str:
+        return str(sealed)
+
+    def start(self, job_id: str, command, *, cwd: str = ".", seconds: float, variables=None, sealed=None) -> None:
         quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         words = [str(PYTHON), *command[1:]]
         done = subprocess.run(
@@ -114,3 +118,54 @@ def test_what_was_trained_is_judged(made, name: str, tmp_path: Path) -> None:
             shutil.copy(other / "model.safetensors", weights)
         verdict = tool._provenance({"folder": f"runs/{name}-swapped/model"}, model, problems, [])
         assert verdict["verdict"] == "other weights" and "do not derive from" in problems[0]
+
+
+def test_several_choices_are_told_apart_by_likelihood(made, tmp_path: Path) -> None:
+    """By the tool's own program; the same sums as by hand, and what is generated ends where the task says."""
+    rows = [{"prompt": f"{n} + {n} =", "options": [str(n), str(2 * n), str(3 * n)], "right": 1} for n in range(1, 9)]
+    tiny().write(made / "data" / "held" / "choices.jsonl", rows)
+    tool = EvaluateModelTool(Workspace(made), jobs=Jobs(made), labels=str(tmp_path), plots=False)
+    task = {
+        "output_type": "multiple_choice",
+        "doc_to_text": "prompt",
+        "doc_to_choice": "options",
+        "doc_to_target": "right",
+    }
+    held = tool(operation="prepare", dataset="data/held/choices.jsonl", lm_task=task)
+    sides = {"candidate": {"folder": "decoder"}, "baseline": {"simple": "majority"}}
+    found = tool(operation="score", held_out=held["held_out"], **sides)
+    assert found["by"] == "harness" and set(found["metrics"]) == {"acc", "acc_norm"}
+    (kept,) = (tmp_path / held["held_out"]).glob("predictions-*.json")
+    asked = [json.loads(line) for line in (made / held["inputs"]).read_text().splitlines()]
+    code = """import json, sys, torch, transformers
+tokenizer, model = (getattr(transformers, kind).from_pretrained("decoder") for kind in ("AutoTokenizer", "AutoModelForCausalLM"))
+for row in json.load(sys.stdin):
+    told = []
+    for choice in row["lm_choices"]:
+        start = tokenizer(row["prompt"], return_tensors="pt")["input_ids"].shape[1]
+        ids = tokenizer(row["prompt"] + " " + choice, return_tensors="pt")["input_ids"]
+        labels = ids.clone()
+        labels[:, :start] = -100
+        told.append(-float(model(input_ids=ids, labels=labels).loss) * (ids.shape[1] - start))
+    print(json.dumps(told))
+"""
+    done = subprocess.run(
+        [PYTHON, "-c", code], cwd=made, input=json.dumps(asked), capture_output=True, text=True, check=True
+    )
+    by_hand = [json.loads(line) for line in done.stdout.splitlines()]
+    measured = json.loads(kept.read_text())
+    for row, values in zip(asked, by_hand, strict=True):
+        assert measured[row["id"]]["logprobs"] == pytest.approx(values, abs=1e-3)
+        assert measured[row["id"]]["prediction"] == values.index(max(values))
+
+    task = {
+        "doc_to_text": "prompt",
+        "doc_to_target": "right",
+        "generation_kwargs": {"max_gen_toks": 4, "until": ["="]},
+    }
+    held = tool(operation="prepare", dataset="data/held/choices.jsonl", lm_task=task)
+    tool(operation="score", held_out=held["held_out"], **{**sides, "baseline": {"simple": "copy"}})
+    (kept,) = (tmp_path / held["held_out"]).glob("predictions-*.json")
+    assert all(
+        "=" not in one["prediction"] and len(one["prediction"]) < 60 for one in json.loads(kept.read_text()).values()
+    )

@@ -9,8 +9,11 @@ The scripts run under the interpreter of `.venv-train` (`make test-train` makes 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from ml_intern.tools import TrainingConfigTool
 
 from ml_intern.execution.workspace import Workspace
 from ml_intern.testing.hub import LocalHub
+from ml_intern.watching import findings, points_in
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("ML_INTERN_TRAIN_PYTHON", ROOT / ".venv-train" / "bin" / "python"))
@@ -193,6 +197,25 @@ def test_a_quantised_base_is_trained_and_its_adapter_kept(made, name, tmp_path, 
     assert "model.safetensors" not in files
 
 
+def test_trackio_shows_a_run_on_this_machine_and_ends_none_when_it_fails(made, tmp_path):
+    """Without a token nothing is sent to a Space that the environment names; with a Trackio that is broken a run goes on."""
+    planned = ready(made, "words", options={"name": "shown"})
+    space = {"TRACKIO_SPACE_ID": "someone/charts", "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_TOKEN": ""}
+    done = run(made, planned["script"], **space)
+    assert "Note: Trackio" not in done.stdout and (tmp_path / "trackio").is_dir()
+    (database,) = (tmp_path / "trackio").glob("*.db")
+    with contextlib.closing(sqlite3.connect(database)) as kept:
+        (names,) = kept.execute("SELECT DISTINCT run_name FROM metrics").fetchall()
+        values = json.loads(kept.execute("SELECT metrics FROM metrics").fetchone()[0])
+    assert names == ("shown",) and values["eval_f1_macro"] == rows(made / "runs/shown")[0]["eval_f1_macro"]
+
+    (broken := tmp_path / "broken").mkdir()
+    (broken / "trackio.py").write_text("def init(**options):\n    raise OSError('no room')\n")
+    done = run(made, planned["script"], "--output", "runs/shown-2", PYTHONPATH=str(broken))
+    assert "Note: Trackio shows no more of this run (OSError: no room)." in done.stdout
+    assert result(made / "runs/shown-2")["status"] == "done"
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_at_once(made):
     """What the trainer does by default: hide it, and train on to the end."""
     planned = ready(
@@ -207,6 +230,69 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(made):
     assert "@metrics" in ended.stdout
     last = json.loads((made / "runs/diverging/metrics.jsonl").read_text().splitlines()[-1])
     assert told["error"]["why"].endswith(f"at step {last['step']}: the run diverged.")
+
+
+@pytest.mark.soak
+def test_a_loss_that_diverges_at_step_50_is_found_by_what_the_script_tells(made):
+    """Weights that are torn apart at that step, in a run that learned until then."""
+    planned = ready(made, "text", options={"name": "torn", "epochs": 20, "learning_rate": 3e-4})
+    text = (made / planned["script"]).read_text()
+    before = "    def on_step_end(self, args, state, control, **kwargs):\n"
+    torn = f"""{before}        if state.global_step == 50:
+            for weights in kwargs["model"].parameters():
+                weights.data.add_(torch.randn_like(weights), alpha=20.0)
+"""
+    assert before in text
+    script = made / "runs" / "torn.py"
+    script.write_text(text.replace(before, torn, 1))
+    told, points = None, []
+    for point in points_in(run(made, script, "--output", "runs/torn").stdout):
+        points.append(point)
+        told = told or next((one for one in findings(points) if one.serious), None)
+    assert told is not None and told.kind == "divergence" and 50 < told.step <= 65, (told, points[45:70])
+    learned = [point for point in points if "loss" in point]
+    assert all(point["samples_per_second"] > 0 and point["tokens_per_second"] > 0 for point in learned)
+    assert all(0 < point["memory_gb"] < 20 for point in points)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["text", "sft-lora"])
+def test_two_processes_train_one_model(made, name):
+    """As on two GPUs, by the same launcher: one of them writes, both take their half of each step's rows, and go on."""
+    planned = ready(made, name, options={"name": f"{name}-two"})
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", planned["script"]]
+    folder = made / f"runs/{name}-two"
+    ended = run(made, "-m", *launch, "--output", f"runs/{name}-two")
+    assert ended.stdout.count("@result ") == 1 and result(folder)["status"] == "done"
+    hyper = planned["plan"]["hyperparameters"]
+    trained = int(ended.stdout.split(" rows to train on")[0].splitlines()[-1].split()[-1])
+    steps = math.ceil(trained / (hyper["batch_size"] * hyper["accumulation"] * 2)) * hyper["epochs"]
+    assert result(folder)["steps"] == steps
+    logged = [row["step"] for row in rows(folder) if "loss" in row]
+    assert logged == sorted(set(logged)) and logged[-1] == steps
+    assert rows(folder)[-1]["epoch"] == pytest.approx(hyper["epochs"], abs=0.2)  # each has seen its half
+    before = result(folder)["metrics"]
+    again = run(made, "-m", *launch, "--output", f"runs/{name}-two", "--resume")
+    assert again.stdout.count("Going on from") == 2
+    assert result(folder)["metrics"][CASES[name][5]] == pytest.approx(before[CASES[name][5]])
+
+
+@pytest.mark.soak
+def test_near_copies_of_drawn_rows_are_left_out_of_training(made):
+    """No validation is given: what is drawn for it has copies in training, nearly."""
+    train = [json.loads(line) for line in (made / "data/reviews/train.jsonl").read_text().splitlines()]
+    long = [{**row, "text": f"{row['text']} {row['text'][::-1]} number {n}"} for n, row in enumerate(train)]
+    copies = [{**row, "text": row["text"] + " again"} for row in long]
+    folder = made / "data" / "doubled"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*long, *copies]))
+    planned = TrainingConfigTool(workspace=Workspace(made))(
+        task="Learn.", method="sklearn", dataset="data/doubled", options={"name": "doubled"}
+    )
+    assert planned["ready"], planned["checks"]
+    said = run(made, planned["script"], "--smoke").stdout
+    left, held = int(said.split("Note: ")[1].split()[0]), round(0.1 * len(long) * 2)
+    assert held / 2 < left <= held and (held - left) % 2 == 0, said[:500]  # but where both were drawn
 
 
 def test_data_that_changed_since_the_plan_are_not_trained_on(made):
