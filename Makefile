@@ -22,6 +22,7 @@ test-train: $(READY) $(TRAIN)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/quality/shared.py
 	$(BIN)/python tests/quality/wheel.py
 
 conformance: $(READY)
@@ -35,6 +36,7 @@ soak: $(READY) $(TRAIN)
 	$(BIN)/python tests/bench/run.py --full
 
 style: $(READY)
+	$(BIN)/python tests/quality/shared.py --write
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
