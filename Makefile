@@ -7,17 +7,22 @@ TRAIN := .venv-train/ready
 # Compiled modules are kept, whatever the machine says: hundreds of processes of the tests would compile them anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-train check bench conformance soak lock clean style
+.PHONY: demo test test-long test-train check bench conformance soak lock clean style
 
 demo: $(READY)
 	$(BIN)/python -m ml_intern demo --data .demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not long and not soak and not train"
+
+# Those that take their time. SHARE=0.5 DRAW=text runs half of them, and which half the text says.
+SHARE ?= 1
+test-long: $(READY)
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "long and not soak and not train" --share $(SHARE) --draw "$(DRAW)"
 
 # One method a trainer, under an environment of its own: torch is no part of the other one.
 test-train: $(READY) $(TRAIN)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "train and not soak" tests/train
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "train and not soak" --share $(SHARE) --draw "$(DRAW)" tests/train
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +26,29 @@ os.environ.setdefault("HF_HOME", str(_CACHES / "huggingface"))
 os.environ.setdefault("MPLCONFIGDIR", str(_CACHES / "matplotlib"))
 
 _KEYS = re.compile(r"(_API_KEY|_TOKEN|_SECRET|LLM_ENDPOINT|_BASE_URL|SLACK_.*)$")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share", type=float, default=1.0, help="run this share of what was selected, 0 to 1 (default: all)"
+    )
+    parser.addoption("--draw", default="", help="any text: which ones --share takes (the same text, the same ones)")
+
+
+@pytest.hookimpl(trylast=True)  # of what -m and -k have left
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    share, draw = config.getoption("--share"), config.getoption("--draw")
+    if share < 1:
+        order = sorted(items, key=lambda item: hashlib.sha256(f"{draw} {item.nodeid}".encode()).digest())
+        left_out = {*order[math.ceil(share * len(order)) :]}
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    # What all tests share stays to the end: no collection of garbage looks at it again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ def test_whatever_the_code_does(intern, name: str) -> None:
     check(intern([block(text), DONE]), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("megabytes", [100, pytest.param(300, marks=pytest.mark.soak)])
 def test_the_host_stays_small_however_much_is_printed(home: Path, megabytes: int) -> None:
     """In a process of its own: another test's memory, freed or not, is no measure."""
@@ -163,6 +164,7 @@ def test_a_setting_that_is_no_number(home: Path, monkeypatch: pytest.MonkeyPatch
         MLIntern(ScriptedModel([]), home=home)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_while_journalling(home: Path) -> None:
     """Nothing takes effect that is not on record; what was written stays whole; the turn says what happened."""
     program = f"""

@@ -359,6 +359,7 @@ def test_a_run_without_progress_is_wrapped_up_early_and_says_so(make) -> None:
     assert agent.step_number == FIRST_STEPS + 1
 
 
+@pytest.mark.long
 def test_a_run_with_progress_takes_all_the_steps_it_needs(make) -> None:
     log, steps = EventLog("s"), 300
     script = [code(f"print('epoch {i}')") for i in range(steps - 1)] + [code("final_answer('done')")]

@@ -224,6 +224,7 @@ def test_the_canary_can_be_found(tmp_path: Path) -> None:
     assert os.environ.get("CANARY_1_TOKEN") is None
 
 
+@pytest.mark.long
 def test_a_secret_is_not_cut_in_two_before_it_is_masked(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "11111111-2222-4333-8444-555555555555.jsonl", masker=Masker({SECRETS[0]: "MINE"}))
     for before in range(1, len(SECRETS[0])):

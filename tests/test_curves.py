@@ -44,6 +44,7 @@ def test_text_shows_each_curve_with_where_it_began_and_where_it_is():
     assert max(map(len, lines)) < 80 and "eval_runtime" not in text
 
 
+@pytest.mark.long
 def test_a_picture_is_drawn():
     pytest.importorskip("matplotlib")
     data = picture(list(a_run()), "runs/a $name")

@@ -396,6 +396,7 @@ MLIntern(ScriptedModel(script), home=Path({str(home)!r}), tools=[], on_event=lam
     assert last_end(trace) is None
 
 
+@pytest.mark.long
 def test_ctrl_c_in_python_stops_the_turn_before_it_is_raised(home: Path) -> None:
     program = f"""
 from pathlib import Path
@@ -424,6 +425,7 @@ def test_titles_are_the_first_line(task: str, title: str) -> None:
     assert title_of(task) == title
 
 
+@pytest.mark.long
 def test_sessions_side_by_side_are_neither_lost_nor_mixed(make) -> None:
     interns = [make([code(f"x = {i}"), code("final_answer(x)")]) for i in range(12)]
     sessions = [intern.submit("Count.") for intern in interns]

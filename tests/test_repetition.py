@@ -139,12 +139,14 @@ def test_new_code_that_shows_nothing_is_new_and_old_code_is_not() -> None:
     assert [fact.fresh for fact in facts_of([(f"x = {i}", shown) for i in range(3)])] == [True, False, False]
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(STEPS)
 def test_whatever_is_new_ends_a_loop(steps: list) -> None:
     assert kind([*steps, ("d", "never seen before")]) == ""
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(STEPS, st.integers(1, 5), st.integers(4, 8))
 def test_whatever_is_repeated_often_enough_is_found(before: list, length: int, rounds: int) -> None:

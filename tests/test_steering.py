@@ -98,6 +98,7 @@ def test_nothing_is_no_word(make) -> None:
         make([]).steer("  ")
 
 
+@pytest.mark.long
 def test_words_are_on_record_before_the_model_reads_them_and_told_and_masked(make, tmp_path: Path) -> None:
     journal, events = Journal(tmp_path / NAME), EventLog("s")
     masker = Masker({"very-secret-value": "MY_TOKEN"})

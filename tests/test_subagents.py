@@ -534,6 +534,7 @@ def test_started_is_told_before_it_does_anything(make) -> None:
     assert (started.agent, started.task) == ("helper", "Do it.")
 
 
+@pytest.mark.long
 def test_a_strict_reader_of_the_format_nests_it_under_its_call(make, tmp_path: Path) -> None:
     reader = Path(sysconfig.get_path("scripts")) / "claude-code-log"
     inner = [
@@ -734,6 +735,7 @@ def test_what_it_does_counts_as_its_own_progress_and_its_large_results_are_kept_
     assert not any("much" in line for _, line in outer.context._results)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_comes_from_outside_meanwhile_leaves_order_behind(make, seed: int, tmp_path: Path) -> None:
     """Interrupts, words, more steps and more money at random, while agents of all kinds work side by side, two levels deep."""

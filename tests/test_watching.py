@@ -66,6 +66,7 @@ def watched(made, every=1, **clock):
     return told
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", MANY)
 def test_healthy_runs_raise_no_alarm(seeds):
     """Looked at after each tenth log; `many` are 12,000 looks at 400 runs of five kinds."""
@@ -188,6 +189,7 @@ class TestPoints:
         found = points_in(text)
         assert [point["step"] for point in found] == [1, 2] and math.isnan(found[1]["loss"])
 
+    @pytest.mark.long
     @given(
         st.lists(
             st.fixed_dictionaries(

@@ -156,6 +156,7 @@ ACTS = (
 )
 
 
+@pytest.mark.long
 def test_forty_texts_that_are_obeyed_word_for_word(night) -> None:
     """What was read stands in the model's code, as it writes down what it was told to."""
     script: list[Any] = []

@@ -244,6 +244,7 @@ def answered_in_slack(slack: LocalSlack, thread: str, says: str) -> None:  # noq
         assert count < len(EFFECTS)
 
 
+@pytest.mark.long
 def test_who_answers_in_slack(slack: LocalSlack, home: Path) -> None:  # noqa: F811
     """The same where the questions are answered with buttons: each mode, a yes and a no, and always one who may not."""
     wrong = []

@@ -53,6 +53,7 @@ def code(text: str) -> str:
 TRY = "try:\n    {}\nexcept PermissionError:\n    pass\nfinal_answer(1)"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "caller", [pytest.param("main code", marks=pytest.mark.soak), "a thread of the code", "a sub-agent"]
 )

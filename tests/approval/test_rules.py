@@ -72,6 +72,7 @@ rules = st.builds(
 )
 
 
+@pytest.mark.long
 @given(rules)
 def test_a_rules_text_reads_back_as_the_same_rule(rule: Rule) -> None:
     assert Rule.parse(str(rule)) == rule

@@ -110,6 +110,7 @@ WORDS = random.Random(7).sample([a + b + c for a in ("ba", "tro", "mil", "sen") 
 prose = st.lists(st.sampled_from(WORDS), min_size=40, max_size=120).map(" ".join)
 
 
+@pytest.mark.long
 @given(prose, st.data())
 def test_any_forty_characters_are_found_wherever_they_stand(text: str, data) -> None:
     start = data.draw(st.integers(0, len(text) - 40))
@@ -118,6 +119,7 @@ def test_any_forty_characters_are_found_wherever_they_stand(text: str, data) -> 
     assert seen(text).sources_in({"a": f"Q{before}{piece}Q"}) == ("source 0",)
 
 
+@pytest.mark.long
 @given(prose, st.data())
 def test_fewer_than_twenty_four_letters_are_not_looked_for(text: str, data) -> None:
     start = data.draw(st.integers(0, len(text) - 23))
@@ -216,6 +218,7 @@ def test_of_a_huge_text_the_beginning_and_the_end_are_remembered() -> None:
     assert untrusted.sources_in("some text that is in none of the sources at all, whatever one does") == ()
 
 
+@pytest.mark.long
 def test_a_text_that_is_made_to_take_long_does_not() -> None:
     started = time.process_time()
     untrusted = seen(

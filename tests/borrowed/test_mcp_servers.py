@@ -197,6 +197,7 @@ def test_doctor_says_which_there_are_and_what_they_lack(tmp_path: Path) -> None:
     assert found(a={})[0][0] is False
 
 
+@pytest.mark.long
 def test_nothing_of_the_protocol_is_loaded_before_there_is_a_server(tmp_path: Path) -> None:
     program = (
         "import sys, ml_intern.intern, ml_intern.cli.commands\nprint([n for n in sys.modules if n.startswith('mcp')])"

@@ -153,6 +153,7 @@ def test_a_call_that_waited_while_its_session_slept_is_made_when_it_is_approved(
     assert raw.calls == ['say {"text": "a"}']
 
 
+@pytest.mark.long
 def test_descriptions_reach_the_model_as_bounded_quotations_and_are_recognised(raw: Raw, make, home: Path) -> None:
     class Publish(Tool):
         name, description, output_type, effects = "publish", "Publishes.", "string", "write"
@@ -177,6 +178,7 @@ def test_descriptions_reach_the_model_as_bounded_quotations_and_are_recognised(r
     assert "Publish everything at once" not in prompt  # a server's instructions are nobody's
 
 
+@pytest.mark.long
 def test_a_server_of_hundreds_of_wordy_tools_leaves_room_for_everything_else(raw: Raw, make) -> None:
     schema = {"type": "object", "properties": {f"a{n}": {"description": "word " * 99} for n in range(20)}}
     raw.offers(*({"name": f"t{n}", "description": "word " * 999, "inputSchema": schema} for n in range(300)))
@@ -278,6 +280,7 @@ def test_interruption_reaches_a_call_and_the_server_is_told(raw: Raw, make) -> N
     until(lambda: "cancelled" in raw.calls)
 
 
+@pytest.mark.long
 def test_offline_starts_no_server_and_says_so(raw: Raw, home: Path) -> None:
     """In a process of its own: offline is for good."""
     program = f"""
@@ -436,6 +439,7 @@ def test_a_server_that_never_answers_is_given_up_in_time_and_told(raw: Raw) -> N
     assert "cancelled" in raw.calls
 
 
+@pytest.mark.long
 def test_an_answer_of_fifty_megabytes_is_refused_at_once_and_the_next_one_comes(raw: Raw) -> None:
     raw.offers(tool_of("huge"), tool_of("say"))
     with McpServers([raw.server()]) as servers:
@@ -468,6 +472,7 @@ def test_nothing_of_a_server_is_left_behind(tmp_path: Path, capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")  # what a server writes on standard error is not for the terminal
 
 
+@pytest.mark.long
 def test_nothing_is_left_behind_by_a_process_that_was_killed(tmp_path: Path) -> None:
     stubborn = Raw(tmp_path / "stubborn", "stubborn")
     host = subprocess.Popen(

@@ -204,6 +204,7 @@ def test_a_dumb_terminal(tmp_path: Path) -> None:
         assert "\x1b[" not in terminal.raw
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_the_command_line_talks_to_an_endpoint(tmp_path: Path, goes_on: bool) -> None:
     """`python -m ml_intern` as it stands, no colours, narrow."""

@@ -69,12 +69,14 @@ def test_without_a_model_it_is_1_and_says_how_to_get_one(tmp_path: Path) -> None
     assert "\x1b" not in shown.stdout
 
 
+@pytest.mark.long
 def test_a_local_server_is_found(tmp_path: Path, server: str) -> None:
     found = checks(doctor(tmp_path, "--json", OLLAMA_BASE_URL=server))
     assert found["model"]["ok"] is True
     assert "qwen:1b" in found["model"]["says"]
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_answer_is_no_model(tmp_path: Path, server: str) -> None:
     found = checks(doctor(tmp_path, "--json", LLM_ENDPOINT="vllm/m", OLLAMA_BASE_URL=server))
     assert found["model"]["ok"] is False
@@ -82,6 +84,7 @@ def test_a_server_that_does_not_answer_is_no_model(tmp_path: Path, server: str) 
     assert "qwen:1b" in found["model"]["remedy"], "what would be found instead"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("endpoint", "key"), [("claude-sonnet-4-5", "ANTHROPIC_API_KEY"), ("openai/gpt-5.1", "OPENAI_API_KEY")]
 )
@@ -91,6 +94,7 @@ def test_a_model_needs_its_key(tmp_path: Path, endpoint: str, key: str) -> None:
     assert checks(doctor(tmp_path, "--json", LLM_ENDPOINT=endpoint, **{key: SECRET}))["model"]["ok"] is True
 
 
+@pytest.mark.long
 def test_whose_token_it_is_and_no_secret_is_shown(tmp_path: Path, server: str) -> None:
     secrets = {"HF_TOKEN": SECRET, "SLACK_BOT_TOKEN": "xoxb-1234567890-abcdef", "OPENAI_API_KEY": "sk-" + "k" * 40}
     shown = doctor(tmp_path, **secrets, SLACK_CHANNEL_ID="C1", HF_ENDPOINT=server, HF_HUB_OFFLINE="0")
@@ -101,11 +105,13 @@ def test_whose_token_it_is_and_no_secret_is_shown(tmp_path: Path, server: str) -
         assert secret not in shown.stdout + shown.stderr
 
 
+@pytest.mark.long
 def test_a_refused_token(tmp_path: Path, server: str) -> None:
     found = checks(doctor(tmp_path, "--json", HF_TOKEN="hf_wrongwrongwrong", HF_ENDPOINT=server, HF_HUB_OFFLINE="0"))
     assert found["Hub"] == {"name": "Hub", "ok": None, "says": "the token is refused", "remedy": "hf auth login"}
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "sessions").write_text("a file is in the way")
     shown = doctor(tmp_path, "--json")
@@ -114,6 +120,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     assert "--home" in checks(shown)["home"]["remedy"]
 
 
+@pytest.mark.long
 def test_gpus_that_are_asked_for_and_not_there(tmp_path: Path) -> None:
     if any(any(Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "kfd", "dri/renderD*")):
         pytest.skip("this machine has one")

@@ -26,6 +26,7 @@ def ask(terminal: Terminal, text: str, until: str, seconds: float = 30) -> str:
     return terminal.screen[before:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [150, pytest.param(60, marks=pytest.mark.soak)])
 def test_what_was_tried_is_shown_as_a_table_and_a_tree(tmp_path: Path, columns: int) -> None:
     with Terminal(str(Path(__file__).with_name("tries.py")), str(tmp_path), columns=columns) as terminal:

@@ -70,6 +70,7 @@ def test_nor_in_the_company_of_joiners_and_selectors(said: str) -> None:
         )
 
 
+@pytest.mark.long
 def test_every_single_character() -> None:
     """Between letters of ASCII nothing that is not seen has any business."""
     through = [code for code in range(0x110000) if text.printable(f"a{chr(code)}a") == f"a{chr(code)}a"]

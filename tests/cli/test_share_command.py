@@ -46,6 +46,7 @@ def share(
     return share
 
 
+@pytest.mark.long
 def test_it_is_a_command(hub: LocalHub, home: Path) -> None:
     env = {**os.environ, **hub.environment("hf_alice"), "ML_INTERN_SHARE_TRACES": ""}
     command = [sys.executable, "-m", "ml_intern", "share", "status", "--home", str(home), "--json"]

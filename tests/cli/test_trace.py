@@ -149,6 +149,7 @@ def test_the_keys_do_what_the_bar_says(trace: Path) -> None:
     assert viewer.pages[viewer.place].step == 2 and viewer.found == "seed 1234"
 
 
+@pytest.mark.long
 def test_on_a_terminal_it_fits_the_screen_and_ends_with_q(trace: Path) -> None:
     with Terminal("-m", "ml_intern", "trace", "show", str(trace)) as terminal:
         terminal.until("1 of ")
@@ -215,6 +216,7 @@ def test_html_is_a_page_and_says_where(capsys, trace: Path, tmp_path: Path) -> N
     assert run(capsys, "html", trace)[0] == 0 and (trace.with_suffix("") / "trace.html").exists()
 
 
+@pytest.mark.long
 def test_html_without_the_renderer_says_how_to_get_it(trace: Path, tmp_path: Path) -> None:
     program = "import sys; sys.modules['claude_code_log'] = None; from ml_intern.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
@@ -244,6 +246,7 @@ def long_trace(path: Path, steps: int) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_long_session_becomes_pages_that_lead_to_each_other(capsys, tmp_path: Path) -> None:
     trace = long_trace(tmp_path / "11111111-2222-4333-8444-555555555555.jsonl", 600)
     found = list(parts(trace))

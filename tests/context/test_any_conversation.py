@@ -42,6 +42,7 @@ def steps(number: int) -> st.SearchStrategy[Any]:
 CONVERSATIONS = st.integers(0, 25).flatmap(lambda size: st.tuples(*(steps(number) for number in range(1, size + 1))))
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(first=TEXTS.filter(str.strip), rest=CONVERSATIONS, window=st.sampled_from([4_000, 8_000, 40_000]), failing=st.booleans())  # fmt: skip
 def test_it_fits_it_alternates_and_it_is_a_function_of_the_record(

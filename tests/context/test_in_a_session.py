@@ -220,6 +220,7 @@ def test_a_person_reads_of_it_in_one_line(how: str, cost: float | None, line: st
     assert file.getvalue().strip() == line and file.getvalue().count("\n") == 1
 
 
+@pytest.mark.long
 def test_the_strict_reader_takes_a_compacted_trace_and_shows_what_was_before(make, tmp_path: Path) -> None:
     intern, _ = make(Working(12_000, 45))
     intern.run("Measure it.")

@@ -107,6 +107,7 @@ def check_run(agent: InternAgent, model: WindowedModel, window: int) -> None:
     assert len(moved) <= len(compactions), "outside compactions and masking a request begins with the one before it"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("steps", "window", "largest"), [(200, 8_000, 40_000), pytest.param(120, 40_000, 400_000, marks=pytest.mark.soak)]
 )

@@ -20,6 +20,7 @@ def code(text: str) -> str:
     return f"Go on.\n<code>\n{text}\n</code>"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model_id", "status", "said", "code_"),
     [

@@ -147,6 +147,7 @@ def test_long_observations_lie_on_disk_and_are_the_same(tmp_path: Path) -> None:
     assert ContextManager(store=ArtifactStore(tmp_path)).render(memory) == first
 
 
+@pytest.mark.long
 def test_an_expression_that_backtracks_for_ever_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(matching, "SECONDS", 1.0)
     steps = [TaskStep("a" * 60 + "!")]

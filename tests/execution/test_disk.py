@@ -35,6 +35,7 @@ WRITERS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_runaway_writer_is_ended_and_the_session_goes_on(make, jail: Jail, writer: str, tmp_path: Path) -> None:
     limit = 4 if "folders" in writer else 10

@@ -448,6 +448,7 @@ class TestTheSandbox:
         with pytest.raises(ValueError, match="needs `session`"):
             E2BExecutor(pause_on_cleanup=True)
 
+    @pytest.mark.long
     def test_what_a_killed_host_left_behind_is_killed_at_the_next_start(self, cloud, make, tmp_path):
         bystander = e2b.Sandbox.create("base", timeout=60, metadata={LABEL + "owner": "somebody"})
         program = (
@@ -554,6 +555,7 @@ def test_words_for_signals_are_read():
     ] == [3, -9, -11]
 
 
+@pytest.mark.long
 def test_it_leaves_no_thread_or_descriptor_behind(make):
     make()("1")
 

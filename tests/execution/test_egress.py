@@ -166,6 +166,7 @@ def test_plain_urllib_and_ranges(inside: JailExecutor) -> None:
     )
 
 
+@pytest.mark.long
 def test_fifty_at_once_are_not_mixed_up(inside: JailExecutor) -> None:
     code = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(50) as pool:\n"
     code += "    got = list(pool.map(lambda n: ask(f'/acme/many{n % 60}/resolve/main/config.json')[2], range(300)))\n"

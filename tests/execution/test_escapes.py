@@ -252,6 +252,7 @@ def test_folders_that_others_need_are_no_workspace(make, jail: Jail) -> None:
             make(workspace=Workspace(folder), jail=jail)("1")
 
 
+@pytest.mark.long
 def test_the_hosts_own_python_in_a_workspace_cannot_be_changed(make, jail: Jail, tmp_path: Path) -> None:
     """A project's `.venv` lies in the project: code that writes it would run on the host at the next start."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "project" / ".venv"], check=True)

@@ -265,6 +265,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.long
 def test_it_outlives_the_host_and_is_found_again(tmp_path, make):
     workspace = Workspace(tmp_path / "workspace")
     code = "import time\nprint('begun', flush=True)\nwhile not __import__('os').path.exists('go'): time.sleep(0.05)\nprint('end')"
@@ -278,6 +279,7 @@ def test_it_outlives_the_host_and_is_found_again(tmp_path, make):
     assert jobs.logs("j")[0] == "begun\nend\n"
 
 
+@pytest.mark.long
 def test_one_that_nobody_could_find_again_ends_with_its_host(tmp_path):
     code = STARTS_AND_DIES.replace(', folder / "jobs")', ")").replace(
         '["python", "train.py"]', '["python", "beat.py"]'
@@ -293,6 +295,7 @@ def test_one_that_nobody_could_find_again_ends_with_its_host(tmp_path):
     until(lambda: not grows(tmp_path / "workspace" / "beat"))
 
 
+@pytest.mark.long
 def test_what_runs_alone_ends_with_its_host_and_what_it_was_given_goes_with_it(tmp_path):
     start, end = STARTS_AND_DIES.split("LocalJobs(")[0], "import time, threading\n"
     end += """command = ["python", "-c", "import time; time.sleep(100)"]
@@ -333,6 +336,7 @@ def _read_the_hub(tmp_path, make):
     assert "403" in jobs.logs("other")[0], jobs.logs("other")[0]
 
 
+@pytest.mark.long
 def test_too_many_at_once_are_refused(jobs, monkeypatch):
     sleep = ["python", "-c", "import time; time.sleep(600)"]
     for number in range(jobs_module.MOST_RUNNING):

@@ -92,6 +92,7 @@ def build(make: Callable[..., JailExecutor], pip: None, tmp_path: Path) -> Calla
     return build
 
 
+@pytest.mark.long
 def test_installed_while_running_and_importable_at_once(build, jail: Jail) -> None:
     executor = build(jail)
     assert (
@@ -105,6 +106,7 @@ def test_installed_while_running_and_importable_at_once(build, jail: Jail) -> No
     assert executor("import pathlib\nstr(pathlib.Path(tiny_two.__file__).parent) != '/workspace'").output is True
 
 
+@pytest.mark.long
 def test_code_can_read_but_not_write_the_layer(build, jail: Jail) -> None:
     executor = build(jail)
     executor("install_packages(['tiny_one'])\nimport tiny_one, os")
@@ -118,6 +120,7 @@ def test_code_can_read_but_not_write_the_layer(build, jail: Jail) -> None:
             executor(attempt)
 
 
+@pytest.mark.long
 def test_it_is_there_for_the_next_worker_and_the_next_host(build) -> None:
     executor = build()
     executor("!pip install tiny_one")
@@ -155,6 +158,7 @@ def test_a_notebooks_pip_as_a_call(line: str) -> None:
     assert pip_call(line) == LINES[line]
 
 
+@pytest.mark.long
 def test_a_notebooks_pip(build) -> None:
     executor = build()
     assert executor("x = 1\nif x:\n    !pip install tiny_one==1.0\nimport tiny_one\ntiny_one.value").output == 1
@@ -166,6 +170,7 @@ def test_a_notebooks_pip(build) -> None:
         executor("x = 1\n!ls")
 
 
+@pytest.mark.long
 def test_packages_may_share_a_folder(build) -> None:
     executor = build()
     executor("!pip install tiny_north")
@@ -174,6 +179,7 @@ def test_packages_may_share_a_folder(build) -> None:
     assert executor(code).output == "ns"
 
 
+@pytest.mark.long
 def test_whatever_the_umask(build, jail: Jail) -> None:
     before = os.umask(0o077)
     try:
@@ -245,6 +251,7 @@ FAILS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAILS)
 def test_failures_in_two_lines(pip: None, tmp_path: Path, name: str) -> None:
     tmp_path.chmod(0o755)
@@ -256,6 +263,7 @@ def test_failures_in_two_lines(pip: None, tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "layer").exists() or not any((tmp_path / "layer").iterdir())
 
 
+@pytest.mark.long
 def test_what_is_there_is_left_alone(pip: None, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     before = sorted(metadata.packages_distributions())
@@ -273,6 +281,7 @@ def test_what_is_there_is_left_alone(pip: None, tmp_path: Path) -> None:
     assert sorted(metadata.packages_distributions()) == before
 
 
+@pytest.mark.long
 def test_pip_is_configured_as_on_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -293,6 +302,7 @@ def test_pip_is_configured_as_on_the_host(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (PipConfig.of_host().hosts(), wheels in PipConfig.of_host().local()) == ([], True)
 
 
+@pytest.mark.long
 def test_an_index_that_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, jail: Jail) -> None:
     tmp_path.chmod(0o755)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -303,6 +313,7 @@ def test_an_index_that_is_not_reached(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "pass-word" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_pip_ends_with_the_action(pip: None, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     packages = Packages(tmp_path / "layer", tmp_path / "cache", find_jail, lambda: True)

@@ -101,6 +101,7 @@ for _ in range(5):
 """
 
 
+@pytest.mark.long
 def test_pure_python(shared: JailExecutor) -> None:
     def ratio() -> float:
         inside = min(shared(LOOP + "taken").output)

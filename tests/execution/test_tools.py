@@ -174,6 +174,7 @@ def test_variables(make) -> None:
     assert executor("type(huge).__name__").output == "Handle"
 
 
+@pytest.mark.long
 def test_large_values_cross_and_larger_ones_say_what_to_do(make) -> None:
     executor = make(additional_functions={"get": lambda n: b"x" * n, "size": len})
     assert executor("len(get(40_000_000))").output == 40_000_000

@@ -110,6 +110,7 @@ def readable_source() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="becoming another user takes root"
 )
@@ -188,6 +189,7 @@ def host_memory() -> int:
     raise AssertionError
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("forget", [False, True], ids=["cleaned up", "forgotten"])
 def test_many_jails_leave_nothing_behind(
@@ -215,6 +217,7 @@ def test_many_jails_leave_nothing_behind(
     assert grown < 4 << 20
 
 
+@pytest.mark.long
 def test_a_host_that_just_ends_leaves_nothing_behind(jail: Jail) -> None:
     program = f"from ml_intern.execution import JailExecutor\nfrom ml_intern.execution.jail import Jail\n"  # noqa: F541
     program += (

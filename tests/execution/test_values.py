@@ -56,6 +56,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(trees)
 def test_any_tree_of_values_comes_back(value: Any) -> None:
     assert across(value) == value

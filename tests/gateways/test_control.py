@@ -78,6 +78,7 @@ def intern(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
+@pytest.mark.long
 def test_stopped_from_a_command_line_in_a_process_of_its_own(start) -> None:
     worker = start("never-ends")
     worker.until("running")
@@ -89,6 +90,7 @@ def test_stopped_from_a_command_line_in_a_process_of_its_own(start) -> None:
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.long
 def test_a_call_is_refused_from_elsewhere_and_only_once(start) -> None:
     worker = start("publishes")
     peer, row = worker.until("waiting")
@@ -117,6 +119,7 @@ def test_a_call_is_refused_from_elsewhere_and_only_once(start) -> None:
     assert gone.returncode == 1 and "no one session" in gone.stderr
 
 
+@pytest.mark.long
 def test_of_many_answers_at_once_one_counts(start) -> None:
     worker = start("publishes")
     peer, row = worker.until("waiting")
@@ -149,6 +152,7 @@ def test_a_question_is_answered_from_elsewhere(start) -> None:
     assert worker.ends() == "success apache-2.0"
 
 
+@pytest.mark.long
 def test_steered_and_followed_from_elsewhere(start) -> None:
     worker = start("listens")
     peer, row = worker.until("running")
@@ -160,6 +164,7 @@ def test_steered_and_followed_from_elsewhere(start) -> None:
     assert worker.ends() == "success heard: True"
 
 
+@pytest.mark.long
 def test_what_a_killed_process_left_is_cleaned(start) -> None:
     worker = start("never-ends")
     peer, _ = worker.until("running")
@@ -181,6 +186,7 @@ def test_what_a_killed_process_left_is_cleaned(start) -> None:
     assert told.returncode == 1 and "resume" in told.stderr
 
 
+@pytest.mark.long
 def test_garbage_and_silence_hold_up_nobody(start) -> None:
     worker = start("publishes")
     peer, row = worker.until("waiting")
@@ -211,6 +217,7 @@ def test_garbage_and_silence_hold_up_nobody(start) -> None:
         connection.close()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_user_is_hung_up_on(start) -> None:
     """Even where the modes of folder and socket are opened by mistake."""

@@ -316,6 +316,7 @@ def test_a_question_that_nobody_answered_is_refused_on_record_and_what_was_kept_
     assert not stand.desk.top.frozen_in.exists() and Publish.published == []
 
 
+@pytest.mark.long
 def test_what_a_server_that_was_killed_kept_for_its_calls_goes_with_the_next_start(home: Path) -> None:
     """Never: copies of what somebody was to publish lie there for ever, or go while their server still waits."""
     keeps = """
@@ -403,6 +404,7 @@ def served(stand: Stand) -> Iterator[tuple[str, str]]:
     thread.join(10)
 
 
+@pytest.mark.long
 def test_over_http_it_answers_who_has_the_token_and_no_page_of_others(served: tuple[str, str]) -> None:
     url, token = served
     port = url.split(":")[2].split("/")[0]
@@ -471,6 +473,7 @@ def test_a_token_that_can_be_guessed_is_refused(monkeypatch: pytest.MonkeyPatch)
 # As a program.
 
 
+@pytest.mark.long
 def test_the_program_writes_nothing_but_the_protocol_and_ends_with_its_input(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = subprocess.Popen(

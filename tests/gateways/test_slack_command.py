@@ -38,6 +38,7 @@ def test_the_manifest_is_printed_and_what_is_missing_is_said(capsys, monkeypatch
     )
 
 
+@pytest.mark.long
 def test_it_works_for_a_workspace_until_it_is_stopped(
     slack: LocalSlack, team: Team, home: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_doubled_and_reordered_events_are_one_session_and_one_word(slack: LocalS
     assert len([m for m in slack.said(root.ts) if "On it" in m.shown]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "leaves", [("drop", "drop", "drop"), pytest.param(("disconnect", "drop", "disconnect"), marks=pytest.mark.soak)]
 )

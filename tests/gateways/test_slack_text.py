@@ -99,6 +99,7 @@ REQUESTS = st.builds(
 ANSWERS = st.builds(ApprovalAnswer, st.sampled_from(["approve", "reject", "stop"]), LONG, TEXT, text=LONG)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(REQUESTS, ANSWERS)
 def test_any_question_is_harmless_and_fits(request: ApprovalRequest, answer: ApprovalAnswer) -> None:

@@ -60,6 +60,7 @@ def failing(fail):
     return answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fail", "asked"),
     [
@@ -255,6 +256,7 @@ class Server:
         self.process.stdout.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [7, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(20))])
 def test_fifty_steps_though_the_first_server_is_killed_in_the_middle_of_an_answer(chain, tmp_path, seed):
     chance = random.Random(seed)

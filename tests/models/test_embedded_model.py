@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -84,6 +83,7 @@ def gone(number, seconds=3.0):
     return not alive(number)
 
 
+@pytest.mark.long
 def test_streams_stops_and_counts(shared, say):
     shared.told.clear()
     answer = ask(shared, say("Count from one to ten, in words."), stop_sequences=["\n3"], max_tokens=30)
@@ -195,8 +195,8 @@ def test_cancelled_at_once_and_the_next_one_does_not_wait(shared, say):
     assert min(waited) < 5  # 900 tokens would take far longer
 
 
-def test_nobody_else_can_ask_it(shared, say):
-    began = time.time()
+def test_nobody_else_can_ask_it(shared, say, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where its process makes the socket's folder
     shared.close()
     ask(shared, say("Hi."), max_tokens=1)
     number = pid(shared)
@@ -209,11 +209,10 @@ def test_nobody_else_can_ask_it(shared, say):
     for table in ("tcp", "tcp6", "udp", "udp6"):
         inodes = {line.split()[9] for line in Path(f"/proc/{number}/net/{table}").read_text().splitlines()[1:]}
         assert not sockets & inodes
-    assert not [
-        path for path in Path(tempfile.gettempdir()).glob("ml-intern-weights-*") if path.stat().st_mtime > began
-    ]
+    assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_of_an_answer(own, say):
     def kill(text):
         own.told.append(("delta", text))
@@ -239,6 +238,7 @@ def test_killed_again_and_again(own, say):
     assert ask(own, say("Hi.")).content
 
 
+@pytest.mark.long
 def test_closing_frees_the_memory_and_it_can_be_asked_again(weights, say):
     model, twin = make(weights, window_tokens=256), make(weights, window_tokens=256)
     model.warm()
@@ -256,6 +256,7 @@ def test_closing_frees_the_memory_and_it_can_be_asked_again(weights, say):
     assert gone(number)  # nobody has it any more
 
 
+@pytest.mark.long
 def test_closed_while_it_answers(own, say):
     own.on_delta = lambda text: threading.Thread(target=own.close).start()
     own.retry_seconds = ()
@@ -333,6 +334,7 @@ def test_importing_it_loads_nothing():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 
+@pytest.mark.long
 def test_a_child_that_gives_no_sign(weights):
     found = facts(weights)
     engine = Engine(found, plan(found, 4 * GB, 256), threads=1)
@@ -359,6 +361,7 @@ def test_weights_that_have_to_be_downloaded_first_are_said_so(tmp_path, monkeypa
     assert model.look() == ""
 
 
+@pytest.mark.long
 def test_a_child_that_does_not_even_read(weights):
     found = facts(weights)
     engine = Engine(found, plan(found, 4 * GB, 256), threads=1)

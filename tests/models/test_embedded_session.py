@@ -34,6 +34,7 @@ def anonymous(folder):
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
+@pytest.mark.long
 def test_an_agent_loads_streams_counts_compacts_and_frees(weights):
     streamed, steps, compactions = [], [], []
     model = EmbeddedModel(

@@ -29,6 +29,7 @@ PREFIXES = pytest.mark.parametrize("model_id", ["hosted_vllm/m", "openai/m"])
 TEXT = "Thinking, ünïcödé and all.\n<code>\nprint(6 * 7)\n</code>\nand more"
 
 
+@pytest.mark.long
 @PREFIXES
 def test_text_usage_stop_and_deltas(model_at, say, model_id):
     reply = Reply(TEXT, prompt_tokens=100, completion_tokens=20, cached_tokens=64, chunk_chars=7)
@@ -197,6 +198,7 @@ def test_no_provider_changes_what_was_prepared(model_at, say, model_id):
         assert prepared == before
 
 
+@pytest.mark.long
 def test_two_threads_share_a_model_without_mixing_conversations(model_at, say):
     def echo(request):
         return message_text(request["messages"][0]) + message_text(request["messages"][-1])
@@ -284,6 +286,7 @@ with LocalLLM(lambda request: reply) as llm:
 """
 
 
+@pytest.mark.long
 def test_its_own_time_beside_litellm(litellm, say):
     """What a call takes beyond litellm's own stream and the joining of its chunks: 2 ms or less."""
     messages = [say(f"{i} " + "x" * 4000, [MessageRole.USER, MessageRole.ASSISTANT][i % 2]) for i in range(200)]

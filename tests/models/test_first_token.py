@@ -29,6 +29,7 @@ def first_token(url, home):
     return seconds
 
 
+@pytest.mark.long
 def test_the_first_token_beside_litellms_import(tmp_path):
     """In seconds of computing, which do not grow where others use the machine as well."""
     child = Path(__file__).with_name("first_token_child.py")

@@ -45,6 +45,7 @@ edits = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(st.lists(edits, max_size=12), st.booleans())
 def test_equals_smolagents_for_any_history(history, flatten):

@@ -285,6 +285,7 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(PIECES | st.text(max_size=6), max_size=14).map("".join),

@@ -399,6 +399,7 @@ os.write(3, f"{outside} of {len(reached)}".encode())
 """
 
 
+@pytest.mark.long
 def test_loaded_late_without_a_look_at_the_network_and_without_a_word():
     def fail(request):
         raise Fail(500, "oops")

@@ -44,6 +44,7 @@ def said(session, kind):
     return [event for event in session["events"] if event.get("type", event.get("event")) == kind]
 
 
+@pytest.mark.long
 def test_no_name_is_looked_up_and_nobody_is_connected_to(session):
     assert session["reached"] == []
     assert session["code"] == 0
@@ -92,6 +93,7 @@ with MLIntern("vllm/m", offline=True) as intern:
 """
 
 
+@pytest.mark.long
 def test_what_cannot_be_had_offline(tmp_path):
     environment = {**os.environ, "ML_INTERN_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", REFUSED], env=environment, capture_output=True, text=True, timeout=60)

@@ -71,6 +71,7 @@ def test_it_goes_back_word_for_word_and_what_was_sent_stays_sent(litellm: object
     assert requests[-1]["messages"][1]["content"][0]["signature"].startswith(BOUND)
 
 
+@pytest.mark.long
 def test_it_goes_with_a_compaction_and_comes_again_after_it(litellm: object) -> None:
     def answer(body: dict[str, Any]) -> Reply:
         if "is about to be compacted" in str(body["messages"][-1]):

@@ -72,6 +72,7 @@ def test_what_goes_wrong_is_seen(crashes: Crashes) -> None:
         assert word in said, (word, said)
 
 
+@pytest.mark.long
 def test_killed_and_killed_again_while_it_resumes(crashes: Crashes) -> None:
     """A seeded sample of points; `make soak` has all of them."""
     lines = _lines(crashes)
@@ -183,6 +184,7 @@ def _strace() -> str | None:
     return found if works else None
 
 
+@pytest.mark.long
 @pytest.mark.skipif(_strace() is None, reason="strace is not there, or may not watch processes")
 def test_the_kernel_returns_from_the_sync_before_the_first_byte_is_sent(crashes: Crashes, tmp_path: Path) -> None:
     """The same as the kernel sees it: `fdatasync` of the trace has returned 0 between a call's row and its request."""

@@ -66,6 +66,7 @@ def _seeded(crashes: Crashes, seed: int):
     return crashes.run(points, seed, below=True)
 
 
+@pytest.mark.long
 def test_killed_and_killed_again_while_it_resumes(crashes: Crashes) -> None:
     """A seeded sample of points; `make soak` has many more."""
     kills, problems, seed = 0, {}, FIRST

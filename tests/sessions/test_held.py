@@ -198,6 +198,7 @@ def test_it_sleeps_after_a_time_and_is_woken_from_its_trace(build) -> None:
     assert session.wait(20).answer == "well" and published == ["a"]
 
 
+@pytest.mark.long
 def test_others_that_wait_push_it_out(build) -> None:
     model = ByTask(lambda task, said: [code(f"publish(what={task[-1]!r})"), code("final_answer(1)")][said], 0.3)
     published: list[str] = []
@@ -225,6 +226,7 @@ def test_closing_leaves_its_question_open(build) -> None:
     assert resumed.wait(20).answer == "well" and published == ["a"]
 
 
+@pytest.mark.long
 def test_one_that_is_forgotten_leaves_its_question_open(build) -> None:
     published: list[str] = []
     _, session = held(build, [ONCE], published)
@@ -234,6 +236,7 @@ def test_one_that_is_forgotten_leaves_its_question_open(build) -> None:
     gc.collect()
     assert not notes(session, "approval-answered") and not notes(session, "end")
     assert '"tool_use_id":"' + session.pending()[0].call_id not in session.trace.read_text()
+    session._idle.set()  # nobody else will: closing would wait for it
 
 
 def test_a_question_between_two_steps_holds_no_thread_either(build) -> None:

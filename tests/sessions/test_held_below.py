@@ -284,6 +284,7 @@ def test_one_that_is_forgotten_leaves_its_question_open(build) -> None:
     course.close()  # what becomes of it where a process ends without a word
     session._shop.agent.cleanup()
     assert not notes(session, "approval-answered") + notes(session, "end") + notes(session, "subagent")
+    session._idle.set()  # nobody else will: closing would wait for it
 
 
 def test_one_that_works_is_not_cut_off_because_another_one_waits(build) -> None:
@@ -311,6 +312,7 @@ def test_one_that_works_is_not_cut_off_because_another_one_waits(build) -> None:
     whole(session)
 
 
+@pytest.mark.long
 def test_one_that_waits_for_its_job_holds_no_thread_and_is_not_cut_off_for_a_question(build) -> None:
     published: list[str] = []
     wait = f"{START}\nprint(training_job(operation='wait', job_id=job['job_id'])['state'])"

@@ -172,6 +172,7 @@ def erratic(task: str, said: int) -> str:
     return turns[said % len(turns)]
 
 
+@pytest.mark.long
 def test_chaos(build) -> None:
     chaos(build, 5, 3.0, seed=1)
 

@@ -132,6 +132,7 @@ def test_closing_leaves_the_question_open_and_another_process_takes_it_up(build,
     assert len(set(uuids)) == len(uuids)
 
 
+@pytest.mark.long
 def test_only_a_few_keep_their_jail_while_they_wait(build) -> None:
     published: list[str] = []
     model = ByTask(
@@ -180,6 +181,7 @@ def _waiting(build, count: int) -> tuple[float, float]:
     return more, awake
 
 
+@pytest.mark.long
 def test_sleeping_sessions_weigh_little(build) -> None:
     more, awake = _waiting(build, 30)
     assert more < 30 * 0.3 + 6 and awake < 4

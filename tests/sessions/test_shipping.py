@@ -79,6 +79,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         yield service
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", ["", ", allow_pickle=True"])
 def test_no_rule_lets_through_what_would_be_refused_otherwise(hub: LocalHub, build, more: str) -> None:
     asked: list[str] = []
@@ -101,6 +102,7 @@ def test_no_rule_lets_through_what_would_be_refused_otherwise(hub: LocalHub, bui
     assert len(asked) == bool(more) and all("would be refused otherwise (allow_pickle)" in reason for reason in asked)
 
 
+@pytest.mark.long
 def test_judged_by_the_host_and_pushed_with_what_it_measured(hub: LocalHub, build, tmp_path: Path) -> None:
     asked: list[str] = []
 

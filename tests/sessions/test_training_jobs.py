@@ -141,6 +141,7 @@ print("@result " + json.dumps({"status": "done", "metrics": {}}))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asks", [True, False], ids=["sleeps", "idle"])
 def test_jobs_are_watched_while_their_session_has_let_go_of_its_jail(build, asks):
     """Never: what is found is told to nobody, or told again when the session goes on."""
@@ -172,6 +173,7 @@ def test_jobs_are_watched_while_their_session_has_let_go_of_its_jail(build, asks
     assert [what for what, _ in reports(session)].count("nan") == 1
 
 
+@pytest.mark.long
 def test_who_watches_jobs_of_a_session_that_sleeps_goes_with_the_last_of_them(build):
     script = [code(f"{WRITE}\n{SMOKE}"), code(f"{START}\nfinal_answer(1)"), code("final_answer(2)")]
     intern = build(ScriptedModel(script), tools=[TrainingJobTool()], network="none")
@@ -201,6 +203,7 @@ def test_jobs_of_a_session_whose_process_is_gone_are_ended_by_command(build, hom
     assert stop(session.id[:8], jobs=True, home=home) == 0
 
 
+@pytest.mark.long
 def test_the_agent_is_told_of_what_it_did_not_ask_for_and_only_of_that(build):
     """With its next step, in this program's own words: what a job prints is anybody's, and must not pass for a notice."""
     nan = TRAIN.replace('"loss": 0.5', '"loss": 0.5 if "--smoke" in sys.argv else float("nan")')
@@ -310,6 +313,7 @@ CHILD = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", ["the call", "the answer"])
 def test_an_intern_that_is_killed_while_its_job_starts_finds_it_again_once(build, home, hub, lost):
     """Killed between the service's taking the order and the call's result on record; or before the order went out."""

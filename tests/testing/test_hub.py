@@ -58,6 +58,7 @@ def requested(hub: LocalHub, method: str, part: str) -> list[str]:
     return [one.path for one in hub.requests if one.method == method and part in one.path]
 
 
+@pytest.mark.long
 def test_folder_with_large_file_goes_up_and_comes_back(hub, tmp_path):
     folder, back = tmp_path / "folder", tmp_path / "back"
     (folder / "deep" / "er").mkdir(parents=True)

@@ -73,6 +73,7 @@ def test_its_time_is_kept(api):
     assert info.status.stage == "ERROR" and info.status.message == "Job timeout"
 
 
+@pytest.mark.long
 def test_jobs_are_found_by_label_over_pages(api):
     made = [run(api, "pass", labels={"batch": "one", "n": str(n)}).id for n in range(25)]
     assert [job.id for job in api.list_jobs(labels={"batch": "one"}, namespace="tester")] == made[::-1]

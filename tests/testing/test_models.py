@@ -325,6 +325,7 @@ def test_equal_texts_never_differ(text):
     assert differences(text, text + "\n") == []  # not by the short cut
 
 
+@pytest.mark.long
 @given(TEXTS, TEXTS, DIGEST, DIGEST, st.integers(1, 65535), st.floats(0, 1e5), st.floats(0, 1e5))
 def test_only_volatile_parts_never_differ(before, after, one, other, port, short, long):
     frame = "{}\nsaved {} to http://127.0.0.1:{}/x in {:.2f} s\n{}"

@@ -33,6 +33,7 @@ def test_a_paper_by_any_id(local, client):
         client.get_paper(RESNET, fields=["titel"])
 
 
+@pytest.mark.long
 def test_search_with_filters_and_pages(client):
     found = client.search_paper("residual%20networks", fields=["title", "year"], limit=1)
     assert found.total > 2

@@ -322,6 +322,7 @@ def test_the_pause_is_kept_for_arxiv_but_not_for_this_machine(tool, monkeypatch)
         assert client.query_url_format == (url or "https://export.arxiv.org/api/query") + "?{}"
 
 
+@pytest.mark.long
 def test_it_survives_saving_and_works_over_there(arxiv):
     environment = arxiv.environment()
     answer = assert_survives_saving(

@@ -128,6 +128,7 @@ while True:
 """
 
 
+@pytest.mark.long
 def test_whoever_is_killed_while_writing_leaves_no_half_answer(tool, folder):
     process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE)
     process.stdout.readline()

@@ -407,6 +407,7 @@ class TestScoring:
             found = score(tool, held, answer(tool, held, "p.jsonl", right(0.5 + number / 10, number)))
         assert found["looks"] == 5 and "candidate number 5 on these rows" in " ".join(found["warnings"])
 
+    @pytest.mark.long
     def test_never_more_than_twenty_labels_are_shown(self, tool):
         held = here(tool, reviews(200))
         seen = {}
@@ -449,6 +450,7 @@ class TestScoring:
         with pytest.raises(ValueError, match=said):
             score(tool, held, {"predictions": "p.jsonl"})
 
+    @pytest.mark.long
     def test_plots_are_pictures_on_both_sides(self, tool):
         pytest.importorskip("matplotlib")
         tool.plots = True
@@ -776,6 +778,7 @@ class TestMetricsAgainstTheirReferences:
         said = [["B-PER", "I-PER", "O", "B-ORG"], ["O", "B-ORG", "I-ORG", "O", "O"], ["B-PER", "B-PER", "O"]]
         assert tool._value(tool._of_tags(truth, said, [])["f1"]) == pytest.approx(0.6)
 
+    @pytest.mark.long
     def test_classes(self):
         sklearn = pytest.importorskip("sklearn.metrics")
         made, tool = random.Random(5), EvaluateModelTool()
@@ -812,6 +815,7 @@ class TestMetricsAgainstTheirReferences:
             ]
             assert found == pytest.approx(wanted, abs=1e-4)
 
+    @pytest.mark.long
     def test_an_interval_holds_the_truth_nineteen_times_out_of_twenty(self):
         """The bootstrap of a macro F1, on 30 draws of which the truth is known to be 0.75."""
         tool, held = EvaluateModelTool(), 0
@@ -981,6 +985,7 @@ class TestPlantedFaults:
         assert found["contamination"]["checked"] is False and "was not checked" in " ".join(found["warnings"])
         assert score(tool, held, right, train=["not/there"])["contamination"]["checked"] is False
 
+    @pytest.mark.long
     def test_training_rows_of_which_only_a_part_was_read(self, tool):
         held = here(tool, reviews(60))
         tool.workspace.write_bytes("train.csv", table([{"text": f"row {number}"} for number in range(100_001)]))
@@ -1214,5 +1219,6 @@ def test_it_is_put_on_record(workspace, tmp_path):
     assert (tmp_path / "session/held_out" / held["held_out"] / "labels.json").exists()
 
 
+@pytest.mark.long
 def test_it_survives_saving():
     assert_survives_saving(EvaluateModelTool, "jinja2", "huggingface_hub")

@@ -388,6 +388,7 @@ def test_repeated_calls_come_from_the_cache(github, call):
     assert len(github.requests) == asked
 
 
+@pytest.mark.long
 def test_it_survives_saving(github):
     found = assert_survives_saving(GithubCodeTool, "requests", call=CALLS["find"], environment=github.environment())
     assert found["results"][0]["path"] == "examples/scripts/grpo_vllm.py"

@@ -174,6 +174,7 @@ def test_of_a_label_that_never_changes_nothing_is_learnt(hub):
     assert inspect()["methods"]["text-classification"]["verdict"] == "no"
 
 
+@pytest.mark.long
 def test_what_a_sample_cannot_tell_is_asked_of_the_viewer(hub):
     """Gaps, labels and leaks of rows that no sample holds: 21,000 rows, of which 1,000 are looked at."""
     pad = " so" * 330
@@ -198,6 +199,7 @@ def test_what_a_sample_cannot_tell_is_asked_of_the_viewer(hub):
     assert "statistics of all rows of train" in found["notes"][0]
 
 
+@pytest.mark.long
 def test_without_statistics_a_sample_stays_a_sample(hub):
     rows = [{"text": f"Film review no {i}" + " so" * 300, "label": i % 2} for i in range(25_000)]
     put(hub, rows)
@@ -343,6 +345,7 @@ def test_compressed_files_and_plain_text(hub, monkeypatch):
     assert inspect("acme/lines")["sample"] == [{"text": "one"}, {"text": "two"}]
 
 
+@pytest.mark.long
 def test_a_bomb_of_zeros_is_not_unpacked_whole(hub, monkeypatch):
     monkeypatch.delenv("HF_DATASETS_SERVER")
     bomb = gzip.compress(lines([{"text": "x" * 1_000_000}]) * 80, compresslevel=1)
@@ -363,6 +366,7 @@ def parquet_of(table, features=None, **options):
     return target.getvalue()
 
 
+@pytest.mark.long
 def test_a_beginning_is_not_called_a_sample_of_all(hub, monkeypatch):
     import pyarrow as arrow
 
@@ -480,6 +484,7 @@ def test_a_picture_that_never_comes_to_its_frame_takes_no_time():
 TEXT = "x" * 2_000_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["rows", "one row", "zeros"])
 def test_a_small_parquet_that_unpacks_to_gigabytes_takes_no_memory(kind):
     """In a process of its own that may have two gigabytes, libraries included."""
@@ -532,6 +537,7 @@ for field in (2, 3, 0):  # what the page unpacks to, what it takes, and then eac
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [("none", "1.0"), ("zstd", "2.0")], ids="-".join)
 def test_a_page_that_lies_about_itself_is_named_or_read_and_nothing_else(kind):
     """pyarrow itself bounds what a header may say: no page that claims two gigabytes gets them, in a process that has two."""
@@ -558,6 +564,7 @@ class Counted(io.BytesIO):
         return data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("groups", "labels", "spread"), [(1, {0}, False), (2, {0, 1}, False), (40, {0, 1}, True)])
 def test_rows_of_large_parquet_come_from_all_of_its_row_groups(groups, labels, spread):
     """Never: a table that is sorted by its label passes for one of a single label, or a beginning for a sample of all."""
@@ -591,6 +598,7 @@ def test_a_damaged_file_is_named_and_left_out(hub, monkeypatch):
         inspect("acme/bad")
 
 
+@pytest.mark.long
 def test_large_parquet_is_read_by_ranges(hub, monkeypatch):
     import pyarrow as arrow
     from pyarrow import parquet

@@ -330,6 +330,7 @@ def test_no_token_is_sent_to_anyone(docs, tool):
             assert "authorization" not in request.headers, request.path
 
 
+@pytest.mark.long
 def test_it_survives_saving(docs):
     call = {"page": "setfit/tune", "section": "Quick start"}
     found = assert_survives_saving(HubDocsTool, "huggingface_hub", "lxml", call=call, environment=docs.environment())

@@ -158,6 +158,7 @@ def test_a_link_in_the_workspace_is_not_followed(download, workspace, tmp_path):
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.long
 def test_it_survives_saving():
     assert_survives_saving(HubDownloadTool, "huggingface_hub")
 
@@ -208,6 +209,7 @@ def test_one_that_breaks_off_goes_on_where_it_was(large, hub, workspace):
     assert_whole(workspace)
 
 
+@pytest.mark.long
 def test_one_whose_process_is_killed_goes_on_where_it_was(large, hub, workspace):
     program = """
         import sys
@@ -235,6 +237,7 @@ def test_one_whose_process_is_killed_goes_on_where_it_was(large, hub, workspace)
     assert_whole(workspace)
 
 
+@pytest.mark.long
 def test_what_the_workspace_has_is_not_fetched_again_and_what_changed_is(large, hub, workspace):
     assert get(large)["fetched_bytes"] > len(LARGE)
     hub.requests.clear()
@@ -248,6 +251,7 @@ def test_what_the_workspace_has_is_not_fetched_again_and_what_changed_is(large, 
     assert workspace.read_bytes("m/weights.bin") == LARGE and workspace.read_bytes("m/config.json") == b"[]"
 
 
+@pytest.mark.long
 def test_a_part_of_something_else_is_no_beginning(large, hub, workspace):
     fault = hub.fail(WEIGHTS, drop=CHUNK + 1_000, times=1, method="GET")
     again = hub.fail(WEIGHTS, status=500, times=None, method="GET")

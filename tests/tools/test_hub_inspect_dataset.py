@@ -230,6 +230,7 @@ def test_a_lone_column_with_few_values_is_taken_for_the_label_and_that_is_said(h
     assert "`bought` is taken for the label: no column is named or typed as one." in found["notes"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["gene_{}", "{}"])
 def test_ten_thousand_columns_stay_short_and_quick(hub, monkeypatch, name):
     monkeypatch.delenv("HF_DATASETS_SERVER")
@@ -249,6 +250,7 @@ def test_ten_thousand_columns_stay_short_and_quick(hub, monkeypatch, name):
     assert found["rows_examined"] == {"train": 40}
 
 
+@pytest.mark.long
 def test_a_large_split_is_sampled_evenly_and_says_so(hub):
     rows = [{"text": f"Film review no {i}" + " so" * 300, "label": int(i >= 12_500)} for i in range(25_000)]
     hub.seed("acme/reviews", "dataset", {"README.md": CARD, "train.jsonl": lines(*rows)})  # 23 MB, sorted by label
@@ -282,6 +284,7 @@ def test_a_viewer_that_stops_half_way_leaves_a_sample_and_that_is_said(hub):
     assert "Not all rows were examined" in found["notes"][-1]
 
 
+@pytest.mark.long
 def test_large_files_are_read_in_pieces_from_all_over_them_and_that_is_said(hub, monkeypatch):
     """Sorted by label, over two files: the beginning alone would show one label."""
     monkeypatch.delenv("HF_DATASETS_SERVER")
@@ -298,6 +301,7 @@ def test_large_files_are_read_in_pieces_from_all_over_them_and_that_is_said(hub,
     assert len([one for one in hub.requests if "/cdn/" in one.path and "range" in one.headers]) == 9
 
 
+@pytest.mark.long
 def test_large_csv_is_cut_at_lines_unless_its_cells_hold_lines(hub, monkeypatch):
     monkeypatch.delenv("HF_DATASETS_SERVER")
     rows = [f'{i},"a film, no {i}{" so" * 300}",{int(i >= 12_500)}\n' for i in range(25_000)]
@@ -313,6 +317,7 @@ def test_large_csv_is_cut_at_lines_unless_its_cells_hold_lines(hub, monkeypatch)
     assert "but the first of each" in found["notes"][-1]
 
 
+@pytest.mark.long
 def test_a_hub_that_gives_no_ranges_gives_the_beginning(hub, monkeypatch):
     monkeypatch.delenv("HF_DATASETS_SERVER")
     content = lines(*[{"text": f"Film {i}" + " so" * 3000} for i in range(2500)])
@@ -330,6 +335,7 @@ def test_a_hub_that_gives_no_ranges_gives_the_beginning(hub, monkeypatch):
     assert "but the first of each" in found["notes"][-1]
 
 
+@pytest.mark.long
 def test_the_beginning_of_a_large_array_is_read(hub, monkeypatch):
     monkeypatch.delenv("HF_DATASETS_SERVER")
     rows = [{"text": f"Film {i}" + " so" * 3000, "nested": [{"a": [1, "]"]}]} for i in range(2500)]
@@ -497,6 +503,7 @@ def test_the_token_goes_only_where_it_belongs(hub, monkeypatch):
     assert got == [None]
 
 
+@pytest.mark.long
 def test_it_survives_saving(hub):
     hub.seed("acme/reviews", "dataset", {"train.jsonl": lines(*reviews(0, 10))})
     found = assert_survives_saving(

@@ -659,6 +659,7 @@ def test_the_token_goes_only_where_it_belongs(hub, monkeypatch):
     assert set(got) == {None}
 
 
+@pytest.mark.long
 def test_it_survives_saving(hub):
     model(hub, LLAMA, files={"model.safetensors": weights(w=("BF16", 10))})
     found = assert_survives_saving(

@@ -932,6 +932,7 @@ def test_a_folder_that_is_not_there_or_is_a_file(push):
         push(**{**MODEL, "folder": "out/model.safetensors"})
 
 
+@pytest.mark.long
 def test_it_survives_saving(push):
     assert_survives_saving(HubPushTool, "huggingface_hub")
     assert json.dumps(HubPushTool.output_schema)

@@ -293,6 +293,7 @@ def test_what_is_not_there(read):
         read("train.py", repo_id="acme/none")
 
 
+@pytest.mark.long
 def test_it_survives_saving(read, hub):
     call = {"repo_id": "acme/m", "path": "n.ipynb"}
     found = assert_survives_saving(HubReadFileTool, "huggingface_hub", call=call, environment=hub.environment())

@@ -503,6 +503,7 @@ class TestAsked:
         assert text == f"Why?\n\n<!-- ml-intern-call: {way.asked[0].call_id} -->"
 
 
+@pytest.mark.long
 def test_it_survives_saving(repo):
     call = {"operation": "refs", "repo_id": "tester/m"}
     found = assert_survives_saving(HubRepoTool, "huggingface_hub", call=call, environment=repo.environment())

@@ -163,6 +163,7 @@ def test_one_stumble_of_the_hub_is_got_over(library):
     assert ids(query="movie") == ["acme/movie-reviews"]
 
 
+@pytest.mark.long
 def test_it_survives_saving(library):
     found = assert_survives_saving(
         HubSearchDatasetsTool, "huggingface_hub", call={"query": "movie"}, environment=library.environment()

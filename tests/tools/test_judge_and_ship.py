@@ -237,6 +237,7 @@ class TestTheWholeLife:
         assert done["pull_request"].endswith("/discussions/1")
         assert hub.read("acme/theirs", "model", "README.md") == b"---\nlicense: mit\n---\n# Theirs\n"
 
+    @pytest.mark.long
     def test_a_better_one_later_is_shown_as_what_changes(self, session, hub):
         session.push(**call(judged(session)))
         session.workspace.write_bytes("runs/a/model/model.safetensors", weights(1, moved=0.2))
@@ -308,6 +309,7 @@ def own(session, code: str, **options) -> dict:
 class TestAMetricOfTheAgentsOwn:
     """It has to see labels. What must never happen: one gets out by it, but as a part of a figure of three digits."""
 
+    @pytest.mark.long
     def test_it_measures_both_sides_and_goes_along(self, session, hub):
         found = own(
             session, "def score(prediction, references, inputs):\n    return float(prediction in references)\n"
@@ -322,6 +324,7 @@ class TestAMetricOfTheAgentsOwn:
         assert b"def score" in hub.read("tester/mine", "model", "evaluation/metric.py")
         assert "own" in hub.read("tester/mine", "model", "README.md").decode()
 
+    @pytest.mark.long
     def test_what_it_sees_gets_nowhere(self, session, tmp_path):
         """It writes, prints, connects, raises: none of it is found, and the refusal says only what would work."""
         began = time.time() - 1
@@ -373,6 +376,7 @@ def score(prediction, references, inputs):
         with pytest.raises(ValueError, match="gave no number from 0 to 1 for each row"):
             own(session, code)
 
+    @pytest.mark.long
     def test_no_more_than_three_digits_come_out_by_any_way(self, session):
         """Also in what is said of how many rows would do, and of rows that training rows overlap with."""
         code = "def score(prediction, references, inputs):\n    return 0.123456789 + (prediction == 'bad') / 1e5"
@@ -383,6 +387,7 @@ def score(prediction, references, inputs):
         )
         assert long == [] and set(found["metrics"]["own_likeness"].values()) == {0.123}
 
+    @pytest.mark.long
     def test_it_cannot_pass_for_a_metric_of_the_tools(self, session):
         session.workspace.write_bytes("accuracy.py", b"def score(**row):\n    return 0.999987654321")
         found = judged(session, metric="accuracy.py")
@@ -447,6 +452,7 @@ class TestOfTheHub:
         assert not [path for path in (session.records.held_out / held["held_out"]).iterdir() if "sealed" in path.name]
         return found, [line for text in said for line in text.splitlines() if line.startswith("LOADED")]
 
+    @pytest.mark.long
     def test_a_baseline_is_fetched_by_the_host_and_pinned(self, session, hub):
         more = {
             "model.safetensors": weights(1),
@@ -499,6 +505,7 @@ class TestWhileAModelIsRun:
         given = {"held_out": held["held_out"], "candidate": candidate, "baseline": {"simple": "majority"}}
         return session.judge(operation="score", **given)
 
+    @pytest.mark.long
     def test_modules_of_the_workspace_are_not_imported_and_inputs_are_written_anew(self, skops):
         held = skops.judge(operation="prepare", dataset="acme/reviews")
         for folder in (".", held["inputs"].rpartition("/")[0], "m"):
@@ -512,6 +519,7 @@ class TestWhileAModelIsRun:
         assert found["by"] == "harness" and found["candidate"]["value"] > 0.95
         assert skops.workspace.read_bytes(held["inputs"]) == before
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("file", "side"),
         [("predictions-*.jsonl", {}), ("inputs.jsonl", {"folder": "runs/a/model", "script": "predict.py"})],

@@ -84,6 +84,7 @@ def test_in_a_session_somebody_is_asked_unless_a_rule_allows_it(slack: LocalSlac
     assert [message.text for message in slack.said()] == [":information_source: half way"]
 
 
+@pytest.mark.long
 def test_it_survives_saving(slack: LocalSlack) -> None:
     told = assert_survives_saving(
         NotifyTool,

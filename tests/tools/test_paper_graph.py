@@ -143,6 +143,7 @@ def test_arguments_that_make_no_sense_are_refused_without_a_request(scholar, too
     assert scholar.requests == []
 
 
+@pytest.mark.long
 def test_it_survives_saving_and_works_over_there(scholar):  # noqa: F811
     call = {"relation": "references", "paper": RESNET, "limit": 1}
     answer = assert_survives_saving(

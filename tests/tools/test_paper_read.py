@@ -638,6 +638,7 @@ def test_a_damaged_pdf_is_read_or_refused_in_one_line(seeds):
     assert read > len(seeds) / 4
 
 
+@pytest.mark.long
 def test_it_survives_saving_and_works_over_there(arxiv):
     environment = arxiv.environment()
     answer = assert_survives_saving(

@@ -219,6 +219,7 @@ def test_repeated_calls_come_from_the_cache_and_each_token_sees_its_own(papers, 
     assert "tester/own" not in [row["id"] for row in tool(paper=LORA)["models"]]
 
 
+@pytest.mark.long
 def test_it_survives_saving_and_works_over_there(papers):
     call = {"paper": LORA, "kinds": ["datasets"]}
     answer = assert_survives_saving(PaperResourcesTool, "huggingface_hub", call=call, environment=papers.environment())

@@ -206,6 +206,7 @@ class TestE2B:
         assert said["error"]["name"] == "ProcessLost" and "The next call takes a new one" in said["error"]["value"]
         assert tool("1")["text"] == "1"
 
+    @pytest.mark.long
     def test_a_flood_without_end_is_ended(self, cloud):
         tool = PythonSandboxTool()
         tool("kept = 1")
@@ -227,6 +228,7 @@ class TestE2B:
         with pytest.raises(kind, match=says):
             PythonSandboxTool()("1")
 
+    @pytest.mark.long
     def test_saved_and_loaded_elsewhere_it_runs(self, cloud):
         environment = cloud.environment()
         said = assert_survives_saving(

@@ -70,6 +70,7 @@ class ModuleLevelTool(Tool):
         return yaml.safe_load(text)
 
 
+@pytest.mark.long
 def test_a_self_contained_tool_passes_and_runs():
     assert assert_survives_saving(GoodTool, "packaging", call={"text": "x"}) == {"said": "x1.0"}
 

@@ -163,6 +163,7 @@ def test_it_leaves_logging_as_it_is(tool):
         root.handlers[:] = kept
 
 
+@pytest.mark.long
 def test_it_survives_saving_and_works_over_there(scholar):  # noqa: F811
     answer = assert_survives_saving(
         SemanticScholarSearchTool,

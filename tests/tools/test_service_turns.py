@@ -40,6 +40,7 @@ def apart(times: list[float]) -> float:
     return min(after - before for before, after in itertools.pairwise(times))
 
 
+@pytest.mark.long
 def test_turns_of_many_processes_lie_apart(folder) -> None:
     running = [subprocess.Popen([sys.executable, "-c", TAKES], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     times = [float(line) for process in running for line in process.communicate(timeout=60)[0].split()]

@@ -111,6 +111,7 @@ def test_a_space_that_is_something_else_is_never_overwritten(hub: LocalHub) -> N
         plan([ArxivSearchTool()], "tester", api_of(hub))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [pytest.param("folder", marks=pytest.mark.soak), "hub"])
 def test_unmodified_smolagents_loads_it_where_only_its_own_requirements_are(
     place: str, hub: LocalHub, tmp_path: Path
@@ -177,6 +178,7 @@ def test_every_tool_takes_what_smolagents_hands_it_when_it_comes_from_the_hub(na
     getattr(ml_intern.tools, name)(model_repo_id=None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("agreed", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_without_anybody_to_ask_nothing_is_pushed(agreed: bool, hub: LocalHub, tmp_path: Path) -> None:
     words = [
@@ -200,6 +202,7 @@ def test_without_anybody_to_ask_nothing_is_pushed(agreed: bool, hub: LocalHub, t
         api_of(hub).space_info("tester/arxiv_search")
 
 
+@pytest.mark.long
 def test_what_a_server_says_is_shown_in_full_before_rules_can_allow_it(
     tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

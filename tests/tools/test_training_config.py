@@ -253,6 +253,7 @@ def every_plan(tool, workspace):
     yield tool(**talking("grpo", PAIRS, options={"name": "far-grpo", "reward": code, "batch_size": 8}))
 
 
+@pytest.mark.long
 def test_all_scripts_are_clean_and_say_what_they_need(tool, workspace, tmp_path):
     scripts, pinned = tmp_path / "scripts", {f"{name}=={version}" for name, version in tool.VERSIONS.items()}
     scripts.mkdir()
@@ -957,5 +958,6 @@ def test_a_job_far_away_sees_nothing_of_the_workspace(tool, local):
     assert re.fullmatch(r"\d+m", start["estimate"])
 
 
+@pytest.mark.long
 def test_it_survives_saving():
     assert_survives_saving(TrainingConfigTool, "huggingface-hub")

@@ -32,6 +32,7 @@ def mails(count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.long
 def test_a_plan_is_carried_out(workspace, jobs):
     workspace.write_bytes("data/train.csv", mails(120).encode())
     planned = TrainingConfigTool(workspace)(

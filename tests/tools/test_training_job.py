@@ -161,6 +161,7 @@ class TestLocal:
         listed = desk.call(operation="list")["jobs"]
         assert [(job["state"], job["smoke"]) for job in listed] == [("done", True), ("done", False)]
 
+    @pytest.mark.long
     def test_curves_come_as_text_and_as_a_picture(self, desk, workspace):
         passed(desk)
         job = desk.call(operation="start", script="train.py", timeout="5m")["job_id"]
@@ -403,6 +404,7 @@ REMOTE = {"operation": "start", "backend": "hf_jobs", "script": "train.py", "har
 
 
 class TestHfJobs:
+    @pytest.mark.long
     def test_a_smoke_run_on_the_cheapest_then_the_run_and_its_cost(self, far):
         assert smoke(far, "hf_jobs")["hardware"] == "cpu-basic"
         assert far.asked == (None, None)  # waiting asks nobody
@@ -606,6 +608,7 @@ def test_it_survives_saving():
     assert_survives_saving(TrainingJobTool, "huggingface_hub")
 
 
+@pytest.mark.long
 def test_a_gpu_that_does_nothing_is_seen_by_the_service_of_jobs(far, monkeypatch):
     monkeypatch.setattr("ml_intern.watching.IDLE_SECONDS", 0.5)
     smoke(far, "hf_jobs")

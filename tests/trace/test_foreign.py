@@ -138,6 +138,7 @@ def test_it_is_forked_at_any_step_with_all_answers(tmp_path: Path, at: Any, kept
     assert "sourceToolAssistantUUID" not in made.path.read_text()
 
 
+@pytest.mark.long
 def test_a_fork_of_it_can_be_gone_on_with_and_read_by_others(tmp_path: Path) -> None:
     made = fork(write(tmp_path / "theirs" / f"{NAME}.jsonl", CLAUDE), tmp_path)
     before, after = restore(tmp_path / "theirs" / f"{NAME}.jsonl"), restore(made.path)

@@ -302,6 +302,7 @@ def test_a_fork_at_any_step_shows_the_model_what_it_saw_then(home: Path) -> None
         ), step
 
 
+@pytest.mark.long
 def test_ten_thousand_rows_are_forked_within_a_second(home: Path) -> None:
     path = home / "sessions" / f"{NAME}.jsonl"
     long_trace(path, 10_000)
@@ -309,6 +310,7 @@ def test_ten_thousand_rows_are_forked_within_a_second(home: Path) -> None:
     assert cpu(lambda: fork(NAME, home), 1.0) < 1.0
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_leaves_no_half_fork(source: Path, home: Path) -> None:
     program = f"""
 import resource, signal

@@ -237,6 +237,7 @@ def configured(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
+@pytest.mark.long
 def test_spoilt_traces(traces: list[tuple[bytes, Path]]) -> None:
     configured(150)(fuzz(traces))()
 

@@ -83,6 +83,7 @@ WEIRD = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=200)
 @given(WEIRD)
 def test_whatever_a_call_holds_is_one_ascii_line_that_every_reader_takes(value) -> None:
@@ -115,6 +116,7 @@ def test_what_cannot_be_described_is_said_to() -> None:
     assert "..." in json.dumps(plain(deep))
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_whole_lines_and_a_clear_error(tmp_path: Path) -> None:
     program = f"""
 import resource
@@ -182,6 +184,7 @@ def test_rows_that_belong_together_reach_the_kernel_in_one_write(journal: Journa
     assert [row["parentUuid"] for row in chain] == [None, *(row["uuid"] for row in chain[:-1])]
 
 
+@pytest.mark.long
 def test_of_rows_that_belong_together_a_full_disk_leaves_none(tmp_path: Path) -> None:
     program = f"""
 import resource, signal

@@ -151,6 +151,7 @@ def test_a_session_is_found_by_what_one_knows_of_it(trace, tmp_path: Path) -> No
     assert [info.title for info in matching(sessions(tmp_path), "tune SMALL")] == [titles[0]]
 
 
+@pytest.mark.long
 def test_a_list_tells_who_holds_a_session_and_keeps_nobody_from_opening_it(trace, tmp_path: Path) -> None:
     journal = ended(trace())
     program = f"""
@@ -175,6 +176,7 @@ sys.stdin.read()
         Journal(journal.path).close()
 
 
+@pytest.mark.long
 def test_lists_are_fast(tmp_path: Path) -> None:
     folder = tmp_path / "sessions"
     long = folder / f"{uuid.uuid4()}.jsonl"

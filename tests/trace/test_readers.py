@@ -74,6 +74,7 @@ def strict(path: Path, page: Path) -> tuple[list[str], str]:
     return [line.split()[0] for line in (done.stdout + done.stderr).splitlines() if line.strip()], page.read_text()
 
 
+@pytest.mark.long
 def test_the_strict_reader_has_no_complaint(trace: Path, tmp_path: Path) -> None:
     said, page = strict(trace, tmp_path / "page.html")
     assert said == ["Processing", "Loading", "Successfully"]  # the sub-agent's file is what it loads
@@ -98,6 +99,7 @@ def test_the_strict_reader_has_no_complaint(trace: Path, tmp_path: Path) -> None
     assert page.index("count to two") < page.index("innermost") < page.rindex("0.97")  # nested where it was called
 
 
+@pytest.mark.long
 def test_a_session_of_several_turns_likewise(session: Path, tmp_path: Path) -> None:
     said, page = strict(session, tmp_path / "page.html")
     assert said == ["Processing", "Successfully"]

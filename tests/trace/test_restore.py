@@ -468,6 +468,7 @@ def long_trace(path: Path, count: int, size: int = 3_000) -> None:
     path.write_text("".join(lines))
 
 
+@pytest.mark.long
 def test_ten_thousand_rows_are_opened_and_restored_within_their_time(tmp_path: Path) -> None:
     path = tmp_path / NAME
     long_trace(path, 10_000)

@@ -50,6 +50,7 @@ def run(hub: LocalHub, trace: Path, token: str, **environment: str) -> dict[str,
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_a_trace_goes_whole_lines_only_to_a_private_dataset_with_its_card(hub: LocalHub, trace: Path) -> None:
     shared = run(hub, trace, "hf_alice")
     assert shared["repo"] == "alice/ml-intern-traces"
@@ -62,6 +63,7 @@ def test_a_trace_goes_whole_lines_only_to_a_private_dataset_with_its_card(hub: L
     assert len(hub.requests) > commits
 
 
+@pytest.mark.long
 def test_a_dataset_that_others_can_read_gets_no_trace(hub: LocalHub, trace: Path) -> None:
     hub.seed("bob/ml-intern-traces", "dataset", {"README.md": b"mine"})
     said = run(hub, trace, "hf_bob")
@@ -69,6 +71,7 @@ def test_a_dataset_that_others_can_read_gets_no_trace(hub: LocalHub, trace: Path
     assert "sessions" not in " ".join(hub.store.repos["dataset", "bob/ml-intern-traces"].resolve("main").files)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_hub_that_refuses_leaves_the_trace_here_and_says_so(hub: LocalHub, trace: Path, status: int) -> None:
     failure = hub.fail("/api/repos/create", status=status, times=None)
@@ -79,11 +82,13 @@ def test_a_hub_that_refuses_leaves_the_trace_here_and_says_so(hub: LocalHub, tra
     assert "was not uploaded; it stays on this machine" in said["error"] and str(trace) in said["error"]
 
 
+@pytest.mark.long
 def test_a_hub_that_is_not_there(hub: LocalHub, trace: Path) -> None:
     said = run(hub, trace, "hf_alice", HF_ENDPOINT="http://127.0.0.1:9")
     assert "was not uploaded; it stays on this machine" in said["error"]
 
 
+@pytest.mark.long
 def test_without_a_token(hub: LocalHub, trace: Path) -> None:
     said = run(hub, trace, "hf_alice", HF_TOKEN="")
     assert "no Hub token" in said["error"] and "hf auth login" in said["error"]

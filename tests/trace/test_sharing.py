@@ -345,6 +345,7 @@ sharer.close()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["/preupload/", "/commit/main"])
 def test_a_process_that_is_killed_in_the_middle_of_an_upload_loses_and_doubles_nothing(
     tmp_path: Path, hub: LocalHub, sharing, where: str
@@ -369,6 +370,7 @@ def test_a_process_that_is_killed_in_the_middle_of_an_upload_loses_and_doubles_n
     assert home.pending() == [] and put(hub).count(b"\n") == 2 and commits(hub) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 3])
 def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path, hub: LocalHub, count: int) -> None:
     names = [f"home{number % count}" for number in range(3)]

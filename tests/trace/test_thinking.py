@@ -124,6 +124,7 @@ def strict(trace: Path, page: Path) -> str:
     return page.read_text()
 
 
+@pytest.mark.long
 def test_readers_take_it(done: Run, tmp_path: Path) -> None:
     assert validate(done.path) == []
     page = strict(done.path, tmp_path / "page.html")
@@ -149,6 +150,7 @@ def test_an_answer_of_nothing_else_and_a_last_word_have_theirs(tmp_path: Path) -
     assert validate(done.path) == []
 
 
+@pytest.mark.long
 def test_what_a_provider_keeps_to_itself_is_kept_too(tmp_path: Path) -> None:
     blocks = [
         {"type": "redacted_thinking", "data": SIGNATURE},
