@@ -74,6 +74,8 @@ class HubInspectDatasetTool(Tool):
         },
     }
     effects = "read"
+    # What stands for a missing value in CSV, to pandas and thus to `datasets`; the first is the empty text.
+    absent = "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
     most_unpacked = 500_000_000  # bytes of one column of a row group, where they are far more than what is stored
 
     def forward(
@@ -721,7 +723,7 @@ class HubInspectDatasetTool(Tool):
         import io
         import json
         import zlib
-        from itertools import islice, repeat
+        from itertools import islice
 
         if path.endswith(".gz"):
             path, unpacked = path.removesuffix(".gz"), zlib.decompressobj(31)
@@ -741,7 +743,7 @@ class HubInspectDatasetTool(Tool):
                 comma = "\t" if path.endswith(".tsv") else max(",;\t", key=header.count)
                 most = min(most, 5_000_000 // (1 + header.count(comma)))
                 csv.field_size_limit(20_000_000)
-                rows = map(self._typed, csv.DictReader(io.StringIO(text, newline=""), delimiter=comma), repeat({}))
+                rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma)
             elif path.endswith(".json") and text.lstrip().startswith("["):
                 rows = json.loads(text) if whole else self._begun(text, most)
             else:
@@ -749,6 +751,8 @@ class HubInspectDatasetTool(Tool):
             rows = [row if isinstance(row, dict) else {"value": row} for row in islice(rows, most + 1)]
         except (csv.Error, ValueError) as error:
             raise ValueError(f"{path} cannot be read as what its name says: {error}. Use hub_download.") from error
+        if path.endswith((".csv", ".tsv")):
+            self._typed(rows)
         return rows[:most], whole and len(rows) <= most
 
     def _begun(self, text: str, most: int) -> list:
@@ -767,17 +771,33 @@ class HubInspectDatasetTool(Tool):
             raise ValueError("its first value is larger than what was read")
         return rows
 
-    def _typed(self, row: dict, known: dict) -> dict:
-        """A row of CSV, with numbers for what looks like one; `known` keeps what each text was taken for."""
+    def _typed(self, rows: list) -> None:
+        """Gives each column of CSV the type that all its values have, and `None` to what `absent` lists: in the way of
+        pandas, by which `datasets` reads such files."""
+        words = self.absent.split("|")
+        for name in [name for name in (rows[0] if rows else ()) if name is not None]:
+            texts = {row[name] for row in rows if isinstance(row[name], str)}
+            present = [text for text in texts if text not in words]
+            whole = self._all_like(present, r"\s*[+-]?(0|[1-9]\d{0,17})\s*")
+            real = r"\s*[+-]?(0|[1-9]\d{0,17}|\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d{1,2})?\s*"
+            known: dict[str, Any] = dict.fromkeys(texts)
+            for text in present:
+                known[text] = int(text) if whole else text
+            if not whole and self._all_like(present, real):
+                known |= {text: float(text) for text in present}
+            elif self._all_like(present, r"True|False|true|false|TRUE|FALSE"):
+                known |= {text: text.lower() == "true" for text in present}
+            for row in rows:
+                if isinstance(row[name], str):
+                    row[name] = known[row[name]]
+
+    def _all_like(self, texts: list, pattern: str) -> bool:
         import re
 
-        for value in [value for value in row.values() if isinstance(value, str) and value not in known]:
-            known[value] = value or None
-            if re.fullmatch(r"-?(0|[1-9]\d{0,17})", value):
-                known[value] = int(value)
-            elif re.fullmatch(r"-?\d+\.\d+([eE][+-]?\d+)?", value):
-                known[value] = float(value)
-        return {key: known[value] if isinstance(value, str) else value for key, value in row.items()}
+        for text in texts:
+            if not re.fullmatch(pattern, text):
+                return False
+        return bool(texts)
 
     def _columns(self, look: dict, total: int | None, notes: list) -> tuple:
         """Each column's role and numbers, and warnings about them."""

@@ -372,6 +372,60 @@ def test_csv_tsv_and_json_files(hub, monkeypatch):
     assert inspect("acme/json")["sample"] == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("count", [60, 300])
+def test_words_for_a_missing_value_in_csv_are_gaps_as_in_training(hub, source, count):
+    """Also where the viewer said so, but the tool reads the file itself for the rows that a page does not hold."""
+    words = (
+        "",
+        "NA",
+        "N/A",
+        "#N/A",
+        "null",
+        "NULL",
+        "None",
+        "nan",
+        "NaN",
+        "-nan",
+        "n/a",
+        "<NA>",
+        "1.#QNAN",
+        "#N/A N/A",
+    )
+    body = ["age,size,text,sure,label"]
+    for i in range(count):
+        gap = words[i // 3 % len(words)] if i % 3 == 0 else None
+        age, size, text, sure = (
+            (gap,) * 4 if gap is not None else (31 + i % 5, f"{i}e-3", f"a good film no {i}", "True")
+        )
+        body.append(f"{age},{size},{text},{sure},{'yes' if i % 2 else 'no'}")
+    hub.seed("acme/gaps", "dataset", {"README.md": CARD, "train.csv": "\n".join(body).encode()})
+    found = inspect("acme/gaps", rows=2)
+    columns = found["columns"]
+    assert found["source"] == source and found["rows_examined"] == {"train": count}
+    assert {name: column["missing"] for name, column in columns.items()} == {
+        **dict.fromkeys(("age", "size", "text", "sure"), count // 3),
+        "label": 0,
+    }
+    assert (columns["age"]["role"], columns["size"]["role"], columns["text"]["role"]) == ("number", "number", "text")
+    assert found["sample"] == [
+        {"age": None, "size": None, "text": None, "sure": None, "label": "no"},
+        {"age": 32, "size": 0.001, "text": "a good film no 1", "sure": True, "label": "yes"},
+    ]
+    assert f"{count // 3} of {count} rows lack `text`." in found["warnings"]
+    assert "drop the rows that lack `text`" in found["methods"]["text-classification"]["fix"]
+
+
+def test_a_column_of_csv_has_the_type_that_all_its_values_have(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    hub.seed("acme/types", "dataset", {"train.csv": b"answer,zip,n,x\n12,01067,NA, 1.5\nabout 3,80331,-4,2\n"})
+    assert inspect("acme/types")["sample"] == [
+        {"answer": "12", "zip": "01067", "n": None, "x": 1.5},
+        {"answer": "about 3", "zip": "80331", "n": -4, "x": 2.0},
+    ]
+    hub.seed("acme/json", "dataset", {"train.jsonl": lines({"text": "NA"}, {"text": "null"})})
+    assert inspect("acme/json")["columns"]["text"]["missing"] == 0  # only CSV has such words
+
+
 def test_configs_and_splits_of_the_card(hub, source):
     card = b"""---
 configs:
