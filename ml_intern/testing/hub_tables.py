@@ -17,10 +17,10 @@ from ml_intern.testing.hub_store import Commit, FileEntry, Refused, Repo
 
 Feature = dict[str, Any]
 _BUILDERS = {"csv": "csv", "tsv": "csv", "jsonl": "json", "json": "json", "ndjson": "json", "parquet": "parquet"}
-# pandas' own words for a missing value.
+_ODD_NA = ("#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN")
 _NA = frozenset(
-    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
-)
+    ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "#N/A", "n/a", "<NA>", *_ODD_NA)
+)  # pandas' own
 _WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*")
 _REAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*")
 _SHARDED = re.compile(r"(?:^|/)data/(\w+)-\d{5}-of-\d{5}[^/]*\.\w+$")
