@@ -82,6 +82,10 @@ class ArxivSearchTool(Tool):
                 },
             },
             "total": {"type": "integer", "description": "How many papers match, returned or not."},
+            "not_found": {
+                "type": "array",
+                "description": "Those of `ids` that arXiv did not give; only there if any.",
+            },
             "query": {"type": "string", "description": "The query as sent to arXiv."},
             "hint": {"type": "string", "description": "What to try next; only there when total is 0."},
         },
@@ -147,10 +151,23 @@ class ArxivSearchTool(Tool):
         if isinstance(answer, Exception):
             raise answer
         found = {"papers": answer[0], "total": answer[1], "query": text}
+        missing = self._missing(names, answer[0])
+        if missing:
+            found["not_found"] = missing
         if not found["total"]:
             found["hint"] = self._hint(text, names, categories or date_from or date_to)
         self._cache(key, found)
         return found
+
+    def _missing(self, names, papers) -> list:
+        """The ids that none of the papers has, as they were asked for."""
+        import re
+
+        there = set[str]()
+        for paper in papers:
+            there |= {paper["arxiv_id"], f"{paper['arxiv_id']}v{paper['version']}"}
+        # Old ids may name a part of their archive, as in math.GT/0309136, which arXiv leaves out: not of the number.
+        return [name for name in names if re.sub(r"^([a-z-]+)\.[A-Z]{2}/", r"\1/", name) not in there]
 
     def _hint(self, text, names, narrowed) -> str:
         if names:

@@ -36,6 +36,8 @@ ATOM = "http://www.w3.org/2005/Atom"
 OPENSEARCH = "http://a9.com/-/spec/opensearch/1.1/"
 ARXIV = "http://arxiv.org/schemas/atom"
 ID = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(?:v(\d+))?")
+PART = re.compile(r"\.[A-Z]{2}(?=/)")
+"""Of an archive, which old ids may name: it is no part of the number."""
 MOST_RESULTS = 30_000
 
 
@@ -139,7 +141,8 @@ class LocalArxiv(Service):
         match = ID.fullmatch(id)
         if not match:
             raise QueryError(f"incorrect id format for {id}")
-        paper = next((paper for paper in self.papers if paper.id == match[1]), None)
+        number = PART.sub("", match[1])
+        paper = next((paper for paper in self.papers if PART.sub("", paper.id) == number), None)
         if paper is None or match[2] is None:
             return paper
         version = int(match[2])

@@ -136,6 +136,16 @@ def test_ids_in_every_form(arxiv, tool):
     assert len(tool(ids=known)["papers"]) == len(known) > 10  # more than the default limit
 
 
+def test_ids_that_were_not_found_are_named(arxiv, tool):
+    for _ in range(2):  # from the network and from the cache
+        found = tool(ids=["1412.6980", "arXiv:9912.12345", "cs.LG/9905014v1", "1412.6980v99", "1512.03385v1"])
+        assert [paper["arxiv_id"] for paper in found["papers"]] == ["1412.6980", "cs/9905014", "1512.03385"]
+        assert found["not_found"] == ["9912.12345", "1412.6980v99"]
+    assert "not_found" not in tool(ids=["1412.6980", "1512.03385"])
+    narrowed = tool(query="ti:Adam", ids=["1412.6980", "1512.03385"])
+    assert (titles(narrowed), narrowed["not_found"]) == ([ADAM["title"]], ["1512.03385"])
+
+
 def test_repeated_calls_come_from_the_cache(arxiv, tool, monkeypatch):
     first = tool(query="residual networks")
     first["papers"].clear()
@@ -160,6 +170,7 @@ def test_nothing_found_is_an_empty_list_and_a_hint(arxiv, tool):
     assert "no categories or dates" in narrow
     found = tool(ids=["9912.12345"])
     assert (found["papers"], found["hint"]) == ([], "arXiv has no such paper. Check the ids, or search by words.")
+    assert found["not_found"] == ["9912.12345"]
     assert "hint" not in tool(query="residual")
 
 
