@@ -330,7 +330,12 @@ class HubInspectDatasetTool(Tool):
         until, budget = time.monotonic() + 120, 60_000_000
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
         most = 200_000 if sum(sizes.values()) <= 20_000_000 else 20_000
-        layout = self._layout(sizes, (info.card_data.to_dict() if info.card_data else {}).get("configs"))
+        stated = (info.card_data.to_dict() if info.card_data else {}).get("configs")
+        layout, notes = self._layout(sizes, stated), []
+        stated = [str(one.get("config_name") or "default") for one in stated or [] if isinstance(one, dict)]
+        lost = [name for name in stated if name not in [key[0] for key in layout]]
+        if layout and lost:
+            notes.append(f"No file that is read here belongs to {self._listed(lost)}, which the card's configs name.")
         folders = {} if layout else self._folders(info)
         if folders:
             return self._from_folders(folders, config, split)
@@ -344,7 +349,7 @@ class HubInspectDatasetTool(Tool):
                 f"({', '.join(list(sizes)[:8])}) none is CSV, TSV, JSON, JSON lines, Parquet or text. {way}"
             )
         configs, config, split, names = self._choose(list(layout), config, split)
-        rows, counts, features, spread, notes, stated = {}, {}, {}, [], [], {}
+        rows, counts, features, spread, said = {}, {}, {}, [], {}
         for name in [split, *[other for other in names if other != split][:4]]:
             found, whole, paths, totals = [], True, layout[(config, name)], []
             broken = None
@@ -378,7 +383,7 @@ class HubInspectDatasetTool(Tool):
                         some, complete = read["rows"], len(read["rows"]) == read["total"]
                         spread += [] if complete else [read["spread"]]
                         totals.append(read["total"])
-                        stated |= read["features"]
+                        said |= read["features"]
                     else:
                         content, complete = self._ask(what, 90, self._read, **where)
                         budget -= len(content)
@@ -403,7 +408,7 @@ class HubInspectDatasetTool(Tool):
                 kind = "null" if value is None else type(value).__name__
                 if features.get(column, "null") == "null" or (kind, features[column]) == ("float", "int"):
                     features[column] = kind
-        features |= {name: stated[name] for name in features if name in stated}
+        features |= {name: said[name] for name in features if name in said}
         splits = []
         for name in names:
             size = sum([sizes[path] for path in layout[(config, name)]])
@@ -413,7 +418,6 @@ class HubInspectDatasetTool(Tool):
 
     def _layout(self, sizes: dict, configs: Any) -> dict:
         """(config, split) to files: as the card's `configs` say, else by the words train, test, ... in the path."""
-        import fnmatch
         import re
 
         kinds = r"\.((csv|tsv|jsonl|ndjson|json)(\.gz)?|parquet)$"
@@ -421,17 +425,7 @@ class HubInspectDatasetTool(Tool):
         seen = [path for path in sizes if not path.startswith(".") and path.split("/")[-1] not in skipped]
         data = [path for path in seen if re.search(kinds, path)]
         data = data or [path for path in seen if re.search(r"(?<!requirements)\.txt$", path)]
-        layout: dict[Any, list] = {}
-        for entry in configs or []:
-            files = entry.get("data_files")
-            for part in [files] if isinstance(files, str | dict) else files or []:
-                part = {"path": part} if isinstance(part, str) else part
-                patterns = part.get("path") or []
-                key = (entry.get("config_name", "default"), part.get("split", "train"))
-                for pattern in [patterns] if isinstance(patterns, str) else patterns:
-                    found = fnmatch.filter(data, pattern.replace("**/", "*"))
-                    layout[key] = list(dict.fromkeys(layout.get(key, []) + found))
-        layout = {key: paths for key, paths in layout.items() if paths}
+        layout = self._declared(data, configs)
         if layout:
             return layout
         for path in sorted(data):
@@ -442,10 +436,41 @@ class HubInspectDatasetTool(Tool):
             layout.setdefault(key, []).append(path)
         return layout
 
+    def _declared(self, paths: list, configs: Any) -> dict:
+        """(config, split) to files, as the card's `configs` say: by patterns, which start from its `data_dir`, or where
+        there are none by the words in the paths below that folder."""
+        import fnmatch
+        import posixpath
+
+        layout: dict[Any, list] = {}
+        for entry in [entry for entry in configs or [] if isinstance(entry, dict)]:
+            config, files = str(entry.get("config_name") or "default"), entry.get("data_files")
+            folder = posixpath.normpath(str(entry.get("data_dir") or ".")).strip("/")
+            start = 0 if folder == "." else len(folder) + 1
+            below = {path[start:]: path for path in paths if path.startswith(folder + "/") or not start}
+            if not files:
+                for path in sorted(below):
+                    layout.setdefault((config, self._part(path)), []).append(below[path])
+                continue
+            if isinstance(files, dict) and "path" not in files:
+                files = [{"split": part, "path": path} for part, path in files.items()]
+            for part in files if isinstance(files, list) else [files]:
+                one = part if isinstance(part, dict) else {"path": part}
+                patterns, key = one.get("path") or [], (config, str(one.get("split") or "train"))
+                for pattern in [patterns] if isinstance(patterns, str) else patterns:
+                    wanted = posixpath.normpath(str(pattern)).replace("**/", "*")
+                    found = [below[path] for path in fnmatch.filter(below, wanted)]
+                    layout[key] = list(dict.fromkeys(layout.get(key, []) + found))
+        return {key: found for key, found in layout.items() if found}
+
     def _part(self, path: str) -> str:
-        """The split that a path speaks of, by the words that `datasets` looks for."""
+        """The split that a path speaks of: of `data/NAME-00000-of-00001` the name, else by the words that `datasets`
+        looks for."""
         import re
 
+        shard = re.search(r"(?:^|/)data/(\w+)-\d{5}-of-\d{5}[^/]*$", path)
+        if shard:
+            return shard[1]
         words = {"train": "train", "test": "test", "eval": "test", "val": "validation", "dev": "validation"}
         found = re.findall(r"(?<![a-z])(train|test|eval|val|dev)(?:ing|id|idation)?(?![a-z])", path.lower())
         return words[found[-1]] if found else "train"
@@ -454,22 +479,24 @@ class HubInspectDatasetTool(Tool):
         """(config, split) to rows of images or sounds that lie in folders: what they are, where, and how they hash."""
         import re
 
-        folders, kinds = {}, {"jpg": "image", "jpeg": "image", "png": "image", "webp": "image", "bmp": "image"}
+        folders: dict[Any, list] = {}
+        kinds = {"jpg": "image", "jpeg": "image", "png": "image", "webp": "image", "bmp": "image"}
         kinds |= {"tif": "image", "tiff": "image", "gif": "image", "wav": "audio", "mp3": "audio", "flac": "audio"}
         kinds |= {"ogg": "audio", "opus": "audio", "m4a": "audio"}
-        for sibling in info.siblings or []:
-            path = sibling.rfilename
-            kind = kinds.get(path.rpartition(".")[2].lower())
-            if not kind or path.startswith("."):
-                continue
+        files = {file.rfilename: file for file in info.siblings or [] if not file.rfilename.startswith(".")}
+        files = {path: file for path, file in files.items() if path.rpartition(".")[2].lower() in kinds}
+        layout = self._declared(list(files), (info.card_data.to_dict() if info.card_data else {}).get("configs"))
+        for path in files if not layout else []:
+            layout.setdefault(("default", self._part(path.rpartition("/")[0])), []).append(path)
+        for key, path in [(key, path) for key, paths in layout.items() for path in paths]:
+            sibling, kind = files[path], kinds[path.rpartition(".")[2].lower()]
             folder = path.rpartition("/")[0].rpartition("/")[2]
-            split = self._part(path.rpartition("/")[0])
             bare = re.fullmatch(
                 r"(data|images?|audio|train(ing)?|test(ing)?|eval|val(id|idation)?|dev|)", folder.lower()
             )
             same = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
             row = {kind: same, "file_name": path, "label": None if bare else folder}
-            folders.setdefault(("default", split), []).append(row)
+            folders.setdefault(key, []).append(row)
         return folders
 
     def _from_folders(self, folders: dict, config: str | None, split: str | None) -> dict:

@@ -454,6 +454,62 @@ configs:
         inspect(config="long", split="test")
 
 
+FOLDERS = b"""---
+license: mit
+configs:
+- {config_name: en, data_dir: en}
+- {config_name: de, data_dir: ./train/de/}
+- {config_name: fr, data_dir: fr, data_files: [{split: train, path: "*/a.jsonl"}, {split: held_out, path: b.jsonl}]}
+- {config_name: fr_all, data_dir: fr, data_files: {train: ["b.jsonl"]}}
+- {config_name: it, data_dir: it}
+---
+"""
+
+
+def test_configs_that_name_a_folder_hold_what_lies_below_it(hub, monkeypatch, source):
+    names = ("en/train", "en/test", "train/de/rows", "train/de/dev", "fr/x/a", "fr/b", "en_other/train")
+    files = {f"{name}.jsonl": lines({"text": name}) for name in names}
+    hub.seed("acme/many", "dataset", {"README.md": FOLDERS, **files})
+
+    def splits(config):
+        found = inspect("acme/many", config=config)
+        return {part["split"]: inspect("acme/many", config=config, split=part["split"])["sample"][0]["text"]
+                for part in found["splits"]}  # fmt: skip
+
+    first = inspect("acme/many")
+    assert [name for name in first["configs"] if name != "it"] == ["en", "de", "fr", "fr_all"]
+    assert first["config"] == "en"
+    assert splits("en") == {"train": "en/train", "test": "en/test"}
+    assert splits("fr") == {"train": "fr/x/a", "held_out": "fr/b"}
+    assert splits("fr_all") == {"train": "fr/b"}
+    if source == "files":
+        assert splits("de") == {"train": "train/de/rows", "validation": "train/de/dev"}
+        assert "No file that is read here belongs to `it`, which the card's configs name." in first["notes"]
+
+
+def test_configs_that_name_no_file_are_said_to(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    card = b"---\nlicense: mit\nconfigs:\n- {config_name: en, data_dir: english}\n- old\n---\n"
+    shards = {f"data/{part}-00000-of-00001.jsonl": lines({"text": part}) for part in ("train", "held_out")}
+    hub.seed("acme/lost", "dataset", {"README.md": card, **shards})
+    found = inspect("acme/lost")
+    assert (found["configs"], [part["split"] for part in found["splits"]]) == (["default"], ["held_out", "train"])
+    assert "belongs to `en`, which the card's configs name" in " ".join(found["notes"])
+
+
+def test_folders_of_images_by_config(hub, monkeypatch):
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    card = b"---\nlicense: mit\nconfigs:\n- {config_name: a, data_dir: a}\n- {config_name: b, data_dir: b}\n---\n"
+    files = {f"{config}/{part}/{kind}/{i}.png": f"{config}{part}{kind}{i}".encode() for config in ("a", "b")
+             for part in ("train", "test")[: 1 + (config == "b")] for kind in ("cat", "dog") for i in range(3)}  # fmt: skip
+    hub.seed("acme/pets", "dataset", {"README.md": card, **files})
+    found = inspect("acme/pets")
+    assert (found["configs"], found["config"], found["rows_examined"]) == (["a", "b"], "a", {"train": 6})
+    found = inspect("acme/pets", config="b")
+    assert found["rows_examined"] == {"train": 6, "test": 6}
+    assert found["columns"]["label"]["labels"] == {"cat": 3, "dog": 3}
+
+
 def test_class_names_are_used_for_labels(hub):
     card = b"""---
 license: mit
