@@ -60,7 +60,8 @@ class HubInspectDatasetTool(Tool):
                 "distinct}."
             },
             "duplicates": {
-                "description": "{compared_on, within: {split: rows examined}, across: {'a & b': rows of b that are in a}, "
+                "description": "{compared_on, within: {split: rows that repeat an earlier one, answers included}, across: "
+                "{'a & b': rows of b whose input is in a}, "
                 "conflicting_labels: rows that are alike but for the label, looked_up?: {'a & b': [found, of]}}"
             },
             "methods": {
@@ -838,7 +839,7 @@ class HubInspectDatasetTool(Tool):
         stems = Counter([re.sub(r"\d+", "#", name) for name in features])
         for name, kind in features.items():
             values = [row.get(name) for row in rows]
-            present = [value for value in values if value == value and (value or value == 0)]
+            present = [value for value in values if not self._lacks(value)]
             made = (list, dict)
             counts = Counter([json.dumps(one, default=str) if isinstance(one, made) else one for one in present])
             tallies[name] = counts
@@ -966,26 +967,38 @@ class HubInspectDatasetTool(Tool):
         return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown
 
     def _duplicates(self, look: dict, columns: dict, warnings: list, notes: list) -> dict:
-        """Rows that occur more than once, judged by what a model would see of them; adds warnings."""
+        """Rows that occur more than once: within a split with their answers, across splits by what a model would be
+        shown, as a prompt of the one that stands in the other is a leak whatever answers it; adds warnings."""
+        import re
         from collections import Counter
 
         roles, split = {name: column["role"] for name, column in columns.items()}, look["split"]
         labels = [name for name, role in roles.items() if role in ("label", "target")]
         media = [name for name, role in roles.items() if role in ("image", "audio", "video")]
-        compared = [name for name, role in roles.items() if role in ("text", "input text", "conversation")]
-        if media:
-            compared = media if look["source"] == "files" else compared
-            if look["source"] == "viewer" and not compared:
-                # The viewer shows links that differ from row to row whatever is behind them.
-                notes.append(
-                    f"Duplicates were not looked for: {self._listed(media)} cannot be compared by the viewer."
-                )
-                return {"compared_on": None, "within": {}, "across": {}, "conflicting_labels": None}
+        if media and look["source"] == "viewer":
+            # The viewer shows links that differ from row to row whatever is behind them.
+            notes.append(f"Duplicates were not looked for: {self._listed(media)} cannot be compared by the viewer.")
+            return {"compared_on": None, "within": {}, "across": {}, "conflicting_labels": None}
+        texts = [name for name, role in roles.items() if role in ("text", "input text", "conversation")]
+        texts += [name for name in roles if re.fullmatch(r"(answer_)?(choices|options|endings)", name.lower())]
+        named = r"answers?|completion|response|output|solution|target|summary|highlights|code|chosen|rejected"
+        answers = [name for name, role in roles.items() if role == "target text" or re.fullmatch(named, name.lower())]
+        answers = [name for name in answers if name not in labels and roles[name] != "id"]
+        compared = media or [name for name in texts if name not in answers]
+        if not compared:  # nothing asks for them
+            compared, answers = texts or answers, []
         compared = compared or [name for name, role in roles.items() if role not in ("id", "label", "target")]
         compared = compared or list(roles)
-        keys = {part: [self._key(row, compared) for row in rows] for part, rows in look["rows"].items()}
-        seen = {part: Counter(some) for part, some in keys.items()}
-        within = {part: len(keys[part]) - len(counts) for part, counts in seen.items()}
+        answers = [name for name in [*texts, *answers] if name in answers or media]
+        answers = [name for name in dict.fromkeys(answers) if name not in compared]
+        asked = {part: self._keys(rows, compared, []) for part, rows in look["rows"].items()}
+        seen = {part: Counter([key for key in keys if key]) for part, keys in asked.items()}
+        keys, within = asked, {}
+        if answers:
+            keys = {part: self._keys(rows, compared, answers) for part, rows in look["rows"].items()}
+        for part, some in keys.items():
+            full = [key for key in some if key]
+            within[part] = len(full) - len(set(full))
         across, parts = {}, list(seen)
         for index, first in enumerate(parts):
             for second in parts[index + 1 :]:
@@ -995,16 +1008,36 @@ class HubInspectDatasetTool(Tool):
                     warnings.append(f"{both} rows of {second} are also in {first}: a leak if one tests the other.")
         if within[split]:
             warnings.append(f"{within[split]} of {len(keys[split])} rows of {split} repeat an earlier one.")
+        others = sum(seen[split].values()) - len(seen[split]) - within[split]
+        if answers and others:
+            notes.append(
+                f"{others} rows of {split} have an earlier one's {self._listed(compared)}, but another answer."
+            )
         said = {}
         for key, row in zip(keys[split], look["rows"][split], strict=True):
-            said.setdefault(key, set()).add(self._key(row, [name for name in labels if name not in compared]))
-        conflicts = len([key for key, answers in said.items() if len(answers) > 1])
+            if key:
+                said.setdefault(key, set()).add(self._key(row, [name for name in labels if name not in compared]))
+        conflicts = len([key for key, different in said.items() if len(different) > 1])
         if conflicts:
             warnings.append(f"{conflicts} rows appear with different labels.")
         on = self._listed(compared) if len(compared) <= 5 else f"{len(compared):,} columns"
+        on += f", within a split also {self._listed(answers)}" if answers else ""
         left = [name for name in labels if name not in compared]
         on += f", without {self._listed(left)}" if left else ""
         return {"compared_on": on, "within": within, "across": across, "conflicting_labels": conflicts}
+
+    def _keys(self, rows: list, columns: list, more: list) -> list:
+        """What rows are compared by; empty of a row that lacks all of `columns`, which is like no other for that."""
+        every = columns + more
+        return [
+            self._key(row, every) if [1 for name in columns if not self._lacks(row.get(name))] else "" for row in rows
+        ]
+
+    def _lacks(self, value: Any) -> bool:
+        """Whether a cell is missing: none, not a number, an empty list, or a text of blanks at most."""
+        if isinstance(value, str):
+            return not value or value.isspace()
+        return value != value or (not value and value != 0)
 
     def _looked_up(
         self, dataset: str, look: dict, columns: dict, totals: dict, duplicates: dict, warnings: list
@@ -1012,6 +1045,8 @@ class HubInspectDatasetTool(Tool):
         """Of splits that were only sampled: ten texts of each other split, looked up in all rows of this one."""
         import time
 
+        if not duplicates["compared_on"]:  # the texts are only part of what is shown to a model
+            return
         until, split = time.monotonic() + 20, look["split"]
         texts = [name for name, column in columns.items() if column["role"] in ("text", "input text")]
         whole = len(look["rows"][split]) == totals[split]

@@ -169,6 +169,61 @@ def test_gaps_and_leaks_have_to_be_mended_first(hub):
     assert "take out of the other splits what is in train too (rows: 3 of test)" in one["fix"]
 
 
+ASKED = [f"Question {i % 20}?" for i in range(60)]
+ANSWERED = {
+    "texts": [{"prompt": p, "chosen": f"Yes {i}", "rejected": f"No {i}"} for i, p in enumerate(ASKED)],
+    "talks": [{"prompt": p, "chosen": talk(i), "rejected": talk(-i - 1)} for i, p in enumerate(ASKED)],
+    "answers": [{"instruction": p, "output": f"Answer {i}"} for i, p in enumerate(ASKED)],
+    "numbers": [{"question": p, "answer": i} for i, p in enumerate(ASKED)],
+    "rated": [{"prompt": p, "completion": f"Answer {i}", "label": bool(i % 2)} for i, p in enumerate(ASKED)],
+    "choices": [{"question": p, "choices": ["a", f"b{i}"], "answer": i % 2} for i, p in enumerate(ASKED)],
+}
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_one_prompt_with_several_answers_is_no_duplicate_but_a_leak(hub, name):
+    rows = ANSWERED[name]
+    changed = {key: value for key, value in rows[0].items() if key in ("prompt", "instruction", "question", "choices")}
+    put(hub, [*rows, rows[5]], test__jsonl=[{**rows[1], **changed}])
+    found = inspect()
+    assert found["duplicates"]["within"] == {"train": 1, "test": 0}
+    assert found["duplicates"]["across"] == {"train & test": 1}
+    assert found["duplicates"]["conflicting_labels"] == 0
+    assert "1 of 61 rows of train repeat an earlier one." in found["warnings"]
+    if name == "texts":
+        assert found["duplicates"]["compared_on"] == "`prompt`, within a split also `chosen`, `rejected`"
+        assert "40 rows of train have an earlier one's `prompt`, but another answer." in found["notes"]
+
+
+def test_rows_that_lack_what_is_compared_are_not_alike(hub):
+    rows = many(lambda i: {"text": f"Film {i}, worth it" if i % 3 else (None, "", " ")[i // 3 % 3], "label": i % 2})
+    put(hub, rows, test__jsonl=rows[:1])
+    found = inspect()
+    assert found["columns"]["text"]["missing"] == 20
+    duplicates = found["duplicates"]
+    assert (duplicates["within"]["train"], duplicates["across"]["train & test"]) == (0, 0)
+    assert duplicates["conflicting_labels"] == 0
+
+
+def test_questions_on_images_are_not_alike_for_their_words(hub, monkeypatch):
+    """By the viewer nothing can be said; in files the images stand there themselves."""
+    import pyarrow as arrow
+
+    card = CARD.replace(b"mit\n", b"mit\ndataset_info:\n  features:\n  - {name: image, dtype: image}\n"
+                        b"  - {name: question, dtype: string}\n  - {name: answer, dtype: string}\n")  # fmt: skip
+    put(hub, many(lambda i: {"image": {"src": f"x{i}"}, "question": "What is it?", "answer": f"a{i}"}), card=card)
+    assert inspect()["duplicates"]["compared_on"] is None
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    images = [{"bytes": b"\x89PNG" + bytes([n % 30]) * 50, "path": None} for n in range(60)]
+    table = {"image": images, "question": [f"What is it, {n % 40}?" for n in range(60)]}
+    features = {"image": {"_type": "Image"}}
+    data = parquet_of(arrow.table(table), features), parquet_of(arrow.table(table).slice(0, 1), features)
+    hub.seed("acme/vqa", "dataset", {"train.parquet": data[0], "test.parquet": data[1]})
+    found = inspect("acme/vqa")["duplicates"]
+    assert found["compared_on"] == "`image`, within a split also `question`"
+    assert (found["within"], found["across"]) == ({"train": 0, "test": 0}, {"train & test": 1})
+
+
 def test_of_a_label_that_never_changes_nothing_is_learnt(hub):
     put(hub, many(lambda i: {"text": f"This film, number {i}", "label": 1}))
     assert inspect()["methods"]["text-classification"]["verdict"] == "no"
