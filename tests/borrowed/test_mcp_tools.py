@@ -6,6 +6,8 @@ a server sees a key of ours; one that hangs, floods or dies holds a session up; 
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import signal
 import subprocess
@@ -16,8 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 from borrowed.conftest import YES, Asked, code, prompt_of, told
+from mcp.types import CallToolResult, ImageContent, ResourceLink, TextContent
 from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
 
@@ -25,6 +29,7 @@ from ml_intern import InternAgent, McpServers, State
 from ml_intern.approval import ApprovalPolicy
 from ml_intern.borrowed.connection import CallCancelled, Connection, ServerFailed
 from ml_intern.borrowed.naming import reserved
+from ml_intern.borrowed.results import ResultReader
 from ml_intern.borrowed.servers import McpServer
 from ml_intern.events import ApprovalAnswer, Parked
 from ml_intern.replay import replay
@@ -459,6 +464,70 @@ def test_a_long_text_lies_in_the_workspace(raw: Raw, tmp_path: Path) -> None:
         found = say(text="y" * 3_000_000)
         assert found["characters"] == 3_000_000 and len(found["beginning"]) == 20_000
         assert (tmp_path / "w" / found["whole"]).read_text() == "y" * 3_000_000
+
+
+def given(*content: Any, **more: Any) -> Any:
+    return ResultReader().read(CallToolResult(content=list(content), **more))
+
+
+def words(text: str) -> TextContent:
+    return TextContent(type="text", text=text)
+
+
+def test_text_beside_structured_data_is_kept_where_it_is_not_the_same_once_more() -> None:
+    stale = given(words("Quota exhausted: values are stale."), structured_content={"id": 1, "state": "old"})
+    assert stale == {"id": 1, "state": "old", "text": "Quota exhausted: values are stale."}
+    for text in ('{"state": "old",\n "id": 1}', "1", "old", '"old"', "{}", "  "):
+        assert given(words(text), structured_content={"id": 1, "state": "old"}) == {"id": 1, "state": "old"}
+    parts = [words("a"), words('{"b": 2}'), words("[3, null]")]  # as servers wrap what is no object
+    assert given(*parts, structured_content={"result": ["a", {"b": 2}, [3, None]]})["result"][1] == {"b": 2}
+    assert "text" not in given(*parts, structured_content={"result": ["a", {"b": 2}, [3, None]]})
+    own = given(words("other words"), structured_content={"text": "its own"})
+    assert own == {"data": {"text": "its own"}, "text": "other words"}
+    (long,) = [given(words("z" * 3_000_000), structured_content={"id": 1})["text"]]
+    assert "3000000 characters in all" in long and len(long) < 2_100_000
+
+
+def test_links_that_are_left_out_are_counted() -> None:
+    links = [ResourceLink(type="resource_link", uri=f"file:///{number}", name=f"n{number}") for number in range(80)]
+    found = given(words("see"), *links)
+    assert len(found["resources"]) == 50 and found["resources"][49]["name"] == "n49"
+    assert found["text"] == "see\n(30 more links to resources were left out: 50 are the most that are handed on)"
+    assert "left out" not in given(*links[:50])["text"]
+
+
+def test_an_error_says_why_wherever_its_reason_stands() -> None:
+    for content, structured, said in (
+        ([], {"error": "disk full"}, '{"error": "disk full"}'),
+        ([words("it failed")], {"error": "disk full"}, 'it failed\n{"error": "disk full"}'),
+        ([words('{"error":"disk full"}')], {"error": "disk full"}, '{"error":"disk full"}'),
+        ([words("disk full")], {"error": "disk full", "code": 7}, 'disk full\n{"error": "disk full", "code": 7}'),
+        ([words(" ")], {}, "it failed, and did not say why"),
+        ([], None, "it failed, and did not say why"),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            given(*content, structured_content=structured, is_error=True)
+        assert str(caught.value) == said
+    with pytest.raises(RuntimeError) as caught:
+        given(words("x" * 9_000), structured_content={"error": "disk full"}, is_error=True)
+    assert len(str(caught.value)) <= 4_000 and "disk full" in str(caught.value)
+
+
+def test_an_image_that_would_fill_the_memory_is_handed_on_as_it_came() -> None:
+    file = io.BytesIO()
+    PIL.Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    script = (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"  # what decodes it is a program
+    )
+    for content, said in (
+        (file.getvalue(), "400000000 pixels"),
+        (b"\x89PNG\r\n\x1a\n" + b"\xff" * 40, "does not read"),
+        (script, "UnidentifiedImageError"),
+    ):
+        data = base64.b64encode(content).decode()
+        found = given(words("hello"), ImageContent(type="image", data=data, mime_type="image/png"))
+        assert found["text"].startswith("hello\n(an image") and said in found["text"]
+        assert found["files"] == [{"type": "image/png", "base64": data}]
 
 
 def test_nothing_of_a_server_is_left_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
