@@ -188,6 +188,7 @@ class Connection:
             client_info=Implementation(name="ml-intern", version="1"),
         )
         async with client:
+            _take_what_comes(client.session)
             life.client = client
             life.ready.set()
             await life.stop.wait()
@@ -265,16 +266,16 @@ class Connection:
         again: bool,
     ) -> Any:
         """Has the client do something; once more with a server started anew where the old one turns out to be gone."""
+        more = "" if again else ", and whether it did anything is not known"
         for tries in range(RESTARTS + 1):
             life = self._alive(stopped)
             try:
-                return self._ask(life, make, seconds, what, stopped)
+                return self._ask(life, make, seconds, what, stopped, more)
             except _Gone as error:
                 life.lost = True
                 self._end(life)
                 life.over.wait(LAST_WORDS_SECONDS)
                 if not again or tries == RESTARTS or self._used_up:
-                    more = "" if again else ", and whether it did anything is not known"
                     raise self._failed(life, f"ended during {what}{more}", _why(error.cause)) from None
         raise AssertionError("unreachable")
 
@@ -285,6 +286,7 @@ class Connection:
         seconds: float,
         what: str,
         stopped: Callable[[], bool],
+        more: str,
     ) -> Any:
         assert life.loop is not None and life.client is not None
         client, until = life.client, time.monotonic() + seconds
@@ -307,7 +309,7 @@ class Connection:
                 if future.done():
                     raise _Gone(error) from None
             except Exception as error:  # noqa: BLE001 - the client raises whatever its transport does
-                raise self._refused(error, what) from None
+                raise self._refused(life, error, what, more) from None
             if life.over.is_set() and not future.done():
                 raise _Gone(life.error or EOFError())
             if stopped():
@@ -318,20 +320,20 @@ class Connection:
                 why = f"no answer within {seconds:g} seconds"
                 raise self._failed(life, f"did not answer during {what}", why)
 
-    def _refused(self, error: Exception, what: str) -> Exception:
-        """What to make of an error of the client's: the server is gone, did not answer in time, or said no."""
+    def _refused(self, life: _Life, error: Exception, what: str, more: str) -> Exception:
+        """What to make of an error of the client's: the server is gone, did not answer in time, said no, or talks nonsense."""
         from mcp import MCPError
         from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
         first = _first(error)
         if not isinstance(first, MCPError):
-            if isinstance(first, OSError | RuntimeError) or type(first).__module__.partition(".")[0] in (
-                "anyio",
-                "httpx2",
-            ):
+            if isinstance(first, OSError) or type(first).__module__.partition(".")[0] in ("anyio", "httpx2"):
+                return _Gone(first)
+            # The client has a plain error of this kind for what a server answered, and for a connection that has ended.
+            if isinstance(first, RuntimeError) and life.over.wait(LOOK_SECONDS):
                 return _Gone(first)
             return ServerFailed(
-                f"The MCP server {self.server.name!r} answered with nonsense during {what}", _why(first)
+                f"The MCP server {self.server.name!r} answered with nonsense during {what}{more}", _why(first)
             )
         if first.code == CONNECTION_CLOSED or "session terminated" in first.message.lower():
             return _Gone(first)
@@ -352,6 +354,22 @@ class _Gone(Exception):
 
     def __init__(self, cause: BaseException) -> None:
         self.cause = cause
+
+
+def _take_what_comes(session: Any) -> None:
+    """Has the client hand on an answer that is not what its tool declares, with a note: the call has been carried out."""
+    check = session.validate_tool_result
+
+    async def noted(name: str, result: CallToolResult) -> None:
+        from mcp.types import TextContent
+
+        try:
+            await check(name, result)
+        except Exception as error:  # noqa: BLE001 - an answer is there, whatever keeps it from being checked
+            note = f"(The call was carried out, and the server answered with something else than it declares: {_why(error)})"
+            result.content = [TextContent(type="text", text=note), *result.content]  # first: a long text is cut
+
+    session.validate_tool_result = noted
 
 
 async def _list(client: Client) -> list[Tool]:

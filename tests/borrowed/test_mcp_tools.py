@@ -17,11 +17,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import PIL.Image
 import pytest
 from borrowed.conftest import YES, Asked, code, prompt_of, told
-from mcp.types import CallToolResult, ImageContent, ResourceLink, TextContent
+from mcp import Client, InputRequiredRoundsExceededError
+from mcp.client.extension import UnexpectedClaimedResult
+from mcp.types import CallToolResult, ImageContent, ResourceLink, Result, TextContent
 from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
 
@@ -429,6 +432,47 @@ def test_a_server_that_dies_in_mid_call_is_named_and_started_once_more(raw: Raw)
         with pytest.raises(ServerFailed, match="'raw' is gone"):
             say()
     assert raw.calls.count("die {}") == 2  # a call whose effect is not known is not made again
+
+
+def test_an_answer_that_misses_its_declaration_is_handed_on_with_a_note_and_the_server_stays(raw: Raw) -> None:
+    declared = {"type": "object", "properties": {"sum": {"type": "string"}}, "required": ["sum"]}
+    broken = {"type": "object", "properties": {"sum": {"type": "no such type"}}}
+    raw.offers(
+        tool_of("structured", outputSchema=declared), tool_of("say", outputSchema=declared),
+        tool_of("orders", outputSchema=broken), tool_of("fail", outputSchema=declared),
+    )  # fmt: skip
+    notes: list[str] = []
+    with McpServers([raw.server()], note=notes.append) as servers:
+        structured, say, orders, fail = servers.tools()
+        for _ in range(3):
+            found = structured()
+            assert found["sum"] == 3 and "3 is not of type 'string'" in found["text"]
+            said = say(text="created order 7")
+            assert said.startswith("(The call was carried out, and the server answered with something else than it ")
+            assert "did not return structured content" in said and said.endswith(")\ncreated order 7")
+        assert "evil/collection" in orders()
+        with pytest.raises(RuntimeError, match="the disk is full"):  # an error declares nothing
+            fail()
+    assert len(raw.calls) == 8 and notes == []
+
+
+@pytest.mark.parametrize(
+    "error", [InputRequiredRoundsExceededError(9), UnexpectedClaimedResult(Result()), RuntimeError("x")]
+)
+def test_what_the_client_makes_nothing_of_costs_one_call_and_not_the_server(
+    raw: Raw, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    with McpServers([raw.server()], note=notes.append) as servers:
+        (say,) = servers.tools()
+        with monkeypatch.context() as patched:
+            patched.setattr(Client, "call_tool", Mock(side_effect=error))
+            for _ in range(3):
+                with pytest.raises(
+                    ServerFailed, match=r"'raw' answered with nonsense during the call of 'say'.*not known"
+                ):
+                    say(text="a")
+        assert say(text="b") == "b" and notes == []
 
 
 def test_a_server_that_never_answers_is_given_up_in_time_and_told(raw: Raw) -> None:
