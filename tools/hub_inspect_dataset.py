@@ -56,8 +56,8 @@ class HubInspectDatasetTool(Tool):
             "all_rows_examined": {"type": "boolean"},
             "columns": {
                 "description": "Column to {role, missing, distinct, characters?, tokens? (estimated), labels?, turns?, "
-                "all_rows?: {missing, labels?, characters?} as the viewer counted}; a run to {role, columns, missing, "
-                "distinct}."
+                "hidden? (labels of -1), all_rows?: {rows, missing, labels?, hidden?, characters?} as the viewer "
+                "counted}; a run to {role, columns, missing, distinct}."
             },
             "duplicates": {
                 "description": "{compared_on, within: {split: rows that repeat an earlier one, answers included}, across: "
@@ -256,10 +256,10 @@ class HubInspectDatasetTool(Tool):
         answer, found = self._view("statistics", {"dataset": dataset, "config": config, "split": split}), {}
         for entry in answer["statistics"]:
             numbers, kind = entry["column_statistics"], entry["column_type"]
-            one: dict[str, Any] = {"missing": numbers.get("nan_count", 0)}
+            one: dict[str, Any] = {"rows": answer["num_examples"], "missing": numbers.get("nan_count", 0)}
             if numbers.get("frequencies"):
                 one["labels"] = dict(Counter(numbers["frequencies"]).most_common(50))
-                one["missing"] += numbers.get("no_label_count") or 0
+                one |= {"hidden": numbers["no_label_count"]} if numbers.get("no_label_count") else {}
             elif kind == "string_text":
                 one["characters"] = {key: numbers.get(key) for key in ("min", "median", "max")}
             found[entry["column_name"]] = one
@@ -861,14 +861,12 @@ class HubInspectDatasetTool(Tool):
             columns[few[0]]["role"] = "label"
             notes.append(f"`{few[0]}` is taken for the label: no column is named or typed as one.")
         warnings = []
-        # Of all rows where the viewer counted them, else of those examined.
-        counted = {name: column.get("all_rows") or column for name, column in columns.items()}
-        lacking = {name: one["missing"] for name, one in counted.items() if one["missing"]}
+        gaps = {name: self._gaps(column, len(rows)) for name, column in columns.items()}
+        lacking = [name for name, (missing, _) in gaps.items() if missing]
         for name in lacking if len(lacking) <= 5 else []:
-            of = len(rows) if counted[name] is columns[name] else total or "all"
-            warnings.append(f"{lacking[name]} of {of} rows lack `{name}`.")
+            warnings.append(f"{gaps[name][0]} of {gaps[name][1]} rows lack `{name}`.")
         if len(lacking) > 5:
-            warnings.append(f"{len(lacking)} columns lack values in some rows: {self._listed(list(lacking))}.")
+            warnings.append(f"{len(lacking)} columns lack values in some rows: {self._listed(lacking)}.")
         for name, column in columns.items():
             if column["role"] != "label" or not column["distinct"]:
                 continue
@@ -877,9 +875,17 @@ class HubInspectDatasetTool(Tool):
             for value, count in tallies[name].most_common(50):
                 known = names and isinstance(value, int) and 0 <= value < len(names)
                 column["labels"][names[value] if known else str(value)] = count
+            hidden = self._hidden(tallies[name], bool(names))
+            if hidden:
+                column["hidden"] = hidden
+            hidden, of = self._gaps(column, len(rows), "hidden")
             labels = column.get("all_rows", {}).get("labels") or column["labels"]
-            top, most = next(iter(labels.items()))
             present = sum(tallies[name].values()) if labels is column["labels"] else sum(labels.values())
+            if hidden and len(labels) > 1:
+                warnings.append(f"{hidden} of {of} rows hide their `{name}` (-1).")
+                present -= labels.get("-1", 0)
+                labels = {label: count for label, count in labels.items() if label != "-1"}
+            top, most = next(iter(labels.items()))
             if len(labels) == column["distinct"] == 1:
                 warnings.append(f"Every row seen has the same `{name}`: {top} (hidden, or sorted by it?).")
             elif most > 0.8 * present:
@@ -888,6 +894,28 @@ class HubInspectDatasetTool(Tool):
         if same and len(rows) > 1:
             notes.append(f"The same value in all rows examined: {self._listed(same)}.")
         return columns, warnings
+
+    def _gaps(self, column: dict, seen: int, what: str = "missing") -> tuple:
+        """How many rows of how many lack a column: of all where the viewer counted them, else of those examined, also
+        where a far larger share of these does, as the viewer counts no empty texts."""
+        whole, mine = column.get("all_rows") or {}, column.get(what, 0)
+        if whole and 2 * whole.get(what, 0) * seen >= mine * whole["rows"]:
+            return whole.get(what, 0), whole["rows"]
+        return mine, seen
+
+    def _hidden(self, counts: dict, classes: bool) -> int:
+        """Rows whose label is -1, by which the Hub's test splits hide theirs; not where it is one of two classes."""
+        import re
+
+        found = sum([count for label, count in counts.items() if str(label) == "-1"])
+        others = [str(label) for label in counts if str(label) != "-1"]
+        numbers = [label for label in others if re.fullmatch(r"\d+", label)]
+        return found if classes or 2 <= len(others) == len(numbers) else 0
+
+    def _seen(self, look: dict) -> str:
+        """What is put behind a number of rows that were counted in a sample."""
+        count, totals = len(look["rows"][look["split"]]), {part["split"]: part["rows"] for part in look["splits"]}
+        return "" if totals[look["split"]] == count else f" (of {count:,} looked at)"
 
     def _tokens(self, rows: list, columns: dict, tokenizer: str | None, notes: list) -> None:
         """Adds tokens of texts and conversations, counted by a tokenizer or estimated: of 2,000 rows and two million
@@ -1079,9 +1107,9 @@ class HubInspectDatasetTool(Tool):
         trl, transformers and sentence-transformers."""
         rows = look["rows"][look["split"]]
         found = {
-            "sft": self._for_sft(rows, columns),
-            "dpo": self._for_pairs(rows, columns),
-            "reward": self._for_pairs(rows, columns),
+            "sft": self._for_sft(look, columns),
+            "dpo": self._for_pairs(look, columns),
+            "reward": self._for_pairs(look, columns),
             "grpo": self._for_prompts(columns),
             "text-classification": self._for_classes(look, columns, ("text", "input text")),
             "token-classification": self._for_tags(rows, look["features"], columns),
@@ -1094,13 +1122,21 @@ class HubInspectDatasetTool(Tool):
         lost += [pair.split(" & ")[1] for pair, hits in duplicates.get("looked_up", {}).items() if hits[0]]
         verdicts = {}
         for method, (verdict, why, fix, used) in found.items():
+            gaps = {name: self._gaps(columns[name], len(rows)) for name in used.values()}
+            gaps = {name: gap for name, gap in gaps.items() if gap[0]}
+            whole = [row for row in rows if not [name for name in gaps if self._lacks(row.get(name))]]
             if not rows:
                 verdict, why, fix, used = "no", f"the split {look['split']!r} is empty", None, {}
+            elif verdict != "no" and not whole:
+                empty = [name for name, (missing, of) in gaps.items() if missing == of]
+                which = "that was looked at " if self._seen(look) else ""
+                why = f"no row {which}has {' and '.join([f'`{name}`' for name in empty or gaps])}"
+                verdict, fix, used = "no", None, {}
             if verdict != "no":
                 fixes = [fix] if fix else []
-                gaps = [name for name in used.values() if columns[name]["missing"]]
                 if gaps:
-                    fixes.append(f"drop the rows that lack {self._listed(gaps)}")
+                    counted = [f"`{name}` ({missing:,} of {of:,})" for name, (missing, of) in gaps.items()]
+                    fixes.append(f"drop the rows that lack {', '.join(counted)}")
                 if lost:
                     fixes.append(
                         f"take out of the other splits what is in {look['split']} too (rows: {', '.join(lost)})"
@@ -1114,11 +1150,12 @@ class HubInspectDatasetTool(Tool):
         return verdicts
 
     def _named(self, columns: dict, words: str, roles: tuple = ()) -> str | None:
-        """The first column by one of these names, best name first."""
+        """The first column by one of these names, best name first; one without any value only if there is no other."""
         known = {name.lower(): name for name in columns}
         found = [known[word] for word in words.split() if word in known]
         found = [name for name in found if not roles or columns[name]["role"] in roles]
-        return found[0] if found else None
+        full = [name for name in found if columns[name]["distinct"]]
+        return (full or found or [None])[0]
 
     def _texts(self, columns: dict) -> list:
         """Columns of texts, those with the longest first."""
@@ -1126,23 +1163,50 @@ class HubInspectDatasetTool(Tool):
         sizes = {name: columns[name].get("characters", {}).get("median", 0) for name in texts}
         return sorted(texts, key=sizes.__getitem__, reverse=True)
 
-    def _for_sft(self, rows: list, columns: dict) -> tuple:
+    def _for_chats(self, look: dict, columns: dict, name: str) -> tuple:
+        """Fine-tuning on conversations, by how they end."""
+        talks = [row.get(name) for row in look["rows"][look["split"]]]
+        talks = [talk for talk in talks if isinstance(talk, list) and talk and isinstance(talk[0], dict)]
+        ends = [self._ending(talk) for talk in talks]
+        fixes, seen = [], self._seen(look)
+        if talks and not {"role", "content"} <= talks[0][0].keys():
+            fixes.append("turn each {from, value} into {role, content}, human into user and gpt into assistant")
+        if name != "messages":
+            fixes.append(f"rename `{name}` to `messages`")
+        silent, empty, later = [ends.count(end) for end in ("silent", "empty", "later")]
+        if talks and silent + empty == len(talks):
+            which = "that was looked at " if seen else ""
+            what = "holds an answer" if silent == len(talks) else "ends with an answer that says anything"
+            return "no", f"no conversation {which}in `{name}` {what}", None, {}
+        if silent:
+            fixes.append(f"drop {silent} conversations that end without an answer{seen}")
+        if empty:
+            fixes.append(f"drop {empty} conversations whose last answer is empty{seen}")
+        if later:
+            fixes.append(f"cut {later} conversations off after their last answer{seen}")
+        return "go", f"`{name}` holds conversations", "; ".join(fixes) or None, {"messages": name}
+
+    def _ending(self, talk: list) -> str:
+        """Whether a conversation ends with its last answer (also a call of a tool), that is empty, comes earlier, or is
+        not there: answer, empty, later, silent."""
+        turns = [turn if isinstance(turn, dict) else {} for turn in talk]
+        who = [str(turn.get("role") or turn.get("from")).lower() for turn in turns]
+        places = [n for n, name in enumerate(who) if name in ("assistant", "gpt", "model", "bot", "chatgpt", "ai")]
+        if not places:
+            return "silent"
+        last = turns[places[-1]]
+        said = last.get("content") or last.get("value")
+        parts = said if isinstance(said, list) else [said]
+        texts = [part.get("text", part) if isinstance(part, dict) else part for part in parts]
+        if not (last.get("tool_calls") or last.get("function_call") or [1 for one in texts if not self._lacks(one)]):
+            return "empty"
+        return "answer" if places[-1] == len(turns) - 1 else "later"
+
+    def _for_sft(self, look: dict, columns: dict) -> tuple:
         chats = [name for name, column in columns.items() if column["role"] == "conversation"]
         chats = [name for name in chats if name.lower() not in ("chosen", "rejected")]
         if chats:
-            name = "messages" if "messages" in chats else chats[0]
-            talks = [row[name] for row in rows if isinstance(row.get(name), list) and row[name]]
-            keys = talks[0][0].keys() if talks else {}
-            fixes = []
-            if not {"role", "content"} <= set(keys):
-                fixes.append("turn each {from, value} into {role, content}, human into user and gpt into assistant")
-            if name != "messages":
-                fixes.append(f"rename `{name}` to `messages`")
-            ends = [talk[-1].get("role") or talk[-1].get("from") for talk in talks if isinstance(talk[-1], dict)]
-            silent = len([end for end in ends if end not in ("assistant", "gpt", "model", "bot", "chatgpt")])
-            if silent:
-                fixes.append(f"drop {silent} conversations that end without an answer")
-            return "go", f"`{name}` holds conversations", "; ".join(fixes) or None, {"messages": name}
+            return self._for_chats(look, columns, "messages" if "messages" in chats else chats[0])
         prompt = self._named(
             columns, "prompt instruction question problem query input source article document context"
         )
@@ -1154,7 +1218,7 @@ class HubInspectDatasetTool(Tool):
         if prompt and answer and prompt != answer:
             fixes, used = [], {"prompt": prompt, "completion": answer}
             extra = self._named(columns, "input context") if prompt.lower() in ("instruction", "question") else None
-            if extra:
+            if extra and columns[extra]["distinct"]:
                 fixes.append(f"put `{extra}` behind `{prompt}` where it is not empty")
             fixes += [f"rename `{old}` to `{new}`" for new, old in used.items() if old != new]
             if columns[answer]["role"] in ("other", "list", "unknown"):
@@ -1173,17 +1237,27 @@ class HubInspectDatasetTool(Tool):
             return "fixable", f"`{name}` is text, but nothing in it answers", fix, {"text": name}
         return "go", f"`{name}` is text to go on with", fix, {"text": name}
 
-    def _for_pairs(self, rows: list, columns: dict) -> tuple:
+    def _for_pairs(self, look: dict, columns: dict) -> tuple:
+        rows, seen = look["rows"][look["split"]], self._seen(look)
         better = self._named(columns, "chosen chosen_response response_chosen preferred accepted positive_response")
         worse = self._named(columns, "rejected rejected_response response_rejected dispreferred negative_response")
         if better and worse:
             prompt = self._named(columns, "prompt question instruction query input")
-            used = {"prompt": prompt} if prompt else {}
+            used = {"prompt": prompt} if prompt and columns[prompt]["distinct"] else {}
             used |= {"chosen": better, "rejected": worse}
             fixes = [f"rename `{old}` to `{new}`" for new, old in used.items() if old != new]
-            same = len([row for row in rows if row.get(better) == row.get(worse)])
+            both = [(row.get(better), row.get(worse)) for row in rows]
+            both = [pair for pair in both if not self._lacks(pair[0]) and not self._lacks(pair[1])]
+            same = len([1 for one, other in both if one == other])
+            ends = [{self._ending(one) for one in pair if isinstance(one, list)} for pair in both]
+            empty = len([1 for end in ends if end & {"empty", "silent"}])
+            if both and max(same, empty) == len(both):
+                what = "both answers are the same" if same >= empty else "an answer is empty"
+                return "no", f"in every row{' that was looked at' if seen else ''} {what}", None, {}
             if same:
-                fixes.append(f"drop {same} rows where both answers are the same")
+                fixes.append(f"drop {same} rows where both answers are the same{seen}")
+            if empty:
+                fixes.append(f"drop {empty} rows where the last answer of a conversation is empty, or not there{seen}")
             kinds = {columns[name]["role"] == "conversation" for name in (better, worse)}
             if len(kinds) > 1:
                 fixes.append("make both answers texts, or both conversations")
@@ -1255,19 +1329,32 @@ class HubInspectDatasetTool(Tool):
             used["image"] = given[0]
         column, rows = columns[label], look["rows"][look["split"]]
         every = column.get("all_rows", {}).get("labels") or column.get("labels") or {}
-        if len(every) < 2 and column["distinct"] < 2:
-            totals = {part["split"]: part["rows"] for part in look["splits"]}
-            seen = "" if totals.get(look["split"]) == len(rows) else " that was looked at"
-            return "no", f"every row{seen} has the same `{label}` (hidden, or sorted by it?)", None, {}
-        hidden = (column.get("labels") or {}).get("-1", 0)
-        fix = f"drop {hidden} rows whose label is hidden (-1)" if hidden else None
-        if max(len(every), column["distinct"]) > 0.2 * len(rows) and len(rows) > 20:
-            many = f"`{label}` has {column['distinct']} different values in {len(rows)} rows"
-            return "fixable", many, "merge labels, or leave out rare ones", used
-        why = f"`{label}` has {max(len(every), column['distinct'])} classes"
+        hidden, of = self._gaps(column, len(rows), "hidden")
+        every = {name: number for name, number in every.items() if not hidden or name != "-1"}
+        count = max(len(every), column["distinct"] - bool(column.get("hidden")))
+        seen = self._seen(look)
+        if count < 2:
+            but = ", or hides it by -1" if hidden and count else ""
+            which = " that was looked at" if seen else ""
+            return "no", f"every row{which} has the same `{label}`{but} (hidden, or sorted by it?)", None, {}
+        fixes = []
+        if hidden:
+            seen = "" if of != len(rows) else seen
+            fixes.append(f"drop {hidden:,} rows whose label is hidden (-1){seen}")
+        if kinds[0] == "number":
+            gaps = {name: self._gaps(columns[name], len(rows)) for name in given}
+            gaps = {name: f"`{name}` ({lacking:,} of {all_:,})" for name, (lacking, all_) in gaps.items() if lacking}
+            some = ", ".join(list(gaps.values())[:5]) + (f" and {len(gaps) - 5:,} more" if len(gaps) > 5 else "")
+            if gaps:
+                fix = f"fill the gaps in {some}, or take a learner that copes with them, such as one that boosts trees"
+                fixes.append(fix)
+        if count > 0.2 * len(rows) and len(rows) > 20:
+            fixes.append("merge labels, or leave out rare ones")
+            return "fixable", f"`{label}` has {count} different values in {len(rows)} rows", "; ".join(fixes), used
+        why = f"`{label}` has {count} classes" + (", without -1, which stands for none" if hidden else "")
         top = max(every.values()) / max(1, sum(every.values())) if every else 0
         why += f", {100 * top:.0f} % of one: weigh them, and judge by macro-F1" if top > 0.8 else ""
-        return "go", why, fix, used
+        return "go", why, "; ".join(fixes) or None, used
 
     def _lists(self, rows: list, name: str, kinds: tuple) -> bool:
         """Whether a column holds lists of nothing else."""

@@ -14,7 +14,12 @@ import pytest
 from huggingface_hub import HfApi
 from ml_intern.tools import HubInspectDatasetTool
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from ml_intern.testing.serve import Service
 from ml_intern.testing.viewer import NOT_READY
 
 CARD = b"---\nlicense: mit\n---\n"
@@ -252,6 +257,157 @@ def test_what_a_sample_cannot_tell_is_asked_of_the_viewer(hub):
     assert "10 of 10 rows of test that were looked up in all of train are there: a leak." in found["warnings"]
     assert "take out of the other splits" in found["methods"]["text-classification"]["fix"]
     assert "statistics of all rows of train" in found["notes"][0]
+
+
+VALUE = {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}
+
+
+@pytest.fixture
+def large(hub, monkeypatch):
+    """A viewer of 30,000 rows that are made when they are asked for, of a dataset whose files nobody can read."""
+    made = {}
+
+    def answer(request: Request) -> JSONResponse:
+        path, query = request.url.path, request.query_params
+        if path == "/splits":
+            return JSONResponse({"splits": [{"config": "default", "split": "train"}]})
+        if path == "/info":
+            return JSONResponse({"dataset_info": {"splits": {"train": {"num_bytes": 10**8}}}})
+        if path == "/rows":
+            start = int(query["offset"])
+            features = [{"name": name, "type": VALUE[name]} for name in made["row"](0)]
+            rows = [{"row_idx": i, "row": made["row"](i)} for i in range(start, start + int(query["length"]))]
+            return JSONResponse({"features": features, "rows": rows, "num_rows_total": 30_000})
+        if path == "/statistics" and "statistics" in made:
+            kinds = {"text": "string_text", "label": "class_label"}
+            found = [{"column_name": name, "column_type": kinds[name], "column_statistics": one}
+                     for name, one in made["statistics"].items()]  # fmt: skip
+            return JSONResponse({"num_examples": 30_000, "statistics": found, "partial": False})
+        return JSONResponse({"error": "x"}, 404)
+
+    hub.seed("acme/data", "dataset", {"README.md": CARD})
+    with Service(Starlette(routes=[Route("/{path:path}", answer)])) as viewer:
+        monkeypatch.setenv("HF_DATASETS_SERVER", viewer.url)
+        yield made
+
+
+def test_gaps_that_only_statistics_of_all_rows_know_reach_the_verdict(large):
+    large["row"] = lambda i: {"text": None if 4000 <= i < 6500 else f"Film {i}, worth the evening.", "label": i % 2}
+    counts = {"nan_count": 0, "no_label_count": 0, "frequencies": {"neg": 15_000, "pos": 15_000}}
+    large["statistics"] = {"text": {"nan_count": 2500, "min": 1, "median": 3, "max": 9}, "label": counts}
+    found = inspect()
+    assert found["columns"]["text"]["missing"] == 0
+    assert "2500 of 30000 rows lack `text`." in found["warnings"]
+    one = found["methods"]["text-classification"]
+    assert (one["verdict"], one["fix"]) == ("fixable", "drop the rows that lack `text` (2,500 of 30,000)")
+
+
+def test_empty_texts_which_statistics_do_not_count_reach_the_verdict_from_the_sample(large):
+    large["row"] = lambda i: {"text": "" if i % 2 else f"Film {i}, worth the evening.", "label": i % 3 % 2}
+    large["statistics"] = {"text": {"nan_count": 3, "min": 0, "median": 3, "max": 9}}
+    found = inspect()
+    assert "500 of 1000 rows lack `text`." in found["warnings"]
+    assert "lack `text` (500 of 1,000)" in found["methods"]["text-classification"]["fix"]
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_hidden_labels_are_no_class_and_counted_in_all_rows(large, statistics):
+    large["row"] = lambda i: {"text": f"Film {i}, worth it.", "label": -1 if i % 2 else i // 15_000}
+    if statistics:
+        counts = {"nan_count": 0, "no_label_count": 15_000, "frequencies": {"neg": 7500, "pos": 7500}}
+        large["statistics"] = {"label": counts}
+    found = inspect()
+    assert found["columns"]["label"]["hidden"] == 500
+    one, of = found["methods"]["text-classification"], "15,000 rows" if statistics else "500 rows"
+    assert one["why"].startswith("`label` has 2 classes")
+    assert one["fix"] == f"drop {of} whose label is hidden (-1)" + ("" if statistics else " (of 1,000 looked at)")
+    said = "15000 of 30000 rows" if statistics else "500 of 1000 rows"
+    assert f"{said} hide their `label` (-1)." in found["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "verdict", "count"),
+    [((-1, 1), "go", 2), ((-1, 0, 1), "fixable", 2), ((-1, 0), "go", 2), (("-1", "0", "1", "2"), "fixable", 3)],
+)
+def test_minus_one_is_a_class_where_it_is_one_of_two(hub, labels, verdict, count):
+    put(hub, many(lambda i: {"text": f"This film, number {i}, was worth it.", "label": labels[i % len(labels)]}))
+    one = inspect()["methods"]["text-classification"]
+    assert one["verdict"] == verdict and one["why"].startswith(f"`label` has {count} classes")
+
+
+def gone(rows, *names):
+    return [{**row, **dict.fromkeys(names)} for row in rows]
+
+
+LACKING = {
+    "chosen": (gone(KINDS["preference"][0], "chosen"), "dpo", "no row has `chosen`"),
+    "rejected": (gone(KINDS["preference"][0], "rejected"), "reward", "no row has `rejected`"),
+    "answers": (gone(KINDS["prompts"][0], "completion"), "sft", "no row has `completion`"),
+    "text": (gone(KINDS["reviews"][0], "text"), "text-classification", "there are no texts"),
+    "either": (
+        [{**row, ("prompt", "completion")[i % 2]: ""} for i, row in enumerate(KINDS["prompts"][0])],
+        "sft",
+        "no row has `prompt` and `completion`",
+    ),
+    "asked only": (many(lambda i: {"messages": talk(i)[:1]}), "sft", "no conversation in `messages` holds an answer"),
+    "silent": (
+        many(lambda i: {"messages": [talk(i)[0], {"role": "assistant", "content": (None, "", " ", [])[i % 4]}]}),
+        "sft",
+        "no conversation in `messages` ends with an answer that says anything",
+    ),
+    "same": (
+        many(lambda i: {"prompt": f"Say {i}", "chosen": "Yes", "rejected": "Yes"}),
+        "dpo",
+        "in every row both answers are the same",
+    ),
+    "silent pairs": (
+        many(lambda i: {"chosen": talk(i), "rejected": [talk(i)[0], {"role": "assistant", "content": ""}]}),
+        "dpo",
+        "in every row an answer is empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_where_dropping_what_lacks_leaves_nothing_it_will_not_do(hub, name):
+    rows, method, why = LACKING[name]
+    put(hub, rows)
+    one = inspect()["methods"][method]
+    assert (one["verdict"], one["why"], one["fix"]) == ("no", why, None)
+
+
+def test_conversations_with_empty_or_early_last_answers_are_counted(hub):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "search"}]}
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]}
+    talks = [talk(i) for i in range(60)]
+    talks[0][1], talks[1][1] = call, parts  # both are answers
+    talks[2][1]["content"], talks[3][1]["content"] = "", " \n"
+    talks[4] += talk(4)[:1]
+    put(hub, [{"messages": one} for one in talks])
+    assert inspect()["methods"]["sft"]["fix"] == (
+        "drop 2 conversations whose last answer is empty; cut 1 conversations off after their last answer"
+    )
+    rows = [{"chosen": talk(i), "rejected": talk(-1 - i)} for i in range(60)]
+    rows[7]["rejected"][1]["content"] = ""
+    put(hub, rows)
+    fix = inspect()["methods"]["dpo"]["fix"]
+    assert fix == "drop 1 rows where the last answer of a conversation is empty, or not there"
+
+
+def test_gaps_in_the_features_of_a_table_are_named(hub):
+    rows = many(lambda i: {"height": None if i % 4 == 0 else i / 7, "weight": i / 3, "species": "abc"[i % 3]})
+    put(hub, rows)
+    one = inspect()["methods"]["tabular-classification"]
+    assert one["verdict"] == "fixable"
+    assert one["fix"] == (
+        "fill the gaps in `height` (15 of 60), or take a learner that copes with them, such as one that boosts trees"
+    )
+
+
+def test_a_prompt_that_is_always_empty_is_not_asked_for(hub):
+    put(hub, [{"prompt": "", "chosen": talk(i), "rejected": talk(-1 - i)} for i in range(60)])
+    one = inspect()["methods"]["dpo"]
+    assert (one["verdict"], one["columns"]) == ("go", {"chosen": "chosen", "rejected": "rejected"})
 
 
 @pytest.mark.long
