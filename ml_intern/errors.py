@@ -64,6 +64,8 @@ class Parking(BaseException):
         at (`float`, *optional*): When it is worth a look in any case, on the monotonic clock.
         over (`Callable[[], None]`, *optional*): Told when it waits no more, whatever became of it.
         handles (`tuple[int, ...]`, *optional*): File descriptors; when one of them can be read it is worth a look as well.
+        withdraw (`Callable[[], bool]`, *optional*): Waits for no answer any more. Returns `False` where somebody has given
+            one by then: that one counts.
 
     Attributes:
         go_on (`Callable[[], Any]`, *optional*): Makes the call from there on, once, and gives its result; set by who makes
@@ -76,7 +78,8 @@ class Parking(BaseException):
         at: float | None = None,
         over: Callable[[], None] = lambda: None,
         handles: tuple[int, ...] = (),
+        withdraw: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
-        self.due, self.at, self.over, self.handles = due, at, over, handles
+        self.due, self.at, self.over, self.handles, self.withdraw = due, at, over, handles, withdraw
         self.go_on: Callable[[], Any] | None = None

@@ -290,6 +290,8 @@ class Session(Turns):
                 shop.set_mode(mode)
             self.mode = mode
             self.events.emit(told.ModeChanged(mode=mode))
+            if self.busy:
+                self._continue()  # what waits for an answer may need none now, or be forbidden
 
     def set_model(self, name: str, make: Callable[[], Any], by: str = "") -> None:
         """Has what follows written by another model: of a turn that runs, from its next step on.

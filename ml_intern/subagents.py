@@ -284,8 +284,10 @@ class SubAgent:
         """A task that waits is not gone on with here."""
         waits, self._waits = self._waits, None
         if waits is not None:
-            waits.context.run(waits.course.close)
-            self._turn.release()
+            try:
+                waits.context.run(waits.course.close)
+            finally:
+                self._turn.release()
 
     def _course(self, call: ToolCallStep | None, task: str, kwargs: dict[str, Any], gives_way: bool) -> Course:
         self._call = call

@@ -256,8 +256,12 @@ class Turns:
                 reason = "; ".join(f"`{tool}` was refused: {why}" for tool, why in shop.agent.gate.unmet.items())
         except Parking:
             assert shop is not None
-            self._park(shop, time.monotonic() - started)
-            return
+            try:
+                self._park(shop, time.monotonic() - started)
+            except (InternError, OSError) as error:  # a full disk, say: what is not on record cannot be waited for
+                shop, reason = None, str(error)
+            else:
+                return
         except AgentGenerationError as error:
             reason = str(error.__cause__ or error)
         except (AgentError, InternError) as error:
@@ -305,9 +309,16 @@ class Turns:
             try:
                 shop.journal.note("parked", calls=calls)
                 shop.journal.sync()
+            except BaseException:
+                self._parking = False
+                self._let_go.clear()
+                self._questions.take()
+                raise
             finally:
-                self._give_up(shop)
-                self._rest_over()
+                try:
+                    self._give_up(shop)
+                finally:
+                    self._rest_over()
             self._warm.works(self)
             self.events.emit(told.Parked(calls=calls))
             self._changed(self)
@@ -422,9 +433,15 @@ class Turns:
                 if self._questions.of(request) is pending:
                     self._questions.drop(request.call_id)
 
+        def withdraw() -> bool:
+            if not pending.give(ApprovalAnswer("reject", "it waits for no answer by now", "session")):
+                return False
+            over()
+            return True
+
         gate = shop.agent.gate
-        rules = gate.policy.rules  # with another one the call may need no answer any more
-        raise Parking(lambda: pending.answered or gate.policy.rules is not rules, over=over)
+        policy = gate.policy  # by another one the call may need no answer any more, or be forbidden
+        raise Parking(lambda: pending.answered or gate.policy is not policy, over=over, withdraw=withdraw)
 
     def _may_park(self, shop: Workshop) -> bool:
         """Whether whoever is at work waits for a person: a sub-agent that is not would be cut off in its work."""

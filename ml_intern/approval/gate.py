@@ -86,7 +86,8 @@ class ApprovalGate:
             raise
         except BaseException:
             why = "the code that asked for it has ended" if step.ended.is_set() else "it is refused by now"
-            self._lapses(step, "reject", why)
+            if self._lapses(step, "reject", why) and step.ended.is_set():
+                self.unmet[step.tool] = why
             raise
         self._lapses(step, "approve", "it is allowed by now")
 
@@ -109,22 +110,23 @@ class ApprovalGate:
         raise Denied(f"`{step.tool}` was not called", f"its arguments were edited {MOST_EDITS} times")
 
     def _answered(self, step: ToolCallStep) -> bool:
-        """Whether a call that has waited may be made: by the answer, or by a rule that was given since."""
-        try:
-            with self._in_turn(step.agent):
+        """Whether a call that has waited may be made: by the answer, or as rules and mode say by now."""
+        with self._in_turn(step.agent):
+            try:
                 return self._approved(step)
-        except Parking:
-            if self._decided(step)[1].action != "allow":
-                raise
-            return True
+            except Parking as waits:
+                if self._decided(step)[1].action == "ask":
+                    raise
+                if not waits.withdraw():  # somebody was quicker, and was told that their answer counts
+                    return self._approved(step)
+            return self._passes(step)
 
-    def _lapses(self, step: ToolCallStep, decision: str, why: str) -> None:
-        """A question that was put before the call waited, and that nothing depends on any more."""
+    def _lapses(self, step: ToolCallStep, decision: str, why: str) -> bool:
+        """A question that was put before the call waited, and that nothing depends on any more; whether there was one."""
         if (put := self._open.pop(step.call_id, None)) is None:
-            return
-        if decision == "reject":
-            self.unmet[step.tool] = why
+            return False
         self.observer.approval_answered(put[0], ApprovalAnswer(decision, why, "session"), put[1])
+        return True
 
     def put(self, request: ApprovalRequest) -> ApprovalAnswer:
         """Asks a person something that is about no call, between two steps: on record, and in turn with other questions."""
@@ -208,6 +210,7 @@ class ApprovalGate:
         request = self._request(step, verdict.reason, rule)
         answer = self._put(step, request, digest)
         if answer.decision == "approve":
+            self._passes(step)  # what is forbidden by now stays so, whoever said yes to what was asked before
             if rule is not None and answer.scope != "once":
                 self.give(rule, answer.scope)
             self.unmet.pop(step.tool, None)

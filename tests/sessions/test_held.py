@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -121,6 +122,79 @@ def test_a_rule_that_is_given_meanwhile_answers_it(build) -> None:
     _, session = held(build, [ONCE], published)
     session.allow("publish")
     assert session.wait(20).state is State.SUCCESS and published == ["a"] and not session.pending()
+
+
+def test_no_answer_is_taken_once_a_rule_has_answered(build) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    class Slow(Publish):
+        def forward(self, what: str) -> str:
+            began.set()
+            goes_on.wait(20)
+            return super().forward(what)
+
+    published: list[str] = []
+    intern = build(ScriptedModel([ONCE]), tools=[Slow(published)])
+    session = intern.submit("Publish.")
+    without_thread(session)
+    (request,) = session.pending()
+    session.allow("publish")
+    assert began.wait(20) and not session.pending()
+    with pytest.raises(InternError, match="Nothing waits"):  # it is under way: who says no now has to hear that
+        session.answer(request.call_id, ApprovalAnswer("reject", "no"))
+    goes_on.set()
+    assert session.wait(20).state is State.SUCCESS and published == ["a"]
+
+
+def test_a_refusal_that_comes_while_rules_are_looked_at_counts(build) -> None:
+    published: list[str] = []
+    _, session = held(build, [ONCE], published)
+    gate, (request,) = session._shop.agent.gate, session.pending()
+    budget, refused = gate.left_usd, []
+
+    def left_usd() -> float | None:
+        if (
+            not refused
+            and gate.policy.rules
+            and not any(frame.name == "_approved" for frame in traceback.extract_stack())
+        ):
+            refused.append(1)
+            session.answer(request.call_id, ApprovalAnswer("reject", "not on a Friday"))
+        return budget()
+
+    gate.left_usd = left_usd
+    session.allow("publish")
+    assert session.wait(20).state is not State.SUCCESS and published == [] and refused
+    assert [(note["decision"], note["reason"]) for note in notes(session, "approval-answered")] == [
+        ("reject", "not on a Friday")
+    ]
+
+
+@pytest.mark.parametrize("change", ["plan", "deny", "deny publish"])
+def test_what_is_forbidden_meanwhile_waits_no_longer(build, change: str) -> None:
+    published: list[str] = []
+    tells = code("try:\n    publish(what='a')\nexcept Exception as error:\n    final_answer(str(error))")
+    _, session = held(build, [tells], published)
+    (request,) = session.pending()
+    session.allow(change) if " " in change else session.set_mode(change)
+    answer = session.wait(20).answer
+    assert "was not called" in answer and published == [] and not session.pending()
+    assert [(note["decision"], note["by"]) for note in notes(session, "approval-answered")] == [("reject", "session")]
+    with pytest.raises(InternError, match="Nothing waits"):
+        session.answer(request.call_id, ApprovalAnswer("approve"))
+
+
+def test_a_yes_does_not_undo_what_was_forbidden_since_it_was_asked(build) -> None:
+    published: list[str] = []
+
+    def yes(request) -> ApprovalAnswer:
+        session.set_mode("deny")
+        return ApprovalAnswer("approve", by="me")
+
+    tells = code("try:\n    publish(what='a')\nexcept Exception as error:\n    final_answer(str(error))")
+    intern = build(ScriptedModel([tells]), tools=[Publish(published)], on_approval=yes)
+    session = intern.submit("Publish.")
+    assert "was not called" in session.wait(20).answer and published == []
 
 
 def test_a_refusal_counts_whatever_a_rule_says_by_then(build) -> None:

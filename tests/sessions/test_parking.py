@@ -10,10 +10,11 @@ import pytest
 from sessions.conftest import ByTask, Publish, code, notes, result_rows, text_of, threads_of, until
 
 from ml_intern import InternError, State
+from ml_intern.errors import JournalFailed
 from ml_intern.events import ApprovalAnswer, ApprovalAsked, Parked, Resumed
 from ml_intern.execution.process import tree
 from ml_intern.testing import ScriptedModel
-from ml_intern.trace import read_rows
+from ml_intern.trace import Journal, read_rows
 
 HALF_WAY = code("kept = 41")
 DOES = code(
@@ -92,6 +93,35 @@ def test_arguments_can_be_edited_while_it_sleeps_and_are_asked_about_again(build
     until(lambda: not session.busy)  # it is asked about, and sleeps again
     intern.approve(session.id, session.pending()[0].call_id)
     assert session.wait(20).state is State.SUCCESS and published == ["b"]
+
+
+def test_a_yes_to_one_that_sleeps_does_not_undo_what_was_forbidden_since(build) -> None:
+    published: list[str] = []
+    intern, session = parked(build, [asks, code("final_answer('well')")], published)
+    session.set_mode("deny")
+    intern.approve(session.id, session.pending()[0].call_id)
+    assert session.wait(20).state is State.DENIED and published == []
+
+
+def test_a_disk_that_is_full_as_it_falls_asleep_ends_its_turn_and_holds_up_nobody(build, monkeypatch) -> None:
+    published: list[str] = []
+    note = Journal.note
+
+    def full(journal: Journal, kind: str, **fields) -> str:
+        if kind == "parked":
+            raise JournalFailed("The trace could not be written", "the disk is full")
+        return note(journal, kind, **fields)
+
+    monkeypatch.setattr(Journal, "note", full)
+    intern = build(ScriptedModel([asks, code("final_answer('well')")]), tools=[Publish(published)])
+    intern._config = replace(intern._config, park_seconds=0.0)
+    session = intern.submit("Publish a.")
+    outcome = session.wait(20)
+    assert outcome.state is State.ERROR and "the disk is full" in outcome.reason and published == []
+    assert not session.busy and not session.pending() and session._shop is None and not threads_of(session)
+    monkeypatch.setattr(Journal, "note", note)
+    session.start("Go on.")
+    assert session.wait(20).answer == "well" and published == []
 
 
 def test_interrupting_a_session_that_sleeps_ends_its_turn(build) -> None:
