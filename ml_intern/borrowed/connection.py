@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import InternError
 from . import keeper
-from .over_http import over_http
+from .over_http import over_http, over_sse
 from .servers import McpServer
 
 if TYPE_CHECKING:
@@ -195,12 +195,8 @@ class Connection:
 
     def _transport(self, life: _Life) -> Any:
         server = self.server
-        if server.url and server.sse:
-            from mcp.client.sse import sse_client
-
-            return sse_client(server.url, headers=dict(server.headers), sse_read_timeout=server.call_seconds)
         if server.url:
-            return over_http(server, LARGEST_ANSWER)
+            return (over_sse if server.sse else over_http)(server, LARGEST_ANSWER)
         from mcp.client.stdio import StdioServerParameters, stdio_client
 
         found = server.program

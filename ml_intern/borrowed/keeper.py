@@ -27,7 +27,8 @@ KEPT = 1_000_000
 """Bytes of standard error that are passed on."""
 LONGEST_LINE = 16 << 20
 """Bytes of one message. (The official client takes a line in by pieces, which takes it a minute for 50 MB.)"""
-_HEAD = 4096
+HEAD = 4096
+"""Bytes of a message that its id is looked for in."""
 _ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.){0,100}"|-?\d{1,20})')
 GRACE_SECONDS = 1.0
 """Between asking what is left to end and ending it."""
@@ -117,19 +118,21 @@ class Lines:
         self._size += len(piece)
         self._parts.append(piece)
         if self._size > self.longest:
-            self._parts = [b"".join(self._parts)[:_HEAD]]  # the id stands there
+            self._parts = [b"".join(self._parts)[:HEAD]]  # the id stands there
 
     def _line(self) -> bytes:
         line, size = b"".join(self._parts), self._size
         self._parts, self._size = [], 0
-        if size <= self.longest:
-            return line + b"\n"
-        found = _ID.search(line[:_HEAD])
-        if found is None:
-            return b""
-        said = f"the answer has {size:,} bytes, and {self.longest:,} are the most that is taken"
-        error = {"code": -32603, "message": said}
-        return b'{"jsonrpc":"2.0","id":' + found[1] + b',"error":' + json.dumps(error).encode() + b"}\n"
+        return line + b"\n" if size <= self.longest else too_long(line, size, self.longest)
+
+
+def too_long(head: bytes, size: int, longest: int) -> bytes:
+    """A line that is passed on in place of an answer that begins like this; empty where no id stands there."""
+    found = _ID.search(head[:HEAD])
+    if found is None:
+        return b""
+    error = {"code": -32603, "message": f"the answer has {size:,} bytes, and {longest:,} are the most that is taken"}
+    return b'{"jsonrpc":"2.0","id":' + found[1] + b',"error":' + json.dumps(error).encode() + b"}\n"
 
 
 def end_children() -> None:

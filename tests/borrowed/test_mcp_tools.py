@@ -7,13 +7,16 @@ a server sees a key of ours; one that hangs, floods or dies holds a session up; 
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,11 @@ from unittest.mock import Mock
 
 import PIL.Image
 import pytest
+import uvicorn
 from borrowed.conftest import YES, Asked, code, prompt_of, told
 from mcp import Client, InputRequiredRoundsExceededError
 from mcp.client.extension import UnexpectedClaimedResult
+from mcp.server.mcpserver import MCPServer
 from mcp.types import CallToolResult, ImageContent, ResourceLink, Result, TextContent
 from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
@@ -32,6 +37,7 @@ from ml_intern import InternAgent, McpServers, State
 from ml_intern.approval import ApprovalPolicy
 from ml_intern.borrowed.connection import CallCancelled, Connection, ServerFailed
 from ml_intern.borrowed.naming import reserved
+from ml_intern.borrowed.over_http import Events
 from ml_intern.borrowed.results import ResultReader
 from ml_intern.borrowed.servers import McpServer
 from ml_intern.events import ApprovalAnswer, Parked
@@ -508,6 +514,60 @@ def test_a_long_text_lies_in_the_workspace(raw: Raw, tmp_path: Path) -> None:
         found = say(text="y" * 3_000_000)
         assert found["characters"] == 3_000_000 and len(found["beginning"]) == 20_000
         assert (tmp_path / "w" / found["whole"]).read_text() == "y" * 3_000_000
+
+
+@contextlib.contextmanager
+def far_server(kind: str) -> Iterator[str]:
+    """A server over HTTP, of the older protocol or of this one: its address."""
+
+    def big(size: int) -> str:
+        return "x" * size
+
+    server = MCPServer("far", log_level="ERROR")
+    server.add_tool(big, structured_output=False)
+    app = server.sse_app() if kind == "sse" else server.streamable_http_app()
+    serving = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serving.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{kind}"
+        serving.should_exit = True
+        thread.join(10)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "size"), [("sse", 1_000_000), ("mcp", 1_500_000)])
+def test_an_answer_over_http_that_is_too_long_is_refused_at_once_and_the_next_one_comes(
+    kind: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_intern.borrowed.connection.LARGEST_ANSWER", 1_500_000)
+    notes: list[str] = []
+    with far_server(kind) as url:
+        with McpServers([McpServer("far", url=url, sse=kind == "sse")], note=notes.append) as servers:
+            (big,) = servers.tools()
+            started = time.monotonic()
+            for _ in range(2):
+                assert big(size=size - 10_000) == "x" * (size - 10_000)
+                with pytest.raises(ServerFailed, match=rf"bytes, and {size:,} are the most that is taken"):
+                    big(size=2 * size)
+            assert big(size=3) == "xxx" and time.monotonic() - started < 10
+    assert notes == []
+
+
+def test_events_that_are_too_long_are_answered_for_and_all_others_pass() -> None:
+    long = b'event: message\r\ndata: {"jsonrpc":"2.0","id":7,\r\ndata: "result":"' + b"x" * 500 + b'"}\r\n\r\n'
+    told = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":"' + b"x" * 500 + b'"}\n\n'
+    asked = b'data: {"jsonrpc":"2.0","id":8,"method":"roots/list","params":"' + b"x" * 500 + b'"}\n\n'
+    sent = b"event: endpoint\ndata: /there\n\n" + long + b": ping\r\r" + told + asked + b"data: next\r\n\r\ndata: cut"
+    for size in (1, 7, 2_000):
+        events = Events(100)
+        pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+        out = b"".join([*map(events.take, pieces), events.end()]).split(b"\n\n")
+        assert out[0] == b"event: endpoint\ndata: /there" and out[2:] == [b": ping", b"data: next", b"data: cut"]
+        error = json.loads(out[1].removeprefix(b"event: message\ndata: "))
+        assert error["id"] == 7 and "100 are the most" in error["error"]["message"]
+    with pytest.raises(ValueError, match="are the most"):  # nobody would hear of it
+        Events(100).take(b'data: {"jsonrpc":"2.0","result":"' + b"x" * 500 + b'"}\n\n')
 
 
 def given(*content: Any, **more: Any) -> Any:
