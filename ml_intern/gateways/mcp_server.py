@@ -118,10 +118,18 @@ def failed(text: str) -> CallToolResult:
 
 
 def result_of(value: Any) -> CallToolResult:
-    """What a tool returned: data as data, and as text for clients that read no more."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    """What a tool returned: data as data, and as text for clients that read no more; numbers that JSON has not are null."""
+    text = value if isinstance(value, str) else _strict_json(value)
     structured = json.loads(text) if isinstance(value, dict) else None
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
+
+
+def _strict_json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:  # NaN or Infinity, which many readers refuse
+        plain = json.loads(json.dumps(value, default=str), parse_constant=lambda word: None)
+        return json.dumps(plain, ensure_ascii=False)
 
 
 def kinds_of(tool: Tool) -> frozenset[str]:

@@ -385,6 +385,26 @@ def test_text_that_came_by_way_of_a_tool_is_recognised_in_what_goes_out(home: Pa
     assert result.is_error and "repeats text from `page`" in text(result)
 
 
+def test_numbers_that_json_has_not_are_null_in_data_and_text(home: Path) -> None:
+    class Measure(Tool):
+        name, description, output_type, effects = "measure", "Measures.", "any", "read"
+        inputs = {"whole": {"type": "boolean", "description": "Whether as an object."}}
+
+        def forward(self, whole: bool) -> object:
+            series = [1.5, float("nan"), float("inf"), -float("inf"), "NaN"]
+            return {"series": series, "path": Path("a")} if whole else series
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    stand = Stand(home, Measure())
+    result = stand.call("measure", {"whole": True})
+    assert json.loads(text(result), parse_constant=refuse) == result.structured_content
+    assert result.structured_content == {"series": [1.5, None, None, None, "NaN"], "path": "a"}
+    said = text(stand.call("measure", {"whole": False}))
+    assert json.loads(said, parse_constant=refuse) == [1.5, None, None, None, "NaN"]
+
+
 # Over HTTP.
 
 
