@@ -77,6 +77,20 @@ class HubInspectDatasetTool(Tool):
     effects = "read"
     # What stands for a missing value in CSV, to pandas and thus to `datasets`; the first is the empty text.
     absent = "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
+    # Two columns that are one input.
+    halves = (
+        "sentence1 sentence2|sentence_1 sentence_2|sentence_a sentence_b|premise hypothesis|question1 question2|"
+        "question sentence|question passage|question context|query passage|query document|query product_title|"
+        "claim evidence|claim abstract|statement evidence|text1 text2|text_1 text_2|text_a text_b|text text_pair|"
+        "sent1 sent2|s1 s2|question answer|query answer|query response|prompt completion|prompt response|prompt answer|"
+        "instruction output|instruction response|question response|context response|source target|src tgt|"
+        "question_title question_content|title content|title description|title body|title review|headline body|"
+        "title abstract|text aspect|sentence aspect|text aspect_term|text term|text entity|text target|tweet target"
+    )
+    languages = (
+        "en de fr es it pt nl ru zh ja ko ar hi tr pl cs sv da fi uk vi th he ro hu el bg fa bn ta te ur sw english "
+        "german french spanish italian portuguese dutch russian chinese japanese korean arabic hindi turkish"
+    )
     most_unpacked = 500_000_000  # bytes of one column of a row group, where they are far more than what is stored
 
     def forward(
@@ -853,7 +867,11 @@ class HubInspectDatasetTool(Tool):
                 edges = {"min": sizes[0], "median": statistics.median(sizes), "max": sizes[-1]}
                 columns[name]["characters"] = {**edges, "p95": sizes[int(0.95 * (len(sizes) - 1))]}
             repeated = role in ("number", "category") and 2 <= len(counts) <= 20 and not isinstance(present[0], float)
-            if repeated and (len(counts) * 10 <= len(present) or isinstance(present[0], bool)):
+            if (
+                repeated
+                and not self._about(name)
+                and (len(counts) * 10 <= len(present) or isinstance(present[0], bool))
+            ):
                 few.append(name)
         # One of many that are numbered alike is one of many features, though the others have more values.
         named = "label" in [column["role"] for column in columns.values()]
@@ -862,7 +880,7 @@ class HubInspectDatasetTool(Tool):
             notes.append(f"`{few[0]}` is taken for the label: no column is named or typed as one.")
         warnings = []
         gaps = {name: self._gaps(column, len(rows)) for name, column in columns.items()}
-        lacking = [name for name, (missing, _) in gaps.items() if missing]
+        lacking = [name for name, gap in gaps.items() if gap[0]]
         for name in lacking if len(lacking) <= 5 else []:
             warnings.append(f"{gaps[name][0]} of {gaps[name][1]} rows lack `{name}`.")
         if len(lacking) > 5:
@@ -1008,6 +1026,14 @@ class HubInspectDatasetTool(Tool):
             notes.append(f"Duplicates were not looked for: {self._listed(media)} cannot be compared by the viewer.")
             return {"compared_on": None, "within": {}, "across": {}, "conflicting_labels": None}
         texts = [name for name, role in roles.items() if role in ("text", "input text", "conversation")]
+        numbers = [name for name, role in roles.items() if role == "number"]
+        said = (
+            r"(.*_)?(text|sentence|content|comment|review|tweet|message|utterance|title|headline|description|prompt)"
+        )
+        full = [name for name in texts if roles[name] != "text" or re.fullmatch(said, name.lower())]
+        full += [name for name in texts if columns[name].get("characters", {}).get("median", 0) >= 60]
+        if len(numbers) > 1 and not full:  # a table with names in it
+            texts = []
         texts += [name for name in roles if re.fullmatch(r"(answer_)?(choices|options|endings)", name.lower())]
         named = r"answers?|completion|response|output|solution|target|summary|highlights|code|chosen|rejected"
         answers = [name for name, role in roles.items() if role == "target text" or re.fullmatch(named, name.lower())]
@@ -1110,32 +1136,37 @@ class HubInspectDatasetTool(Tool):
             "sft": self._for_sft(look, columns),
             "dpo": self._for_pairs(look, columns),
             "reward": self._for_pairs(look, columns),
-            "grpo": self._for_prompts(columns),
+            "grpo": self._for_prompts(look, columns),
             "text-classification": self._for_classes(look, columns, ("text", "input text")),
             "token-classification": self._for_tags(rows, look["features"], columns),
             "image-classification": self._for_classes(look, columns, ("image",)),
             "tabular-classification": self._for_classes(look, columns, ("number", "category")),
-            "embeddings": self._for_embeddings(columns),
+            "embeddings": self._for_embeddings(look, columns),
         }
         mine = {pair: count for pair, count in duplicates["across"].items() if pair.startswith(look["split"] + " & ")}
         lost = [f"{count:,} of {pair.split(' & ')[1]}" for pair, count in mine.items() if count]
         lost += [pair.split(" & ")[1] for pair, hits in duplicates.get("looked_up", {}).items() if hits[0]]
         verdicts = {}
-        for method, (verdict, why, fix, used) in found.items():
+        for method, judged in found.items():
+            verdict, why, fix, used = judged
             gaps = {name: self._gaps(columns[name], len(rows)) for name in used.values()}
             gaps = {name: gap for name, gap in gaps.items() if gap[0]}
             whole = [row for row in rows if not [name for name in gaps if self._lacks(row.get(name))]]
             if not rows:
                 verdict, why, fix, used = "no", f"the split {look['split']!r} is empty", None, {}
             elif verdict != "no" and not whole:
-                empty = [name for name, (missing, of) in gaps.items() if missing == of]
+                empty = [name for name, gap in gaps.items() if gap[0] == gap[1]]
                 which = "that was looked at " if self._seen(look) else ""
                 why = f"no row {which}has {' and '.join([f'`{name}`' for name in empty or gaps])}"
                 verdict, fix, used = "no", None, {}
             if verdict != "no":
                 fixes = [fix] if fix else []
+                hidden, of = self._gaps(columns[used["label"]], len(rows), "hidden") if "label" in used else (0, 0)
+                if hidden:
+                    seen = self._seen(look) if of == len(rows) else ""
+                    fixes.append(f"drop {hidden:,} rows whose label is hidden (-1){seen}")
                 if gaps:
-                    counted = [f"`{name}` ({missing:,} of {of:,})" for name, (missing, of) in gaps.items()]
+                    counted = [f"`{name}` ({gap[0]:,} of {gap[1]:,})" for name, gap in gaps.items()]
                     fixes.append(f"drop the rows that lack {', '.join(counted)}")
                 if lost:
                     fixes.append(
@@ -1173,6 +1204,9 @@ class HubInspectDatasetTool(Tool):
             fixes.append("turn each {from, value} into {role, content}, human into user and gpt into assistant")
         if name != "messages":
             fixes.append(f"rename `{name}` to `messages`")
+        system = self._named(columns, "system system_prompt system_message", ("text", "category"))
+        if system:
+            fixes.append(f"put `{system}` first, as the system's message")
         silent, empty, later = [ends.count(end) for end in ("silent", "empty", "later")]
         if talks and silent + empty == len(talks):
             which = "that was looked at " if seen else ""
@@ -1202,40 +1236,246 @@ class HubInspectDatasetTool(Tool):
             return "empty"
         return "answer" if places[-1] == len(turns) - 1 else "later"
 
+    def _about(self, name: str) -> bool:
+        """Whether a column's name says that it tells where a row comes from."""
+        import re
+
+        words = (
+            r"title|source|lang(uage)?|locale|split|split_type|subset|config|dataset|model|model_name|version|style"
+        )
+        words += (
+            r"|licen[sc]e|author|user|username|(.+_)?(url|link|uri|date|time|timestamp|path|file)|year|month|domain"
+        )
+        words += r"|created_at|role|speaker"
+        return bool(re.fullmatch(words, name.lower()))
+
+    def _label(self, columns: dict) -> str | None:
+        labels = [name for name, column in columns.items() if column["role"] == "label"]
+        return self._named(columns, "label labels target class", ("label",)) or (labels[0] if labels else None)
+
+    def _media(self, look: dict, columns: dict) -> list:
+        kinds = {name: self._type(look["features"][name]) for name in columns}
+        lists = ("list[Image]", "list[Audio]", "list[Video]")
+        return [
+            name for name in columns if columns[name]["role"] in ("image", "audio", "video") or kinds[name] in lists
+        ]
+
+    def _choices(self, look: dict, columns: dict) -> tuple | None:
+        """Multiple choice: the column that asks, those that hold the choices, and the one that says which is right."""
+        import re
+
+        texts = ("text", "input text", "target text", "category")
+        words = (
+            "premise question query prompt ctx context goal sentence problem startphrase stem question_stem input text"
+        )
+        question = self._named(columns, words, texts)
+        words = (
+            "answer answerkey answer_key answer_idx answer_index answer_id label correct_answer correct_option correct"
+        )
+        answer = self._named(columns, words + " correct_idx correct_choice cop gold gold_label target")
+        kind = r"(answer_)?(choices|options|endings|candidates|alternatives|answers)|mc\d_targets"
+        listed = [name for name in columns if re.fullmatch(kind, name.lower()) and name != answer]
+        rows, options = look["rows"][look["split"]][:200], []
+        for name in listed:
+            cells = [row[name] for row in rows if isinstance(row.get(name), list | dict)]
+            cells = [
+                max([len(one) if isinstance(one, list) else 1 for one in cell.values()] + [len(cell)])
+                if isinstance(cell, dict) and not cell.keys() & {"answer_start", "start"}
+                else len(cell)
+                for cell in cells
+            ]
+            if cells and min(cells) > 1 and "answers" not in name.lower():
+                options.append(name)
+        stems: dict[str, list] = {}
+        for name in columns:
+            found = re.fullmatch(
+                r"(option|choice|ending|sol|op|opt|answer|alternative|candidate)[ _]?([0-9]|[a-e])|[a-e]", name.lower()
+            )
+            if found and name != answer and columns[name]["role"] in texts:
+                stems.setdefault(found[1] or "", []).append(name)
+        least = {"answer": 3, "": 4}  # two answers may be a preference, and letters anything
+        families = [names for stem, names in stems.items() if len(names) >= least.get(stem, 2)]
+        options = options[:1] or (families[0] if families else [])
+        options = [name for name in options if name != question]
+        cells = [row[options[0]] for row in rows if isinstance(row.get(options[0]), dict)] if options else []
+        if not answer and [cell for cell in cells if "labels" in cell]:
+            answer = options[0]
+        return (question, options, answer) if question and options and answer else None
+
+    def _translated(self, look: dict, columns: dict) -> tuple | None:
+        """Texts in several languages: the columns, and what names the first two languages in them."""
+        rows = look["rows"][look["split"]]
+        for name in columns:
+            kind, cells = look["features"][name], [row[name] for row in rows[:200] if isinstance(row.get(name), dict)]
+            stated = kind.get("_type") if isinstance(kind, dict) else None
+            codes = kind.get("languages") if isinstance(kind, dict) and stated else None
+            codes = codes if isinstance(codes, list) else list(cells[0]) if cells else []
+            named = name.lower() in ("translation", "translations") and len(codes) > 1
+            if cells and (named or stated in ("Translation", "TranslationVariableLanguages")):
+                return [name], [f"{name}.{code}" for code in codes[:2]]
+        words = self.languages.split()
+        found = [name for name in columns if name.lower().removeprefix("text_").removesuffix("_text") in words]
+        found = [name for name in found if columns[name]["role"] in ("text", "input text", "category")]
+        return (found[:2], found[:2]) if len(found) > 1 else None
+
+    def _asked(self, columns: dict) -> tuple:
+        """The column that asks and the one that answers."""
+        texts = ("text", "input text", "target text", "category", "conversation")
+        words = "prompt instruction question question_title problem query input source src article document dialogue context"
+        prompt = self._named(columns, words, texts)
+        words = (
+            "completion response output answer answers best_answer correct_answer solution canonical_solution target"
+        )
+        words += " tgt summary highlights translation code func_code_string chosen"
+        answer = self._named(columns, words)
+        if not prompt and answer and columns[answer]["role"] in ("text", "target text"):
+            prompt = self._named(columns, "text content body passage report story func_documentation_string", texts)
+        return (prompt, answer) if prompt and answer and prompt != answer else (prompt, None)
+
+    def _rating(self, columns: dict, taken: tuple) -> tuple | None:
+        """The column that rates answers, and when it speaks for one."""
+        words = "label feedback thumbs_up is_correct correct is_good good accepted liked rating score reward quality"
+        words += " helpfulness correctness overall overall_score"
+        others = {name: column for name, column in columns.items() if name not in taken}
+        name = self._named(others, words, ("label", "category", "number", "target"))
+        if not name:
+            return None
+        known = {label.lower() for label in columns[name].get("labels") or {}}
+        yes = ("true", "1", "1.0", "good", "yes", "correct", "positive", "safe", "chosen", "desirable", "thumbs_up")
+        no = ("false", "0", "0.0", "bad", "no", "incorrect", "negative", "unsafe", "rejected", "undesirable", "-1")
+        if known and known <= {*yes, *no, "wrong", "thumbs_down"}:
+            return name, f"`{name}` is {([one for one in yes if one in known] or ['good'])[0]}"
+        if columns[name]["role"] == "category":
+            return (name, f"`{name}` is true") if columns[name]["distinct"] <= 2 else None
+        if known and [label for label in known if not label.replace(".", "").isdigit()]:
+            return None  # it speaks of something else
+        return name, f"`{name}` is high, if it rates the answers"
+
+    def _extra(self, columns: dict, *taken: str | None) -> str | None:
+        """What belongs to a question besides it."""
+        if not taken[0] or taken[0].lower() not in ("instruction", "question", "query", "problem"):
+            return None
+        others = {name: column for name, column in columns.items() if name not in taken and column["distinct"]}
+        words = "input context passage document article paragraph story support background sentence premise"
+        return self._named(others, words, ("text", "input text", "category"))
+
+    def _threads(self, rows: list, columns: dict) -> tuple | None:
+        """Rows that are one message each: which conversation they belong to, who speaks, and what is said."""
+        words = "parent_id conversation_id message_tree_id conv_id dialogue_id dialog_id thread_id session_id chat_id"
+        thread, who = self._named(columns, words), self._named(columns, "role from speaker sender")
+        said = self._named(columns, "content text message value utterance")
+        speakers = {str(row.get(who)).lower() for row in rows} if who else set()
+        known = {"user", "assistant", "prompter", "human", "gpt", "bot", "system", "agent", "customer", "none"}
+        return (thread, who, said) if thread and who and said and len(speakers) > 1 and speakers <= known else None
+
     def _for_sft(self, look: dict, columns: dict) -> tuple:
+        rows, compared = look["rows"][look["split"]], self._compared(columns)
         chats = [name for name, column in columns.items() if column["role"] == "conversation"]
-        chats = [name for name in chats if name.lower() not in ("chosen", "rejected")]
+        chats = [name for name in chats if name.lower() not in ("prompt", "completion", "chosen", "rejected")]
+        if compared and "messages" not in chats and not self._choices(look, columns):
+            first, last, judge = compared
+            fix = f"take the one of `{first}` and `{last}` that `{judge}` names as the answer"
+            return (
+                "fixable",
+                "two answers and which is better",
+                fix,
+                {"chosen": first, "rejected": last, "winner": judge},
+            )
         if chats:
             return self._for_chats(look, columns, "messages" if "messages" in chats else chats[0])
-        prompt = self._named(
-            columns, "prompt instruction question problem query input source article document context"
+        choices, translated, media = (
+            self._choices(look, columns),
+            self._translated(look, columns),
+            self._media(look, columns),
         )
-        answer = self._named(
-            columns, "completion response output answer answers solution target summary highlights translation chosen"
-        )
-        if prompt and answer and columns[answer]["role"] == "conversation":
-            return "go", f"`{answer}` holds conversations", f"rename `{answer}` to `messages`", {"messages": answer}
-        if prompt and answer and prompt != answer:
-            fixes, used = [], {"prompt": prompt, "completion": answer}
-            extra = self._named(columns, "input context") if prompt.lower() in ("instruction", "question") else None
-            if extra and columns[extra]["distinct"]:
-                fixes.append(f"put `{extra}` behind `{prompt}` where it is not empty")
-            fixes += [f"rename `{old}` to `{new}`" for new, old in used.items() if old != new]
-            if columns[answer]["role"] in ("other", "list", "unknown"):
-                fixes.append(f"take the text out of `{answer}`")
-            return "go", f"`{prompt}` asks and `{answer}` answers", "; ".join(fixes) or None, used
-        labels = [name for name, column in columns.items() if column["role"] == "label"]
+        if choices:
+            question, options, answer = choices
+            fix = (
+                f"write {self._listed(options)} into the prompt behind `{question}`, and as `completion` in words the "
+            )
+            fix += f"choice that `{answer}` names"
+            used = {"prompt": question, "choices": options[0], "completion": answer}
+            why = f"it is multiple choice: `{answer}` says which of {self._listed(options)} is right"
+            return "fixable", why, fix, used
+        if translated:
+            one, rest, first, second = translated[0][0], translated[0][1:], *translated[1]
+            fix = f"ask in words for `{first}` to be put into the language of `{second}`: the one in `prompt`, the other as "
+            used = {"prompt": one, "completion": rest[0]} if rest else {"translation": one}
+            return "fixable", f"`{second}` translates `{first}`", fix + "`completion`", used
+        thread = self._threads(rows, columns)
+        if thread:
+            fix = f"join the rows that belong together by `{thread[0]}` into `messages`, with `{thread[1]}` as role"
+            used = {"thread": thread[0], "role": thread[1], "content": thread[2]}
+            return "fixable", "each row is one message of a conversation", fix, used
+        prompt, answer = self._asked(columns)
+        better = self._named(columns, "chosen chosen_response response_chosen preferred accepted positive_response")
+        asked = prompt and columns[prompt]["role"] == "conversation"
+        if better and columns[better]["role"] == "conversation" and not asked and answer in (better, None):
+            return self._for_chats(look, columns, better)
+        if prompt and answer:
+            return self._for_answers(look, columns, prompt, answer, media)
+        if media and columns[media[0]]["role"] in ("audio", "video"):
+            return "no", f"the texts belong to `{media[0]}`: they are for models of speech or video", None, {}
+        label, flags = self._label(columns), self._flags(rows, columns)
+        targets = [name for name, column in columns.items() if column["role"] == "target"]
+        if label and columns[label].get("hidden") and columns[label]["distinct"] == 1:
+            label = None
+        label = label or (flags or targets or [None])[0]
         texts = [name for name in self._texts(columns) if columns[name].get("characters", {}).get("median", 0) >= 20]
+        texts = [name for name in texts if not name.lower().startswith("reject") and name != label]
         if not texts:
             return "no", "there are no conversations, prompts with answers, or longer texts", None, {}
         name = "text" if "text" in texts else texts[0]
-        fix = None if name == "text" else f"rename `{name}` to `text`"
-        if labels:
-            fix = (
-                f"use `{name}` as it is to go on with pre-training, or ask for `{labels[0]}` in words as `completion`"
-            )
+        if media:
+            fix = f"for a model that sees: put `{media[0]}` into the prompt, and ask for `{name}` as `completion`"
+            return "fixable", f"`{name}` belongs to `{media[0]}`", fix, {"image": media[0], "completion": name}
+        if better in texts:
+            fix = f"take `{better}` as `text`, or what stands before its last answer as `prompt`; leave the other out"
+            return "fixable", f"`{better}` is the better of two texts", fix, {"text": better}
+        halves = self._halves(columns)
+        if label:
+            both = f"with `{halves[0]}` and `{halves[1]}` in the prompt ask" if halves else "ask"
+            fix = f"use `{name}` as it is to go on with pre-training, or {both} for `{label}` in words as `completion`"
             return "fixable", f"`{name}` is text, but nothing in it answers", fix, {"text": name}
+        if "positive" in [one.lower() for one in texts]:
+            return "no", "the texts are pairs of what belongs together, not texts to go on with", None, {}
+        if name.lower() in ("prompt", "instruction", "question", "query"):
+            return "no", f"`{name}` asks, but nothing answers", None, {}
+        numbers = [one for one, column in columns.items() if column["role"] in ("number", "category")]
+        if len(numbers) > 1 and name != "text" and columns[name]["characters"]["median"] < 60:
+            return "no", f"the rows are tables' rather than texts: `{name}` is short", None, {}
+        fix = None if name == "text" else f"rename `{name}` to `text`"
         return "go", f"`{name}` is text to go on with", fix, {"text": name}
+
+    def _for_answers(self, look: dict, columns: dict, prompt: str, answer: str, media: list) -> tuple:
+        """Fine-tuning on prompts with one answer each."""
+        fixes, used, talks = [], {"prompt": prompt, "completion": answer}, "conversation"
+        extra, rating = self._extra(columns, prompt, answer), self._rating(columns, (prompt, answer))
+        if extra:
+            fixes.append(f"put `{extra}` behind `{prompt}` where it is not empty")
+        system = self._named(columns, "system system_prompt system_message", ("text", "category"))
+        if system:
+            fixes.append(f"put `{system}` before `{prompt}`, or as the system's message")
+        if media:
+            fixes.append(f"for a model that takes it, put `{media[0]}` into the prompt")
+        if rating:
+            fixes.append(f"keep the rows where {rating[1]}")
+        fixes += [f"rename `{old}` to `{new}`" for new, old in used.items() if old != new]
+        values = [row[answer] for row in look["rows"][look["split"]] if not self._lacks(row.get(answer))]
+        if columns[answer]["role"] == talks or columns[prompt]["role"] == talks:
+            if columns[answer]["role"] != columns[prompt]["role"]:
+                fixes.append("make both texts, or both conversations")
+            ends = [self._ending(value) for value in values if isinstance(value, list)]
+            empty = len([end for end in ends if end in ("silent", "empty")])
+            if empty:
+                fixes.append(f"drop {empty} rows whose `{answer}` is empty{self._seen(look)}")
+            if ends and empty == len(values):
+                return "no", f"no `{answer}` says anything", None, {}
+        elif columns[answer]["role"] in ("other", "list"):
+            fixes.append(f"take the text out of `{answer}`")
+        elif [value for value in values if not isinstance(value, str)]:
+            fixes.append(f"put `{answer}` into words")
+        return "go", f"`{prompt}` asks and `{answer}` answers", "; ".join(fixes) or None, used
 
     def _for_pairs(self, look: dict, columns: dict) -> tuple:
         rows, seen = look["rows"][look["split"]], self._seen(look)
@@ -1262,13 +1502,9 @@ class HubInspectDatasetTool(Tool):
             if len(kinds) > 1:
                 fixes.append("make both answers texts, or both conversations")
             return "go", f"`{better}` was preferred to `{worse}`", "; ".join(fixes) or None, used
-        first = self._named(
-            columns, "response_a answer_a response_0 response_1 completion_a response1 output_1 answer_0"
-        )
-        last = self._named(columns, "response_b answer_b response_2 completion_b response2 output_2 answer_1")
-        last = self._named(columns, "response_1") if first and first.lower() == "response_0" else last
-        judge = self._named(columns, "winner preference preferred label choice better_response_id chosen better")
-        if first and last and judge:
+        compared = self._compared(columns)
+        if compared and not self._choices(look, columns):
+            first, last, judge = compared
             fix = (
                 f"put the one of `{first}` and `{last}` that `{judge}` names into `chosen`, the other into `rejected`"
             )
@@ -1278,83 +1514,215 @@ class HubInspectDatasetTool(Tool):
                 fix,
                 {"chosen": first, "rejected": last, "winner": judge},
             )
-        rated = self._named(columns, "completion response answer")
-        if rated and self._named(columns, "prompt question instruction") and self._named(columns, "label", ("label",)):
+        prompt, answer = self._asked(columns)
+        if answer and not self._choices(look, columns) and self._rating(columns, (prompt, answer)):
             return "no", "answers are rated singly and not in pairs, which is what KTO takes", None, {}
         return "no", "there are no pairs of a preferred and a rejected answer", None, {}
 
-    def _for_prompts(self, columns: dict) -> tuple:
+    def _compared(self, columns: dict) -> tuple | None:
+        """Two answers, and the column that says which is better."""
+        words = "response_a answer_a response_0 response_1 completion_a response1 output_1 answer_0 conversation_a"
+        first = self._named(columns, words + " human_ref_a")
+        words = "response_b answer_b response_2 completion_b response2 output_2 answer_1 conversation_b human_ref_b"
+        last = self._named(columns, words)
+        last = self._named(columns, "response_1") if first and first.lower() == "response_0" else last
+        judge = self._named(
+            columns, "winner preference preferred label labels choice better_response_id chosen better"
+        )
+        return (first, last, judge) if first and last and judge else None
+
+    def _for_prompts(self, look: dict, columns: dict) -> tuple:
         prompt = self._named(
             columns, "prompt question problem query instruction", ("input text", "text", "conversation")
         )
         chat = self._named(columns, "messages conversations", ("conversation",))
+        choices, media = self._choices(look, columns), self._media(look, columns)
+        if choices:
+            question, options, answer = choices
+            fix = f"write {self._listed(options)} into `prompt` behind `{question}`, numbered as in `{answer}`"
+            used = {"prompt": question, "answer": answer}
+            return "fixable", f"answers can be checked against `{answer}`, which names a choice", fix, used
         if not prompt and not chat:
             return "no", "there are no prompts", None, {}
         if not prompt:
             fix = f"take what stands before the last answer in `{chat}` as `prompt`, and have a function that rates answers"
             return "fixable", f"`{chat}` holds conversations", fix, {"prompt": chat}
-        answer = self._named(columns, "answer solution ground_truth final_answer expected_answer target reward_model")
-        fixes = [] if prompt == "prompt" else [f"rename `{prompt}` to `prompt`"]
-        if answer:
+        words = "answer solution ground_truth final_answer expected_answer correct_answer target reward_model"
+        answer = self._named(columns, words)
+        fixes, extra = [] if prompt == "prompt" else [f"rename `{prompt}` to `prompt`"], self._extra(columns, prompt)
+        if extra:
+            fixes.append(f"put `{extra}` behind it where it is not empty")
+        elif columns[prompt]["distinct"] == 1 and look["rows"][look["split"]][1:]:
+            return "no", f"`{prompt}` is the same in all rows", None, {}
+        if media:
+            fixes.append(f"for a model that takes it, put `{media[0]}` into it")
+        rating = self._rating(columns, (prompt, answer)) if answer else None
+        if rating:
+            fixes.append(f"keep the rows where {rating[1]}")
+        if answer and columns[answer]["distinct"]:
             used = {"prompt": prompt, "answer": answer}
             return "go", f"answers can be checked against `{answer}`", "; ".join(fixes) or None, used
         fixes.append("have a function or a model that rates answers without a reference")
         return "fixable", "there are prompts, but no reference answers", "; ".join(fixes), {"prompt": prompt}
 
     def _for_classes(self, look: dict, columns: dict, kinds: tuple) -> tuple:
-        labels = [name for name, column in columns.items() if column["role"] == "label"]
-        label = self._named(columns, "label labels target class", ("label",)) or (labels[0] if labels else None)
+        rows, label, kind = look["rows"][look["split"]], self._label(columns), kinds[0]
         given = [name for name, column in columns.items() if column["role"] in kinds and name != label]
         if not given:
-            what = {"image": "images", "number": "numbers"}.get(kinds[0], "texts")
-            return "no", f"there are no {what}", None, {}
+            return "no", f"there are no {({'image': 'images', 'number': 'numbers'}).get(kind, 'texts')}", None, {}
+        choices = self._choices(look, columns)
+        if choices:
+            question, options, answer = choices
+            why = f"it is multiple choice: `{answer}` says which of {self._listed(options)} is right"
+            if kind != "text":
+                return "no", why, None, {}
+            fix = (
+                f"make a row of each choice: it and `{question}` as a pair of texts, whether it is right as the label"
+            )
+            return "fixable", why, fix, {"label": answer, "text": question, "text_pair": options[0]}
         several = [name for name in columns if name.lower() in ("labels", "label", "categories", "topics", "genres")]
-        several = [name for name in several if self._lists(look["rows"][look["split"]], name, (int, str))]
+        several = [name for name in several if self._lists(rows, name, (int, str))]
         if not label and several:
             why, fix = f"`{several[0]}` holds several labels a row", "train it as multi-label: a 0 or 1 for each label"
-            return "fixable", why, fix, {"label": several[0], kinds[0]: given[0]}
-        if not label:
-            return "no", "no column is a label", None, {}
-        if kinds[0] == "number" and [name for name in columns if columns[name]["role"] in ("text", "image", "audio")]:
-            return "no", "the rows are texts, images or sounds rather than numbers", None, {}
-        used = {"label": label}
-        if kinds[0] == "text":
-            first = self._named(columns, "text sentence sentence1 premise question question1 content review", kinds)
-            by_size = [name for name in self._texts(columns) if name in given]
-            used["text"] = first or (by_size or given)[0]
-            pair = {"sentence1": "sentence2", "premise": "hypothesis", "question1": "question2"}
-            second = self._named(columns, pair.get(used["text"].lower(), "text_pair"))
-            used |= {"text_pair": second} if second else {}
-        elif kinds[0] == "image":
-            used["image"] = given[0]
-        column, rows = columns[label], look["rows"][look["split"]]
+            return "fixable", why, fix, {"label": several[0], kind: given[0]}
+        flags = self._flags(rows, columns) if kind != "number" else []
+        if flags:
+            why = f"{self._listed(flags)} are 0 or 1 in each row: several labels, if they are what is to be told"
+            used = {f"label_{number + 1}": name for number, name in enumerate(flags)}
+            fix = "train it as multi-label: a list of them, as numbers with a point, as `labels`"
+            shown = [name for name in [*self._texts(columns), *given] if name in given]
+            return "fixable", why, fix, {**used, kind: shown[0]}
+        used, fixes, left, no = {"label": label}, [], [], None
+        if kind == "number":
+            no, fixes = self._for_table(look, columns, given, label)
+        if not label or no:
+            return self._unlabelled(look, columns, kind) if not no else ("no", no, None, {})
+        if kind == "text":
+            inputs, left, unsure = self._inputs(columns, label)
+            used |= inputs
+            fixes += [unsure] if unsure else []
+        media = self._media(look, columns)
+        if kind == "image":
+            used["image"], also = given[0], list(given[1:])
+            also += [name for name in self._texts(columns) if name != label and columns[name]["role"] == "input text"]
+            also += [
+                name for name in self._texts(columns) if name.lower() in ("text", "sentence", "statement", "claim")
+            ]
+            if also:
+                fixes.append(
+                    f"see whether {self._listed(also)} belongs to the input too: then images alone will not do"
+                )
+        elif kind == "text" and media:
+            fixes.append(f"see whether `{media[0]}` belongs to the input too: then texts alone will not do")
+        column = columns[label]
         every = column.get("all_rows", {}).get("labels") or column.get("labels") or {}
-        hidden, of = self._gaps(column, len(rows), "hidden")
+        hidden = self._gaps(column, len(rows), "hidden")[0]
         every = {name: number for name, number in every.items() if not hidden or name != "-1"}
         count = max(len(every), column["distinct"] - bool(column.get("hidden")))
-        seen = self._seen(look)
         if count < 2:
             but = ", or hides it by -1" if hidden and count else ""
-            which = " that was looked at" if seen else ""
+            which = " that was looked at" if self._seen(look) else ""
             return "no", f"every row{which} has the same `{label}`{but} (hidden, or sorted by it?)", None, {}
-        fixes = []
-        if hidden:
-            seen = "" if of != len(rows) else seen
-            fixes.append(f"drop {hidden:,} rows whose label is hidden (-1){seen}")
-        if kinds[0] == "number":
-            gaps = {name: self._gaps(columns[name], len(rows)) for name in given}
-            gaps = {name: f"`{name}` ({lacking:,} of {all_:,})" for name, (lacking, all_) in gaps.items() if lacking}
-            some = ", ".join(list(gaps.values())[:5]) + (f" and {len(gaps) - 5:,} more" if len(gaps) > 5 else "")
-            if gaps:
-                fix = f"fill the gaps in {some}, or take a learner that copes with them, such as one that boosts trees"
-                fixes.append(fix)
         if count > 0.2 * len(rows) and len(rows) > 20:
             fixes.append("merge labels, or leave out rare ones")
             return "fixable", f"`{label}` has {count} different values in {len(rows)} rows", "; ".join(fixes), used
         why = f"`{label}` has {count} classes" + (", without -1, which stands for none" if hidden else "")
         top = max(every.values()) / max(1, sum(every.values())) if every else 0
         why += f", {100 * top:.0f} % of one: weigh them, and judge by macro-F1" if top > 0.8 else ""
+        others = [name for name in columns if columns[name]["role"] == "label" and name != label]
+        why += f"; {self._listed(others)} may be meant as well" if others else ""
+        why += f"; {self._listed(left)} is left out" if left else ""
         return "go", why, "; ".join(fixes) or None, used
+
+    def _flags(self, rows: list, columns: dict) -> list:
+        """Columns that are 0 or 1 in each row, where there are several and no other label: a row may have many."""
+        found, both = [], 0
+        for name, column in columns.items():
+            if column["role"] not in ("label", "category", "number") or not 1 <= column["distinct"] <= 2:
+                continue
+            values = [row[name] for row in rows if not self._lacks(row.get(name))]
+            if not [value for value in values if value not in (0, 1)]:
+                found.append(name)
+                both += column["distinct"] == 2
+        named = self._named(columns, "label labels target class", ("label",))
+        others = [name for name, column in columns.items() if column["role"] == "label" and name not in found]
+        return [] if both < 2 or named or others else found
+
+    def _unlabelled(self, look: dict, columns: dict, kind: str) -> tuple:
+        targets = [name for name, column in columns.items() if column["role"] == "target"]
+        if targets:
+            return "no", f"`{targets[0]}` holds numbers rather than classes: that is regression", None, {}
+        rows, roles = look["rows"][look["split"]], ("category", "number") if kind == "number" else ("category",)
+        maybe = [name for name in columns if columns[name]["role"] in roles and not self._about(name)]
+        maybe = [name for name in maybe if 2 <= columns[name]["distinct"] <= min(20, len(rows) // 10)]
+        if kind == "text" and (self._asked(columns)[1] or self._media(look, columns) or self._compared(columns)):
+            maybe = []
+        if kind == "image" or not maybe or len(columns) > 100:
+            return "no", "no column is a label", None, {}
+        fix = f"say which column is the label: {self._listed(maybe)} {'have' if len(maybe) > 1 else 'has'} few values"
+        return "fixable", "no column is named or typed as the label", fix, {}
+
+    def _halves(self, columns: dict) -> tuple:
+        """Two columns of texts that are one input."""
+        roles = ("text", "input text", "target text", "category")
+        for pair in self.halves.split("|"):
+            first, second = [self._named(columns, word, roles) for word in pair.split()]
+            if first and second:
+                return first, second
+        return ()
+
+    def _inputs(self, columns: dict, label: str) -> tuple:
+        """Which texts a label speaks of, those left out, and what has to be decided where that is not certain."""
+        texts = [name for name in self._texts(columns) if name != label]
+        texts = [name for name in texts if not self._about(name) or name.lower() == "title"]
+        halves = [name for name in self._halves(columns) if name != label]
+        single = self._named(columns, "text sentence review comment tweet utterance message", ("text", "input text"))
+        if len(halves) == 2:
+            used = {"text": halves[0], "text_pair": halves[1]}
+            left = [name for name in texts if name not in halves]
+            doubt = [name for name in left if columns[name].get("characters", {}).get("median", 0) >= 20]
+        else:
+            used = {"text": single or (texts or self._texts(columns))[0]}
+            left = [name for name in texts if name != used["text"]]
+            doubt = [name for name in left if columns[name]["role"] == "input text"] if single else left
+        doubt = [name for name in doubt if columns[name]["distinct"] > 1]
+        spoken = self._named(columns, "word aspect aspect_term aspect_category term entity", ("text", "category"))
+        doubt += [spoken] if spoken and spoken not in [*doubt, *used.values()] else []
+        prompt, answer = self._asked(columns)
+        rated = self._rating(columns, (prompt, answer)) if answer else None
+        if doubt:
+            unsure = f"see whether {self._listed(doubt)} belongs to the input too, and if so put them together"
+        elif len(halves) == 2 and rated and rated[0] == label and answer in halves and answer.lower() != "answer":
+            unsure = (
+                f"put `{halves[0]}` and `{halves[1]}` together as the input, as `{label}` rates the one as answer to "
+            )
+            unsure += "the other"
+        else:
+            unsure = None
+        return used, [] if unsure else left, unsure
+
+    def _for_table(self, look: dict, columns: dict, given: list, label: str | None) -> tuple:
+        """Why a table will not do, and what has to be mended in it."""
+        rows, fixes = look["rows"][look["split"]], []
+        texts = [name for name in self._texts(columns) if name != label]
+        sizes = {name: columns[name].get("characters", {}).get("median", 0) for name in texts}
+        many = [
+            name for name in texts if columns[name]["role"] != "text" and columns[name]["distinct"] * 2 > len(rows)
+        ]
+        many += [name for name in texts if sizes[name] > 60]
+        talks = [name for name, column in columns.items() if column["role"] == "conversation"]
+        if many or talks or self._media(look, columns) or (texts and len(given) < 2):
+            return "the rows are texts, images or sounds rather than numbers", []
+        if texts:
+            fixes.append(f"leave out {self._listed(texts)}, or make numbers of it")
+        gaps = {name: self._gaps(columns[name], len(rows)) for name in given}
+        gaps = {name: f"`{name}` ({gap[0]:,} of {gap[1]:,})" for name, gap in gaps.items() if gap[0]}
+        some = ", ".join(list(gaps.values())[:5]) + (f" and {len(gaps) - 5:,} more" if len(gaps) > 5 else "")
+        if gaps:
+            fixes.append(
+                f"fill the gaps in {some}, or take a learner that copes with them, such as one that boosts trees"
+            )
+        return None, fixes
 
     def _lists(self, rows: list, name: str, kinds: tuple) -> bool:
         """Whether a column holds lists of nothing else."""
@@ -1384,37 +1752,63 @@ class HubInspectDatasetTool(Tool):
                 return "fixable", f"`{name}` marks spans", fix, {"spans": name}
         return "no", "there are no tokens with a tag each", None, {}
 
-    def _for_embeddings(self, columns: dict) -> tuple:
+    def _for_embeddings(self, look: dict, columns: dict) -> tuple:
         roles = ("text", "input text", "target text", "category")
-        pairs = (
-            ("anchor", "positive"),
-            ("query", "positive"),
-            ("sentence1", "sentence2"),
-            ("premise", "hypothesis"),
-            ("question", "answer"),
-            ("query", "document"),
-            ("query", "passage"),
-            ("title", "abstract"),
-            ("title", "body"),
-            ("question", "context"),
-            ("text1", "text2"),
-            ("prompt", "completion"),
+        pairs = "anchor positive|query positive|sentence1 sentence2|sentence_1 sentence_2|sentence_a sentence_b|"
+        pairs += (
+            "premise hypothesis|question1 question2|question sentence|question answer|query answer|query document|"
         )
-        for one, other in pairs:
+        pairs += "query passage|title abstract|title body|question context|question passage|text1 text2|text_a text_b|"
+        pairs += "claim evidence|prompt completion"
+        choices, translated = self._choices(look, columns), self._translated(look, columns)
+        label, media = self._label(columns), self._media(look, columns)
+        if choices:
+            question, options, answer = choices
+            fix = f"pair `{question}` with the choice that `{answer}` names, and the others as negatives"
+            return "fixable", "it is multiple choice", fix, {"anchor": question, "positive": options[0]}
+        if media:
+            return "no", f"the texts belong to `{media[0]}`, not to each other", None, {}
+        if translated:
+            one, rest, first, second = translated[0][0], translated[0][1:], *translated[1]
+            fix = f"keep `{first}` and `{second}`, as two columns in this order"
+            used = {"anchor": one, "positive": rest[0]} if rest else {"translation": one}
+            return "fixable", f"`{second}` translates `{first}`", fix, used
+        prompt, answer = self._asked(columns)
+        rating = self._rating(columns, (prompt, answer)) if answer and answer.lower() != "answer" else None
+        for one, other in [pair.split() for pair in pairs.split("|")]:
             first, second = self._named(columns, one, roles), self._named(columns, other, roles)
             if first and second:
                 used = {"anchor": first, "positive": second}
                 third = self._named(columns, "negative neg rejected", roles)
                 used |= {"negative": third} if third else {}
-                score = self._named(columns, "score similarity_score label similarity", ("number", "target", "label"))
-                used |= {"score": score} if score and not third else {}
+                names = "score similarity_score label similarity relatedness_score"
+                score = self._named(columns, names, ("number", "target"))
+                kind = self._named(columns, "label labels is_duplicate gold_label", ("label",))
+                rated = rating and answer in (first, second)
+                if not third and not rated and (score or kind):
+                    used |= {"score": score} if score else {"label": kind}
                 extra = [name for name in columns if name not in used.values()]
-                fix = f"keep these columns, in this order, and drop {self._listed(extra)}" if extra else None
-                return "go", f"`{first}` and `{second}` belong together", fix, used
-        texts, labels = self._texts(columns), [n for n, column in columns.items() if column["role"] == "label"]
-        if texts and labels:
-            fix = f"make pairs of `{texts[0]}` that share their `{labels[0]}`"
-            return "fixable", "texts with labels, but no pairs", fix, {"anchor": texts[0], "label": labels[0]}
+                fixes = [f"keep the rows where {rating[1]}"] if rating and rated else []
+                if extra:
+                    fixes.append(f"keep these columns, in this order, and drop {self._listed(extra)}")
+                if "score" in used:
+                    found = [row.get(score) for row in look["rows"][look["split"]]]
+                    found = [value for value in found if isinstance(value, int | float) and value == value]
+                    if found and max(found) > 1:
+                        fixes.append(f"bring `{score}`, up to {max(found):.3g}, to 0 to 1")
+                why = f"`{first}` and `{second}` belong together"
+                why += f", and `{used['label']}` says how" if "label" in used else ""
+                return "go", why, "; ".join(fixes) or None, used
+        worse = self._named(columns, "rejected rejected_response response_rejected", roles)
+        texts = [name for name in self._texts(columns) if name != label]
+        texts = [name for name in texts if not self._about(name) or name.lower() == "title"]
+        if worse:
+            return "no", f"`{worse}` is the worse of two answers, which says nothing of what is alike", None, {}
+        if label and columns[label]["distinct"] - bool(columns[label].get("hidden")) < 2:
+            label = None
+        if texts and label:
+            fix = f"make pairs of `{texts[0]}` that share their `{label}`"
+            return "fixable", "texts with labels, but no pairs", fix, {"anchor": texts[0], "label": label}
         if len(texts) > 1:
             fix = f"see whether `{texts[0]}` and `{texts[1]}` belong together; if so, keep those two"
             return "fixable", "several texts a row", fix, {"anchor": texts[0], "positive": texts[1]}
@@ -1441,14 +1835,19 @@ class HubInspectDatasetTool(Tool):
         short = isinstance(first, int | float | str) and max([len(str(value)) for value in present]) <= 60
         if form.startswith("classlabel") or (named and few and short):
             return "label"
-        if re.search(r"(^|_)(id|idx|index|uuid|guid|file_?name|file_?path)$", word):
+        if re.search(r"(^|_)(u?id|idx|index|uuid|guid|file_?name|file_?path)$", word) or re.search(
+            r"[a-z]I[dD]$", name
+        ):
             return "id"
         if isinstance(first, str):
             if re.fullmatch(
                 r"prompt|instruction|question|query|input|source|context|premise|hypothesis|problem", word
             ):
                 return "input text"
-            answers = r"completion|response|answer|output|target|summary|translation|chosen|rejected|solution"
+            answers = (
+                r"completion|response|answer|output|target|summary|translation|chosen|rejected|solution|highlights"
+            )
+            answers += r"|(best|correct)_answer|canonical_solution|tgt"
             if re.fullmatch(answers, word):
                 return "target text"
             return "category" if distinct <= 50 and distinct * 10 <= len(present) else "text"

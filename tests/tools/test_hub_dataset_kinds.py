@@ -143,6 +143,253 @@ def test_what_it_can_be_trained_on(hub, name):
     assert found == expected
 
 
+def words(number, count=12):
+    return " ".join([f"word{number * 7919 % (k + 90)}" for k in range(count)]) + f" {number}"
+
+
+def asks(**columns):
+    """Rows of the same columns, from functions of a number."""
+    return many(lambda i: {name: make(i) for name, make in columns.items()})
+
+
+MULTIPLE = {
+    "mmlu": asks(question=words, subject=lambda i: "ab"[i % 2], choices=lambda i: [words(i, 2), "b", "c"], answer=lambda i: i % 3),
+    "hellaswag": asks(
+        activity_label=lambda i: "ab"[i % 2], ctx=words, endings=lambda i: ["a", words(i)], label=lambda i: str(i % 2)
+    ),
+    "arc": asks(question=words, choices=lambda i: {"text": ["a", "b"], "label": ["A", "B"]}, answerKey=lambda i: "AB"[i % 2]),
+    "race": asks(article=words, question=lambda i: f"Why {i}?", options=lambda i: ["a", "b"], answer=lambda i: "AB"[i % 2]),
+    "medqa": asks(question=words, options=lambda i: {"A": "x", "B": "y"}, answer=lambda i: "xy"[i % 2]),
+    "piqa": asks(goal=words, sol1=words, sol2=words, label=lambda i: i % 2),
+    "winogrande": asks(sentence=words, option1=lambda i: "ab"[i % 2], option2=lambda i: "cd"[i % 2], answer=lambda i: "12"[i % 2]),
+    "swag": asks(startphrase=words, ending0=words, ending1=words, label=lambda i: i % 2),
+    "social": asks(context=words, question=words, answerA=words, answerB=words, answerC=words, label=lambda i: i % 3),
+    "exam": asks(question=words, A=words, B=words, C=words, D=words, answer=lambda i: "ABCD"[i % 4]),
+    "medmcqa": asks(question=words, opa=words, opb=words, cop=lambda i: i % 2),
+    "truthful": asks(question=words, mc1_targets=lambda i: {"choices": ["a", "b"], "labels": [1, 0]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MULTIPLE)
+def test_multiple_choice_is_no_classification_of_the_question(hub, name):
+    put(hub, MULTIPLE[name])
+    methods = inspect()["methods"]
+    assert {one["verdict"] for one in methods.values()} == {"fixable", "no"}
+    assert "it is multiple choice" in methods["text-classification"]["why"]
+    assert methods["text-classification"]["fix"].startswith("make a row of each choice")
+    assert "as `completion` in words the choice that" in methods["sft"]["fix"]
+    assert methods["embeddings"]["fix"].startswith("pair `")
+    assert methods["tabular-classification"]["verdict"] == methods["dpo"]["verdict"] == "no"
+
+
+def one_of(*values):
+    return lambda i: values[i % len(values)]
+
+
+SHAPES = {  # name: rows, then of methods what the verdict is and which columns it names, or what its fix or reason says
+    "qnli": (
+        asks(question=words, sentence=words, label=one_of(0, 1)),
+        {
+            "text-classification": ("go", {"label": "label", "text": "question", "text_pair": "sentence"}),
+            "sft": ("fixable", "with `question` and `sentence` in the prompt ask for `label` in words"),
+        },
+    ),
+    "boolq": (
+        asks(question=words, answer=one_of(True, False), passage=words),
+        {
+            "text-classification": ("go", {"label": "answer", "text": "question", "text_pair": "passage"}),
+            "sft": ("fixable", "put `passage` behind `question`"),
+            "embeddings": ("fixable", {"anchor": "question", "positive": "passage"}),
+        },
+    ),
+    "wikiqa": (
+        asks(question=words, answer=words, label=one_of(0, 1)),
+        {
+            "text-classification": ("go", {"label": "label", "text": "question", "text_pair": "answer"}),
+            "sft": ("fixable", "keep the rows where `label` is 1"),
+            "embeddings": ("go", {"anchor": "question", "positive": "answer", "label": "label"}),
+        },
+    ),
+    "multirc": (
+        asks(paragraph=words, question=words, answer=words, label=one_of(0, 1)),
+        {"text-classification": ("fixable", "see whether `paragraph` belongs to the input too")},
+    ),
+    "anli": (
+        asks(premise=words, hypothesis=words, label=one_of(0, 1, 2), reason=words),
+        {"text-classification": ("fixable", "`reason`"), "embeddings": ("fixable", "drop `reason`")},
+    ),
+    "wic": (
+        asks(word=one_of("bank", "bat"), sentence1=words, sentence2=words, label=one_of(0, 1)),
+        {"text-classification": ("fixable", "see whether `word` belongs to the input too")},
+    ),
+    "amazon": (
+        asks(label=one_of(0, 1), title=words, content=words),
+        {"text-classification": ("go", {"label": "label", "text": "title", "text_pair": "content"})},
+    ),
+    "unclear": (
+        asks(label=one_of(0, 1), front=words, back=words),
+        {"text-classification": ("fixable", "see whether `back` belongs to the input too")},
+    ),
+    "left out": (
+        asks(label=one_of(0, 1), text=words, location=words),
+        {"text-classification": ("go", "`location` is left out")},
+    ),
+    "two labels": (
+        asks(text=words, coarse_label=one_of(0, 1), fine_label=one_of(0, 1, 2)),
+        {"text-classification": ("go", "`fine_label` may be meant as well")},
+    ),
+    "kto": (
+        asks(prompt=words, completion=words, label=one_of(True, False)),
+        {
+            "sft": ("fixable", "keep the rows where `label` is true"),
+            "text-classification": ("fixable", {"label": "label", "text": "prompt", "text_pair": "completion"}),
+            "embeddings": ("fixable", {"anchor": "prompt", "positive": "completion"}),
+            "reward": ("no", "KTO"),
+            "dpo": ("no", "KTO"),
+        },
+    ),
+    "kto talks": (
+        asks(prompt=lambda i: talk(i)[:1], completion=lambda i: talk(i)[1:], label=one_of(True, False)),
+        {"sft": ("fixable", {"prompt": "prompt", "completion": "completion"}), "reward": ("no", "KTO")},
+    ),
+    "rated": (
+        asks(prompt=words, response=words, helpfulness=one_of(0, 1, 2), verbosity=one_of(0, 1, 2)),
+        {"sft": ("fixable", "keep the rows where `helpfulness` is high"), "text-classification": ("no", "label")},
+    ),
+    "translation": (
+        asks(translation=lambda i: {"de": words(i), "en": words(i + 1)}),
+        {"sft": ("fixable", "ask in words for `translation.de`"), "embeddings": ("fixable", "`translation.en`")},
+    ),
+    "languages": (asks(en=words, fr=words), {"sft": ("fixable", {"prompt": "en", "completion": "fr"})}),
+    "jigsaw": (
+        asks(comment_text=words, toxic=one_of(0, 1), obscene=one_of(0, 0, 1), threat=one_of(0)),
+        {
+            "text-classification": ("fixable", "multi-label"),
+            "sft": ("fixable", "nothing in it answers"),
+        },
+    ),
+    "stsb": (
+        asks(sentence1=words, sentence2=words, label=lambda i: i / 12),
+        {
+            "text-classification": ("no", "regression"),
+            "embeddings": ("fixable", "bring `label`, up to 4.92, to 0 to 1"),
+            "sft": ("fixable", "nothing in it answers"),
+        },
+    ),
+    "hh": (
+        asks(chosen=words, rejected=lambda i: words(i, 30)),
+        {"dpo": ("go", ""), "sft": ("fixable", {"text": "chosen"}), "embeddings": ("no", "worse")},
+    ),
+    "hh talks": (asks(chosen=talk, rejected=lambda i: talk(-1 - i)), {"sft": ("fixable", {"messages": "chosen"})}),
+    "preferred talks": (
+        asks(prompt=lambda i: talk(i)[:1], chosen=lambda i: talk(i)[1:], rejected=lambda i: talk(-1 - i)[1:]),
+        {"dpo": ("go", ""), "sft": ("fixable", {"prompt": "prompt", "completion": "chosen"})},
+    ),
+    "shp": (
+        asks(history=words, human_ref_A=words, human_ref_B=words, labels=one_of(0, 1)),
+        {"dpo": ("fixable", "`labels`"), "sft": ("fixable", "`labels` names"), "text-classification": ("fixable", "")},
+    ),
+    "tree": (
+        asks(
+            message_id=lambda i: f"m{i}",
+            parent_id=lambda i: f"m{i - 1}",
+            text=words,
+            role=one_of("prompter", "assistant"),
+            lang=one_of("en", "de"),
+        ),
+        {"sft": ("fixable", "join the rows that belong together by `parent_id`"), "text-classification": ("no", "")},
+    ),
+    "squad": (
+        asks(
+            title=one_of("a", "b"), context=words, question=words, answers=lambda i: {"text": ["x"], "answer_start": [1]}
+        ),
+        {"text-classification": ("no", "no column is a label"), "sft": ("fixable", "take the text out of `answers`")},
+    ),
+    "code": (asks(text=words, code=words), {"sft": ("fixable", {"prompt": "text", "completion": "code"})}),
+    "dialogues": (asks(dialogue=words, summary=words), {"sft": ("fixable", {"prompt": "dialogue", "completion": "summary"})}),
+    "numbers": (asks(question=words, answer=lambda i: i), {"sft": ("fixable", "put `answer` into words"), "grpo": ("fixable", "")}),
+    "system": (
+        asks(system_prompt=words, prompt=words, completion=words),
+        {"sft": ("fixable", "put `system_prompt` before `prompt`")},
+    ),
+    "prompts": (asks(prompt=words), {"sft": ("no", "nothing answers"), "grpo": ("fixable", "")}),
+    "retrieval": (asks(anchor=words, positive=words), {"sft": ("no", "pairs"), "embeddings": ("go", "")}),
+    "hidden": (
+        asks(text=words, label=one_of(-1)),
+        {"sft": ("fixable", ""), "embeddings": ("no", ""), "text-classification": ("no", "same")},
+    ),
+    "titanic": (
+        asks(PassengerId=lambda i: i, Survived=one_of(0, 1), Pclass=one_of(1, 2, 3), Name=lambda i: words(i, 3), Age=lambda i: i / 3),
+        {"tabular-classification": ("fixable", "`Survived`, `Pclass`"), "sft": ("no", "")},
+    ),
+    "table with names": (
+        asks(survived=one_of(0, 1), name=lambda i: words(i, 3), age=lambda i: i / 3, fare=lambda i: i / 7, label=one_of(0, 1)),
+        {"tabular-classification": ("fixable", "leave out `name`")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_well_known_shapes_are_not_taken_for_others(hub, name):
+    rows, expected = SHAPES[name]
+    put(hub, rows)
+    methods = inspect()["methods"]
+    for method, (verdict, said) in expected.items():
+        one = methods[method]
+        assert one["verdict"] == verdict, (method, one)
+        if isinstance(said, dict):
+            assert one["columns"] == said
+        else:
+            assert said in f"{one['why']} {one['fix']}"
+        assert set(one["columns"].values()) <= set(rows[0])
+
+
+def test_several_flags_are_several_labels(hub):
+    put(hub, SHAPES["jigsaw"][0])
+    used = {"label_1": "toxic", "label_2": "obscene", "label_3": "threat", "text": "comment_text"}
+    assert inspect()["methods"]["text-classification"]["columns"] == used
+
+
+def typed(name, kind):
+    return f"---\nlicense: mit\ndataset_info:\n  features:\n  - {{name: {name}, dtype: {kind}}}\n---\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "expected"),
+    [
+        ("audio", {"text": words}, {"sft": "no", "embeddings": "no", "text-classification": "no"}),
+        ("audio", {"sentence": words, "gender": one_of("m", "f")}, {"sft": "no", "text-classification": "fixable"}),
+        ("image", {"text": words}, {"sft": "fixable", "embeddings": "no"}),
+        ("image", {"question": words, "answer": words}, {"sft": "fixable", "grpo": "fixable", "embeddings": "no"}),
+        ("image", {"text": words, "label": one_of(0, 1)}, {"text-classification": "fixable", "image-classification": "fixable"}),
+        ("image", {"label": one_of(0, 1)}, {"image-classification": "go", "sft": "no"}),
+        ("image", {"young": one_of(True, False), "male": one_of(0, 0, 1)},
+         {"image-classification": "fixable", "tabular-classification": "no"}),
+    ],
+)  # fmt: skip
+def test_texts_that_belong_to_sounds_or_images(hub, kind, more, expected):
+    put(hub, asks(**{kind: lambda i: {"src": f"https://example.org/{i}"}}, **more), card=typed(kind, kind))
+    methods = inspect()["methods"]
+    assert {method: methods[method]["verdict"] for method in expected} == expected
+
+
+def test_translations_are_known_by_their_type(hub, monkeypatch):
+    import pyarrow as arrow
+
+    monkeypatch.delenv("HF_DATASETS_SERVER")
+    table = arrow.table({"pair": [{"de": words(i), "en": words(i + 1)} for i in range(60)]})
+    data = parquet_of(table, {"pair": {"languages": ["de", "en"], "_type": "Translation"}})
+    hub.seed("acme/data", "dataset", {"README.md": CARD, "train.parquet": data})
+    one = inspect()["methods"]["sft"]
+    assert (one["verdict"], one["columns"]) == ("fixable", {"translation": "pair"})
+    assert one["why"] == "`pair.en` translates `pair.de`"
+
+
+def test_rows_of_a_table_are_not_alike_for_a_name(hub):
+    put(hub, many(lambda i: {"name": f"Anna {i % 9}", "age": i, "fare": i / 7, "label": i % 2}))
+    assert inspect()["duplicates"]["within"] == {"train": 0}
+
+
 def test_fixes_name_columns_and_numbers(hub):
     def fix(name, method):
         put(hub, KINDS[name][0])
