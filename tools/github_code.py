@@ -125,7 +125,7 @@ class GithubCodeTool(Tool):
     # Finding
 
     def _find(self, place: dict, query: str, limit: int, warnings: list) -> dict:
-        names, complete, rows, paths = [place["repo"]] if place["repo"] else [], True, [], 0
+        names, complete, rows, paths, partly = [place["repo"]] if place["repo"] else [], True, [], 0, False
         if not names:
             found = self._repositories(place["owner"], query, 3, warnings)["repositories"]
             found = found or self._repositories(place["owner"], "", 3, warnings)["repositories"]
@@ -134,8 +134,9 @@ class GithubCodeTool(Tool):
         for name in names:
             try:
                 about = self._json(f"/repos/{self._quoted(name)}", {}, warnings, "full_name")
-                name, ref = about["full_name"], place["ref"] or about.get("default_branch") or "HEAD"
-                tree = self._json(f"/repos/{name}/git/trees/{self._quoted(ref)}", {"recursive": "1"}, warnings, "tree")
+                name, main = about["full_name"], about.get("default_branch") or "HEAD"
+                tree = self._first_there(place, f"/repos/{name}/git/trees", main, warnings)
+                ref = place["ref"] or main
             except FileNotFoundError as error:
                 if place["repo"]:
                     raise
@@ -153,7 +154,8 @@ class GithubCodeTool(Tool):
                     row = {"repo": name, "path": item["path"], "size": item.get("size"), "matched": matched}
                     rows.append((score, {**row, "url": url}))
         if query and self._token():
-            for rank, row in enumerate(self._code(place, query, warnings)):
+            coded, partly = self._code(place, query, warnings)
+            for rank, row in enumerate(coded):
                 same = [one for one in rows if (one[1]["repo"], one[1]["path"]) == (row["repo"], row["path"])]
                 score = 45 - rank + (same[0][0] if same else max(self._score(row["path"], "")[0], 0))
                 rows = [one for one in rows if one not in same] + [(score, {**(same[0][1] if same else {}), **row})]
@@ -161,7 +163,10 @@ class GithubCodeTool(Tool):
         # Without words, or where no path has one, only what looks like an example, not all of the source.
         matching = [row for row in rows if row[1]["matched"]]
         chosen = matching or [row for row in rows if row[0] >= 18] or rows
-        answer: dict = {"results": [row for _, row in chosen[:limit]], "total": len(chosen), "complete": complete}
+        if partly and not chosen:
+            raise ConnectionError(self._gave_up("code", 0))
+        shown = [row for _, row in chosen[:limit]]
+        answer: dict = {"results": shown, "total": len(chosen), "complete": complete and not partly}
         if not complete:
             answer["hint"] = "GitHub lists only a part of so large a repository: name a folder in `path` with 'read'."
         elif query and not matching:
@@ -218,8 +223,9 @@ class GithubCodeTool(Tool):
             score += 20
         return score, matched
 
-    def _code(self, place: dict, query: str, warnings: list) -> list:
-        """What GitHub's code search finds; a limit or failure of it is told, as paths were looked through already."""
+    def _code(self, place: dict, query: str, warnings: list) -> tuple:
+        """What GitHub's code search finds, and whether it gave up before the end; a limit or failure of it is told, as
+        paths were looked through already."""
         scope = f"repo:{place['repo']}" if place["repo"] else f"user:{place['owner']}"
         scope += f" path:{place['path']}" if place["path"] else ""
         try:
@@ -228,13 +234,25 @@ class GithubCodeTool(Tool):
             found = self._json("/search/code", asked, warnings, "items", accept)
         except (OSError, ValueError) as error:
             warnings.append(f"The text of files was not searched: {error}")
-            return []
+            return [], False
         rows = []
         for item in found["items"]:
             excerpt = " … ".join([one.get("fragment") or "" for one in item.get("text_matches") or []])[:400]
             row = {"repo": item["repository"]["full_name"], "path": item["path"], "matched": query.lower().split()}
             rows.append({**row, "excerpt": " ".join(excerpt.split()), "url": item.get("html_url")})
-        return rows
+        if found.get("incomplete_results"):
+            warnings.append(self._gave_up("code", len(rows)))
+        return rows, bool(found.get("incomplete_results"))
+
+    def _gave_up(self, what: str, count: int) -> str:
+        """What is said of a search that GitHub answered from a part of what there is, as it took it too long."""
+        by_then = (
+            f"{count} found by then" if count else "it found nothing by then, which does not mean that there is none"
+        )
+        return (
+            f"GitHub ({self._api()}) gave up its search for {what} before the end (incomplete_results): {by_then}. "
+            "Try again in a minute, or with fewer words."
+        )
 
     def _repositories(self, owner: str, query: str, limit: int, warnings: list) -> dict:
         asked = {"q": f"{query} user:{owner}".strip(), "per_page": str(limit)}
@@ -254,6 +272,11 @@ class GithubCodeTool(Tool):
             about |= {"topics": item.get("topics") or [], "archived": bool(item.get("archived"))}
             rows.append({**about, "url": item.get("html_url")})
         answer: dict = {"repositories": rows, "total": found.get("total_count", len(rows))}
+        if found.get("incomplete_results"):
+            if not rows:
+                raise ConnectionError(self._gave_up("repositories", 0))
+            warnings.append(self._gave_up("repositories", len(rows)))
+            answer["complete"] = False
         if not rows:
             answer["hint"] = (
                 f"{owner} has no repository for {query!r}: leave `query` out." if query else "It has none."
@@ -266,9 +289,7 @@ class GithubCodeTool(Tool):
         import base64
         import re
 
-        where = f"/repos/{self._quoted(place['repo'])}/contents"
-        where += f"/{self._quoted(place['path'])}" if place["path"] else ""
-        found = self._json(where, {"ref": place["ref"]} if place["ref"] else {}, warnings, "type")
+        found = self._first_there(place, f"/repos/{self._quoted(place['repo'])}/contents", "", warnings)
         first_of = (found[0] if found else {}) if isinstance(found, list) else found
         now = re.match(r"https?://[^/]+/([^/]+/[^/]+)/", first_of.get("html_url") or "")  # it may have been renamed
         answer = {"repo": now[1] if now else place["repo"], "path": place["path"], "ref": place["ref"] or None}
@@ -413,18 +434,54 @@ class GithubCodeTool(Tool):
 
     # How it is fetched
 
+    def _first_there(self, place: dict, where: str, main: str, warnings: list) -> Any:
+        """Contents, or the tree where `main` is given. An address does not say where the branch ends in
+        'feature/x/examples/sft.py': `place` gets the first way to read it that there is."""
+        failed: list = []
+        for ref, path in place["ways"]:
+            if main:
+                address, params = f"{where}/{self._quoted(ref or main)}", {"recursive": "1"}
+            else:
+                address, params = where + (f"/{self._quoted(path)}" if path else ""), {"ref": ref} if ref else {}
+            try:
+                found = self._json(address, params, warnings, "tree" if main else "type")
+            except FileNotFoundError as error:
+                failed.append(error)
+                continue
+            place["ref"], place["path"] = ref, path
+            return found
+        raise failed[0]
+
+    def _ways(self, inside: str, ref: str, path: str) -> list:
+        """What 'main/examples/sft.py' of an address may mean: refs, each with the path below it."""
+        import re
+
+        parts = [part for part in re.sub(r"^refs/(heads|tags)/", "", inside).split("/") if part]
+        wanted = ref.split("/") if ref else parts[:1]
+        # Where there is a branch `main` there is none below it.
+        sure = ref or parts[0] in ("main", "master", "HEAD") or re.fullmatch(r"[0-9a-f]{40}", parts[0])
+        if sure:
+            below = parts[len(wanted) :] if parts[: len(wanted)] == wanted else parts[1:]
+            return [["/".join(wanted), path or "/".join(below)]]
+        ends = range(1, min(len(parts), 5) + 1)
+        return [["/".join(parts[:end]), path or "/".join(parts[end:])] for end in ends]
+
     def _place(self, repo: str, owner: str, path: str, ref: str) -> dict:
         """Repository, path and ref, also from the address of a file or folder on GitHub's site."""
         import re
         from urllib.parse import unquote
 
-        name = repo.strip().removesuffix("/")
-        found = re.match(r"(?:https?://(?:www\.)?github\.com/|git@github\.com:)([\w.-]+/[\w.-]+)(?:/(.*))?$", name)
+        name, path, ref = repo.strip().removesuffix("/"), path.strip().strip("/"), ref.strip()
+        ways = [[ref, path]]
+        pages = r"(?:https?://(?:www\.)?github\.com/|git@github\.com:)([\w.-]+/[\w.-]+)(?:/(.*))?$"
+        plain = r"https?://raw\.githubusercontent\.com/([\w.-]+/[\w.-]+)(?:/(.*))?$"
+        raw = re.match(plain, name)
+        found = raw or re.match(pages, name)
         if found:
             name, rest = found[1].removesuffix(".git"), unquote((found[2] or "").split("#")[0].split("?")[0])
-            inside = re.match(r"(?:blob|tree|raw)/([^/]+)(?:/(.*))?$", rest)
+            inside = re.match("(.+)$" if raw else r"(?:blob|tree|raw|blame)/(.+)$", rest.strip("/"))
             if inside:
-                ref, path = ref or inside[1], path or inside[2] or ""
+                ways = self._ways(inside[1], ref, path)
         if name and "/" not in name and owner:
             name = f"{owner.strip()}/{name}"
         if name and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -432,10 +489,10 @@ class GithubCodeTool(Tool):
         who = name.split("/")[0] if name else owner.strip()
         if who and not re.fullmatch(r"[\w.-]+", who):
             raise ValueError(f"`owner` is a user or an organization, such as 'huggingface', not {owner!r}.")
-        inner = path.strip().strip("/")
-        if ".." in inner.split("/"):
-            raise ValueError(f"`path` lies in the repository, as 'examples/sft.py', not {path!r}.")
-        return {"repo": name, "owner": who, "path": inner, "ref": ref.strip()}
+        for _, inner in ways:
+            if ".." in inner.split("/"):
+                raise ValueError(f"`path` lies in the repository, as 'examples/sft.py', not {inner!r}.")
+        return {"repo": name, "owner": who, "path": ways[0][1], "ref": ways[0][0], "ways": ways}
 
     def _json(self, path: str, params: dict, warnings: list, needs: str, accept: str = "") -> Any:
         """An answer as JSON: an object that has the key `needs`; of contents (`type`) also a list."""
@@ -445,6 +502,7 @@ class GithubCodeTool(Tool):
 
     def _get(self, path: str, params: dict, accept: str, warnings: list, needs: str = "") -> bytes:
         """An answer of the API, from the cache or the network: JSON with `needs`, or a file where that is empty."""
+        import json
         import re
         from datetime import UTC, datetime
         from time import time
@@ -462,12 +520,17 @@ class GithubCodeTool(Tool):
             if status == 304 and kept:
                 body = kept["body"]
             self._check(path, body, needs)
+            partly = path.startswith("/search/") and bool(json.loads(body).get("incomplete_results"))
+            if partly and kept:
+                raise TimeoutError(f"GitHub ({self._api()}) gave up its search before the end (incomplete_results).")
         except (ConnectionError, TimeoutError) as error:
             if not kept:
                 raise
             when = datetime.fromtimestamp(time() - kept["age"], UTC).strftime("%Y-%m-%d %H:%M UTC")
             warnings.append(f"As of {when}: {error}")
             return kept["body"]
+        if partly:  # asked again it may have time enough
+            return body
         self._cache(key, headers.get("etag") or (kept["data"] if kept else ""), body)
         return body
 

@@ -152,6 +152,56 @@ class TestFinding:
             tool(operation="repositories", owner="nobody")
 
 
+def cut(*items):
+    return {"status": 200, "body": {"total_count": 700, "incomplete_results": True, "items": list(items)}}
+
+
+class TestSearchesThatGithubGaveUp:
+    """It answers 200 with what it has by then, which may be nothing."""
+
+    def test_repositories(self, github, tool):
+        github.fail("/search/repositories", **cut())
+        with pytest.raises(ConnectionError) as caught:
+            tool(operation="repositories", owner="acme", query="rlhf")
+        assert f"GitHub ({github.url}) gave up its search" in str(caught.value)
+        assert "found nothing by then, which does not mean that there is none. Try again" in str(caught.value)
+        found = tool(operation="repositories", owner="acme", query="rlhf")  # nothing of it was kept
+        assert [row["repo"] for row in found["repositories"]] == ["acme/trainers"]
+        assert "complete" not in found and "warnings" not in found
+        github.fail(
+            "/search/repositories", **cut({"full_name": "acme/site", "html_url": "https://github.com/acme/site"})
+        )
+        part = tool(operation="repositories", owner="acme", query="lora")
+        assert (part["repositories"][0]["repo"], part["complete"]) == ("acme/site", False)
+        assert "gave up its search" in part["warnings"][0]
+        whole = tool(operation="repositories", owner="acme", query="lora")
+        assert whole["repositories"][0]["repo"] == "acme/adapters" and "warnings" not in whole
+
+    def test_text_of_files(self, github, tool, monkeypatch):
+        monkeypatch.setenv("GITHUB_TOKEN", "local-github-token")
+        github.fail("/search/code", **cut())
+        part = tool(operation="find", repo="acme/trainers", query="packing")
+        assert part["complete"] is False and "gave up its search" in part["warnings"][0] and part["results"]
+        assert "GitHub lists only a part" not in part["hint"]
+        whole = tool(operation="find", repo="acme/trainers", query="packing")
+        assert (paths(whole), whole["complete"]) == (["examples/scripts/sft.py"], True)
+        item = {"path": "trainers/utils.py", "repository": {"full_name": "acme/trainers"}}
+        github.fail("/search/code", **cut(item))
+        part = tool(operation="find", repo="acme/trainers", query="line")
+        assert (paths(part)[0], part["complete"]) == ("trainers/utils.py", False)
+        github.fail("/search/code", **cut())
+        with pytest.raises(ConnectionError, match="gave up its search"):
+            tool(operation="find", repo="acme/site", query="packing")
+
+    def test_an_older_answer_is_better(self, github, tool, monkeypatch):
+        first, now = tool(operation="repositories", owner="acme"), time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 1000)
+        github.fail("/search/repositories", **cut())
+        again = tool(operation="repositories", owner="acme")
+        assert again["repositories"] == first["repositories"]
+        assert "As of 2" in again["warnings"][0] and "gave up its search" in again["warnings"][0]
+
+
 class TestReading:
     def test_a_file(self, github, tool):
         answer = tool(operation="read", repo="acme/trainers", path="examples/scripts/sft.py")
@@ -166,6 +216,42 @@ class TestReading:
         page = "https://github.com/acme/trainers/blob/main/examples/notebooks/sft_finetuning.ipynb?plain=1#L3"
         answer = tool(operation="read", repo=page)
         assert (answer["kind"], answer["text"]) == ("notebook", "# %% [code] 1\nprint(1)\n")
+
+    @pytest.mark.parametrize(
+        "page",
+        [
+            "https://github.com/acme/trainers/blob/v0.1/first/examples/scripts/sft.py#L1-L2",
+            "https://github.com/acme/trainers/raw/refs/heads/v0.1/first/examples/scripts/sft.py",
+            "https://raw.githubusercontent.com/acme/trainers/v0.1/first/examples/scripts/sft.py?x=1",
+            "https://raw.githubusercontent.com/acme/trainers/refs/tags/v0.1/first/examples/scripts/sft.py",
+        ],
+    )
+    def test_by_an_address_whose_branch_has_a_slash(self, github, tool, page):
+        answer = tool(operation="read", repo=page)
+        assert (answer["text"], answer["ref"], answer["path"]) == (
+            "old = True",
+            "v0.1/first",
+            "examples/scripts/sft.py",
+        )
+        github.requests.clear()
+        named = tool(operation="read", repo=page, ref="v0.1/first")
+        assert (named["text"], len(github.requests)) == ("old = True", 0)  # as it was found
+
+    def test_by_other_addresses_with_slashes(self, github, tool):
+        folder = "https://github.com/acme/trainers/tree/v0.1/first"
+        assert paths(tool(operation="find", repo=folder)) == ["examples/scripts/sft.py"]
+        assert paths(tool(operation="find", repo=f"{folder}/examples")) == ["examples/scripts/sft.py"]
+        assert tool(operation="read", repo=folder)["entries"] == [{"path": "examples", "folder": True}]
+        assert tool(operation="read", repo=folder, path="examples/scripts/sft.py")["text"] == "old = True"
+        raw = "https://raw.githubusercontent.com/acme/trainers/main/README.md"
+        assert tool(operation="read", repo=raw)["text"] == "# Trainers"
+        github.requests.clear()
+        with pytest.raises(FileNotFoundError, match=r"contents/a/b/c/none.py"):
+            tool(operation="read", repo="https://github.com/acme/trainers/blob/main/a/b/c/none.py")
+        assert len(github.requests) == 1  # below `main` there can be no other branch
+        with pytest.raises(FileNotFoundError, match=r"contents/a/b/c/d/e/f/none.py"):
+            tool(operation="read", repo="https://github.com/acme/trainers/blob/v9/a/b/c/d/e/f/none.py")
+        assert len(github.requests) <= 6
 
     def test_ranges_lose_nothing(self, tool):
         seen, line = [], 1
