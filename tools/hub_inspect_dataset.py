@@ -1027,10 +1027,7 @@ class HubInspectDatasetTool(Tool):
             return {"compared_on": None, "within": {}, "across": {}, "conflicting_labels": None}
         texts = [name for name, role in roles.items() if role in ("text", "input text", "conversation")]
         numbers = [name for name, role in roles.items() if role == "number"]
-        said = (
-            r"(.*_)?(text|sentence|content|comment|review|tweet|message|utterance|title|headline|description|prompt)"
-        )
-        full = [name for name in texts if roles[name] != "text" or re.fullmatch(said, name.lower())]
+        full = [name for name in texts if roles[name] != "text" or self._prose(name)]
         full += [name for name in texts if columns[name].get("characters", {}).get("median", 0) >= 60]
         if len(numbers) > 1 and not full:  # a table with names in it
             texts = []
@@ -1247,6 +1244,15 @@ class HubInspectDatasetTool(Tool):
             r"|licen[sc]e|author|user|username|(.+_)?(url|link|uri|date|time|timestamp|path|file)|year|month|domain"
         )
         words += r"|created_at|role|speaker"
+        return bool(re.fullmatch(words, name.lower()))
+
+    def _prose(self, name: str) -> bool:
+        """Whether a column's name says that it is text to be read, however short, and no name in a table."""
+        import re
+
+        words = (
+            r"(.*_)?(text|sentence|content|comment|review|tweet|message|utterance|title|headline|description|prompt)"
+        )
         return bool(re.fullmatch(words, name.lower()))
 
     def _label(self, columns: dict) -> str | None:
@@ -1709,7 +1715,7 @@ class HubInspectDatasetTool(Tool):
         many = [
             name for name in texts if columns[name]["role"] != "text" and columns[name]["distinct"] * 2 > len(rows)
         ]
-        many += [name for name in texts if sizes[name] > 60]
+        many += [name for name in texts if sizes[name] > 60 or self._prose(name)]
         talks = [name for name, column in columns.items() if column["role"] == "conversation"]
         if many or talks or self._media(look, columns) or (texts and len(given) < 2):
             return "the rows are texts, images or sounds rather than numbers", []
@@ -1785,8 +1791,10 @@ class HubInspectDatasetTool(Tool):
                 score = self._named(columns, names, ("number", "target"))
                 kind = self._named(columns, "label labels is_duplicate gold_label", ("label",))
                 rated = rating and answer in (first, second)
-                if not third and not rated and (score or kind):
-                    used |= {"score": score} if score else {"label": kind}
+                if score and not third and not rated:
+                    used["score"] = score
+                elif kind and not third and not rated:
+                    used["label"] = kind
                 extra = [name for name in columns if name not in used.values()]
                 fixes = [f"keep the rows where {rating[1]}"] if rating and rated else []
                 if extra:

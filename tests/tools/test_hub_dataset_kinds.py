@@ -322,6 +322,10 @@ SHAPES = {  # name: rows, then of methods what the verdict is and which columns 
         asks(PassengerId=lambda i: i, Survived=one_of(0, 1), Pclass=one_of(1, 2, 3), Name=lambda i: words(i, 3), Age=lambda i: i / 3),
         {"tabular-classification": ("fixable", "`Survived`, `Pclass`"), "sft": ("no", "")},
     ),
+    "short texts": (
+        asks(tweet=lambda i: f"Nice {i}!", likes=lambda i: i, shares=lambda i: i * 7, label=one_of(0, 1)),
+        {"tabular-classification": ("no", "texts"), "text-classification": ("go", {"label": "label", "text": "tweet"})},
+    ),
     "table with names": (
         asks(survived=one_of(0, 1), name=lambda i: words(i, 3), age=lambda i: i / 3, fare=lambda i: i / 7, label=one_of(0, 1)),
         {"tabular-classification": ("fixable", "leave out `name`")},
