@@ -112,22 +112,34 @@ class HubInspectModelTool(Tool):
             return kept["data"]
         options = {"repo_id": model, "revision": revision, "files_metadata": True, "timeout": 20}
         info = self._ask(subject, 30, HfApi(endpoint=self._hub()).model_info, **options)
-        inside = self._cache_key(self._hub(), get_token(), info.id, info.sha, "contents")
+        inside = self._cache_key(self._hub(), get_token(), info.id, info.sha, "contents 2")
         found = self._cached(inside, 2_592_000)
         facts = found["data"] if found is not None else self._contents(info)
         about = {**facts, **self._standing(info), "warnings": list(facts["warnings"])}
         if info.gated:
             about["warnings"].append("The model is gated: its conditions bind you.")
-        if about["license"] is None:
-            about["warnings"].append("No licence is stated: ask its author before you publish anything made from it.")
-        elif "-nc" in about["license"] or about["license"] in ("other", "unknown"):
-            about["warnings"].append(f"The licence is {about['license']}: read its terms before you use it.")
+        about["warnings"] += self._terms(about["license"])
         failed = [one for one in about["unknown"] if "The Hub (" in one]
         if not facts.get("refused") and not failed:  # access may be granted, or the Hub be itself again, any minute
             if found is None:
                 self._cache(inside, facts)
             self._cache(known, about)
         return about
+
+    def _terms(self, licence: str | None) -> list:
+        """What to warn of, as far as the name of a licence tells."""
+        import re
+
+        if licence is None:
+            return ["No licence is stated: ask its author before you publish anything made from it."]
+        # Names of licences for research alone: Mistral's (mnpl, mrl) and Apple's (amlr) among them.
+        if re.search(r"\bnc\b|non-?commercial|\bmnpl\b|\bmrl\b|\bamlr\b|research", licence.lower()):
+            return [
+                f"The licence is {licence}: by its name it forbids commercial use; read its terms before you use it."
+            ]
+        if re.search(r"\b(other|unknown)\b|\bnd\b|rail|llama|gemma|deepfloyd|community|apple-ascl", licence.lower()):
+            return [f"The licence is {licence}: read its terms before you use it."]
+        return []
 
     def _standing(self, info: Any) -> dict:
         """What changes without a commit, and what the card's metadata says."""
@@ -172,7 +184,10 @@ class HubInspectModelTool(Tool):
         template = any(told) or bool({"chat_template.jinja", "chat_template.json"} & sizes.keys())
         if not template and files["refused"]:
             template = None
-        shape = self._shape(config)
+        shape, header = self._shape(config), {}
+        if gguf and "width" not in shape:
+            header = self._header(info, sizes, files)
+            shape = self._shape(self._of_header(header)) if header else shape
         cut = self._json(files["sentence_bert_config.json"], "sentence_bert_config.json", unknown)
         limits = [self._context(config, tokenizer, gguf), self._number(cut, "max_seq_length")]
         if [name for name in ("vision_config", "audio_config") if isinstance(config.get(name), dict)]:
@@ -213,7 +228,8 @@ class HubInspectModelTool(Tool):
             "shape": shape,
             "causal": str(architecture).endswith(
                 ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForVision2Seq", "ForImageTextToText")
-            ),
+            )
+            or (bool(gguf) and not named and "bert" not in str(architecture) and header.get("causal") is not False),
             "adapter": bool(adapter),
             "refused": files["refused"],
             "unknown": unknown,
@@ -332,9 +348,20 @@ class HubInspectModelTool(Tool):
             return {**answer, **self._counted(counts, how, quantized, stored)}
         gguf = info.gguf if isinstance(info.gguf, dict) else {}
         if isinstance(gguf.get("total"), int):
-            least = min([size for name, size in sizes.items() if name.endswith(".gguf")] or [0])
+            least, names = self._least_gguf(sizes)
             unknown.append("Memory to fine-tune: GGUF is for running. Fine-tune the model that it was made from.")
-            how = "the Hub's reading of the GGUF, the smallest file of which is what loading takes"
+            beside = [name for name in sizes if "mmproj" in name.lower() and name.endswith(".gguf")]
+            if beside:
+                size = min([sizes[name] for name in beside]) / 1e9
+                unknown.append(
+                    f"Memory of its part for images or sound: {beside[0]} ({size:.2f} GB or more) is on top."
+                )
+            how = "the Hub's reading of the GGUF"
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                how += f"; loading is that of the smallest, {names[0]}{more}"
+            else:
+                unknown.append("Memory to load: no GGUF of a model is there in all its parts.")
             return {**answer, "parameters": gguf["total"], "parameters_from": how, "bytes": least}
         pickles = sum(
             [size for name, size in sizes.items() if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)]
@@ -348,6 +375,86 @@ class HubInspectModelTool(Tool):
             return {**answer, "parameters": total, "parameters_from": how, "bytes": total * (each or 2)}
         unknown.append("Parameters: no weights that can be counted without downloading them.")
         return {**answer, "parameters": None, "parameters_from": None, "bytes": None}
+
+    def _least_gguf(self, sizes: dict) -> tuple:
+        """The smallest model in GGUF: its bytes, and its files, the parts of one together and in order."""
+        import re
+
+        groups: dict[str, Any] = {}
+        for name in sorted(sizes):
+            # What projects images, and statistics for quantizing, are no models.
+            plain = name.lower().rpartition("/")[2]
+            if not plain.endswith(".gguf") or re.search(r"mmproj|^imatrix|[-_.]imatrix\.gguf$", plain):
+                continue
+            part = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", name)
+            group = groups.setdefault(
+                part[1] + part[2] if part else name, {"names": [], "of": int(part[2]) if part else 1}
+            )
+            group["names"].append(name)
+        whole = [one["names"] for one in groups.values() if len(one["names"]) == one["of"]]
+        sized = sorted([(sum([sizes[name] for name in names]), names) for names in whole])
+        sized = [one for one in sized if one[0]]  # the Hub does not tell all sizes
+        return sized[0] if sized else (None, [])
+
+    def _header(self, info: Any, sizes: dict, state: dict) -> dict:
+        """What the beginning of the smallest GGUF says of its dimensions, by their names there; empty where it says none."""
+        names = self._least_gguf(sizes)[1]
+        if not names:
+            return {}
+        try:
+            content = self._file(info, names[0], state, 100_000)
+        except (OSError, ValueError) as error:
+            state["unknown"].append(f"What the beginning of {names[0]} says: {error}")
+            return {}
+        values = self._pairs(content or b"")
+        family = f"{values.get('general.architecture')}."
+        found = {key.removeprefix(family): value for key, value in values.items() if key.startswith(family)}
+        found["causal"] = found.get("attention.causal")
+        return {**found, "vocab_size": values.get("tokenizer.ggml.tokens") or found.get("vocab_size")}
+
+    def _of_header(self, header: dict) -> dict:
+        """The same under the names that configurations have."""
+        names = {"hidden_size": "embedding_length", "num_hidden_layers": "block_count", "vocab_size": "vocab_size"}
+        names |= {"num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv"}
+        names |= {"head_dim": "attention.key_length", "intermediate_size": "feed_forward_length"}
+        names |= {"kv_lora_rank": "attention.kv_lora_rank", "qk_rope_head_dim": "rope.dimension_count"}
+        return {ours: header[theirs] for ours, theirs in names.items() if header.get(theirs) is not None}
+
+    def _pairs(self, content: bytes) -> dict:
+        """Keys and values at the beginning of a GGUF file, as far as it reaches: of a list of numbers the mean, rounded up,
+        and of a list of texts how many there are."""
+        import struct
+
+        kinds = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+        found: dict[str, Any] = {}
+        if content[:4] != b"GGUF":
+            return found
+        try:
+            (pairs,) = struct.unpack_from("<Q", content, 16)
+            at = 24
+            for _ in range(min(pairs, 1000)):
+                (size,) = struct.unpack_from("<Q", content, at)
+                key, at = content[at + 8 : at + 8 + size].decode(errors="replace"), at + 8 + size
+                (kind,) = struct.unpack_from("<I", content, at)
+                at, many, values = at + 4, kind == 9, []
+                kind, count = struct.unpack_from("<IQ", content, at) if many else (kind, 1)
+                at += 12 if many else 0
+                if many and kind == 8:
+                    found[key] = count
+                for _ in range(count):
+                    if kind == 8:
+                        (size,) = struct.unpack_from("<Q", content, at)
+                        values, at = [content[at + 8 : at + 8 + size].decode(errors="replace")], at + 8 + size
+                    else:
+                        values.append(struct.unpack_from(kinds[kind], content, at)[0])
+                        at += struct.calcsize(kinds[kind])
+                if not many:
+                    found[key] = values[0]
+                elif kind != 8 and values:
+                    found[key] = int(-(-sum(values) // len(values)))
+        except (struct.error, OverflowError, ValueError, KeyError):  # its end was not fetched, or it is no such file
+            return found
+        return found
 
     def _formats(self, sizes: dict) -> dict:
         """Files of weights and their bytes by format."""

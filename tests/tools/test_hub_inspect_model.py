@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import time
 
 import pytest
@@ -445,6 +446,87 @@ def test_gguf_runs_but_is_not_fine_tuned(hub):
     assert "Fine-tune the model that it was made from" in " ".join(found["unknown"])
 
 
+def gguf(pairs, size=0):
+    """The beginning of a GGUF file with these keys: numbers, texts and lists of either."""
+
+    def value(one):
+        kind = 7 if isinstance(one, bool) else 4 if isinstance(one, int) else 8 if isinstance(one, str) else 9
+        if kind == 9:
+            inner = [value(each) for each in one]
+            return kind, struct.pack("<IQ", inner[0][0], len(one)) + b"".join(data for _, data in inner)
+        data = (
+            struct.pack("<Q", len(one)) + one.encode() if kind == 8 else struct.pack("<?" if kind == 7 else "<I", one)
+        )
+        return kind, data
+
+    text = b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs))
+    for key, one in pairs.items():
+        kind, data = value(one)
+        text += struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + data
+    return text.ljust(size, b"\0")
+
+
+LLAMA_GGUF = {
+    "general.architecture": "llama",
+    "general.tags": ["a", "text-generation"],
+    "llama.block_count": 32,
+    "llama.embedding_length": 4096,
+    "llama.feed_forward_length": 14336,
+    "llama.attention.head_count": 32,
+    "llama.attention.head_count_kv": 8,
+    "tokenizer.ggml.tokens": ["<s>", "b"],
+}
+
+
+def test_a_gguf_in_parts_is_loaded_whole_with_its_cache_and_without_what_is_no_model(hub):
+    files = {f"Q4_K_M/m-Q4_K_M-0000{part}-of-00003.gguf": bytes(400_000) for part in (2, 3)}
+    files["Q4_K_M/m-Q4_K_M-00001-of-00003.gguf"] = gguf(LLAMA_GGUF, 600_000)
+    files |= {
+        "m-Q8_0.gguf": bytes(2_000_000),
+        "m-BF16-00001-of-00002.gguf": bytes(1000),
+    }  # the second one is not there
+    files |= {"mmproj-F16.gguf": bytes(90_000), "imatrix_m.gguf": bytes(5_000), "m.imatrix.gguf": bytes(5_000)}
+    model(hub, None, files=files)
+    told(hub, gguf={"total": 8_000_000_000, "architecture": "llama", "context_length": 8192}, config=None)
+    found = inspect(sequence_length=2048, batch_size=2)
+    load = found["memory"]["parts"]["load"]
+    assert load["weights_gb"] == round(1_400_000 / 1e9, 3)
+    assert load["kv_cache_gb"] == round(4 * 8 * 128 * 32 * 2048 * 2 / 1e9, 3)
+    assert found["memory"]["load_gb"] == pytest.approx(1 + load["weights_gb"] + load["kv_cache_gb"], abs=0.01)
+    assert "m-Q4_K_M-00001-of-00003.gguf and 2 more" in found["parameters_from"]
+    assert (found["layers"], found["heads"], found["hidden_size"], found["vocab_size"]) == (32, 32, 4096, 2)
+    assert "mmproj-F16.gguf" in " ".join(found["unknown"])
+
+
+@pytest.mark.parametrize(
+    ("content", "cache"),
+    [
+        (bytes(3_000), None),
+        (gguf(LLAMA_GGUF)[:150], None),
+        (gguf({"general.architecture": "llama"}), None),
+        (b"GGUF" + b"\xff" * 200, None),
+        (gguf({**LLAMA_GGUF, "llama.attention.causal": False}), 0.0),
+        (gguf({**LLAMA_GGUF, "llama.attention.head_count_kv": [8, 0] * 16}), round(4 * 4 * 128 * 32 * 1024 / 1e9, 3)),
+    ],
+)
+def test_the_cache_of_a_gguf_is_worked_out_or_not_known(hub, content, cache):
+    model(hub, None, files={"m.Q4_K_M.gguf": content})
+    told(hub, gguf={"total": 1_000_000, "architecture": "llama", "context_length": 4096}, config=None)
+    found = inspect()
+    memory = found["memory"]
+    assert memory["parts"]["load"]["kv_cache_gb"] == cache
+    assert (memory["load_gb"] is None) == (cache is None)
+    assert ("does not state its dimensions" in " ".join(found["unknown"])) == (cache is None)
+
+
+def test_a_gguf_whose_beginning_cannot_be_read_is_said_and_got_over(hub):
+    model(hub, None, files={"m.Q4_K_M.gguf": bytes(3_000)})
+    told(hub, gguf={"total": 1_000_000, "architecture": "llama", "context_length": 4096}, config=None)
+    hub.fail(r"/resolve/.*\.gguf", status=500, times=None)
+    found = inspect()
+    assert found["parameters"] == 1_000_000 and "m.Q4_K_M.gguf" in " ".join(found["unknown"])
+
+
 def test_an_adapter_sends_to_its_base(hub):
     adapter = b'{"peft_type": "LORA", "base_model_name_or_path": "acme/base"}'
     files = {"adapter_config.json": adapter, "adapter_model.safetensors": weights(a=("F32", 16, 100))}
@@ -588,6 +670,35 @@ def test_a_licence_of_its_own_and_code_of_its_own_are_warned_of(hub):
     assert "trust_remote_code" in " ".join(found["warnings"])
     hub.seed("acme/bare", "model", {"x.txt": b""})
     assert "No licence is stated" in " ".join(inspect("acme/bare")["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("stated", "named", "said"),
+    [
+        ("other", "flux-1-dev-non-commercial-license", "by its name it forbids commercial use"),
+        ("other", "mnpl", "by its name it forbids commercial use"),
+        ("other", "acme-license", "read its terms"),
+        ("other", None, "read its terms"),
+        ("unknown", None, "read its terms"),
+        ("cc-by-nc-4.0", None, "by its name it forbids commercial use"),
+        ("cc-by-nc-sa-4.0", None, "by its name it forbids commercial use"),
+        ("[mit, cc-by-nc-nd-3.0]", None, "by its name it forbids commercial use"),
+        ("fair-noncommercial-research-license", None, "by its name it forbids commercial use"),
+        ("apple-amlr", None, "by its name it forbids commercial use"),
+        ("openrail", None, "read its terms"),
+        ("llama3.1", None, "read its terms"),
+        ("gemma", None, "read its terms"),
+        ("apache-2.0", None, ""),
+        ("cc-by-4.0", None, ""),
+        ("ncsa", None, ""),
+        ("bsd-3-clause-clear", None, ""),
+    ],
+)
+def test_a_licence_that_restricts_use_is_warned_of(hub, stated, named, said):
+    card = f"---\nlicense: {stated}\n" + (f"license_name: {named}\n" if named else "") + "---\n"
+    model(hub, LLAMA, files={"README.md": card.encode()})
+    warnings = [one for one in inspect()["warnings"] if "licence" in one]
+    assert len(warnings) == bool(said) and said in " ".join(warnings)
 
 
 def test_a_configuration_that_is_no_json_is_said_and_got_over(hub):
