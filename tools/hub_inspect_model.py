@@ -126,7 +126,7 @@ class HubInspectModelTool(Tool):
             self._cache(known, about)
         return about
 
-    def _terms(self, licence: str | None) -> list:
+    def _terms(self, licence: Any) -> list:
         """What to warn of, as far as the name of a licence tells."""
         import re
 
@@ -436,7 +436,7 @@ class HubInspectModelTool(Tool):
                 (size,) = struct.unpack_from("<Q", content, at)
                 key, at = content[at + 8 : at + 8 + size].decode(errors="replace"), at + 8 + size
                 (kind,) = struct.unpack_from("<I", content, at)
-                at, many, values = at + 4, kind == 9, []
+                at, many, values = at + 4, kind == 9, list[Any]()
                 kind, count = struct.unpack_from("<IQ", content, at) if many else (kind, 1)
                 at += 12 if many else 0
                 if many and kind == 8:
@@ -444,7 +444,8 @@ class HubInspectModelTool(Tool):
                 for _ in range(count):
                     if kind == 8:
                         (size,) = struct.unpack_from("<Q", content, at)
-                        values, at = [content[at + 8 : at + 8 + size].decode(errors="replace")], at + 8 + size
+                        values.append(content[at + 8 : at + 8 + size].decode(errors="replace"))
+                        at += 8 + size
                     else:
                         values.append(struct.unpack_from(kinds[kind], content, at)[0])
                         at += struct.calcsize(kinds[kind])

@@ -139,7 +139,9 @@ async def over_http(server: McpServer, largest: int) -> Any:
     timeout = httpx2.Timeout(server.start_seconds, read=server.call_seconds)
     async with _client(largest, largest)(headers=dict(server.headers), timeout=timeout) as http:
         known = inspect.signature(streamable_http_client).parameters
-        more = {"max_sse_event_size": largest} if "max_sse_event_size" in known else {}  # not before mcp 2.3
+        more: dict[str, Any] = (
+            {"max_sse_event_size": largest} if "max_sse_event_size" in known else {}
+        )  # not before mcp 2.3
         async with streamable_http_client(server.url, http_client=http, **more) as streams:
             yield streams
 
