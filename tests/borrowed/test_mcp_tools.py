@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import io
 import json
 import signal
@@ -32,6 +33,10 @@ from mcp.server.mcpserver import MCPServer
 from mcp.types import CallToolResult, ImageContent, ResourceLink, Result, TextContent
 from smolagents import CodeAgent, LogLevel, Tool, ToolCallingAgent
 from smolagents.models import ChatMessage, ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from ml_intern import InternAgent, McpServers, State
 from ml_intern.approval import ApprovalPolicy
@@ -42,7 +47,7 @@ from ml_intern.borrowed.results import ResultReader
 from ml_intern.borrowed.servers import McpServer
 from ml_intern.events import ApprovalAnswer, Parked
 from ml_intern.replay import replay
-from ml_intern.testing import ScriptedModel
+from ml_intern.testing import ScriptedModel, Service
 from ml_intern.trace import note_of, read_rows
 
 RAW = Path(__file__).with_name("raw_server.py")
@@ -552,6 +557,20 @@ def test_an_answer_over_http_that_is_too_long_is_refused_at_once_and_the_next_on
                     big(size=2 * size)
             assert big(size=3) == "xxx" and time.monotonic() - started < 10
     assert notes == []
+
+
+def test_a_compressed_answer_whose_size_cannot_be_seen_is_not_taken() -> None:
+    asked, notes = [], list[str]()
+
+    def bomb(request: Request) -> Response:
+        asked.append(request.headers["accept-encoding"])
+        headers = {"content-encoding": "gzip", "content-type": "application/json"}
+        return Response(gzip.compress(b"x" * 20_000_000), headers=headers)
+
+    app = Starlette(routes=[Route("/mcp", bomb, methods=["GET", "POST"])])
+    with Service(app) as service, McpServers([f"far={service.url}/mcp"], note=notes.append) as servers:
+        assert servers.tools() == []
+    assert set(asked) == {"identity"} and len(notes) == 1 and "'far' did not start" in notes[0]
 
 
 def test_events_that_are_too_long_are_answered_for_and_all_others_pass() -> None:
