@@ -571,10 +571,11 @@ class HubInspectDatasetTool(Tool):
             chosen = list(range(len(groups)))
             if not whole and len(groups) > 20:
                 chosen = [round(number * (len(groups) - 1) / 19) for number in range(20)]
-            wide = 1 + 1_000_000 // max(1, about.num_columns)
+            wide, headers = 1 + 1_000_000 // max(1, about.num_columns), 50_000
             for number in chosen:
                 each = max(1, groups[number].total_byte_size // max(1, groups[number].num_rows))
                 left, room = (most, full) if whole else (max(1, most // len(chosen)), full // len(chosen))
+                headers -= self._honest(file, groups[number], headers)
                 batches = table.iter_batches(
                     max(1, min(1000, wide, 1_000_000 // each, left)), row_groups=[number], use_threads=False
                 )
@@ -601,6 +602,85 @@ class HubInspectDatasetTool(Tool):
         features = {name: features[name] for name in features if name in table.schema_arrow.names}
         found = {"rows": rows[:most], "total": about.num_rows, "features": features}
         return {**found, "spread": len(chosen) >= 10 or len(found["rows"]) == about.num_rows}
+
+    def _honest(self, file: Any, group: Any, most: int) -> int:
+        """Refuses a row group whose pages say that they unpack to far more than its footer says, which decides how it is
+        read; how many headers of pages were read for that, `most` of them. Not of a file
+        that is fetched by range, as each may cost a request, nor where nothing is compressed."""
+        import io
+
+        said = claimed = count = 0
+        for number in range(group.num_columns if isinstance(file, io.BytesIO) else 0):
+            chunk = group.column(number)
+            at = chunk.data_page_offset
+            if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+                at = min(at, chunk.dictionary_page_offset)
+            end = at + (chunk.total_compressed_size if chunk.compression != "UNCOMPRESSED" else 0)
+            said += chunk.total_uncompressed_size
+            while 0 < at < end and count < most:
+                size = packed = unpacked = 0
+                for length in (500, 20_000, 1_000_000):  # most headers are short, some hold long statistics
+                    file.seek(at)
+                    size, packed, unpacked = self._page(file.read(min(end - at, length)))
+                    if size or length > end - at:
+                        break
+                if not size or packed < 0:
+                    break  # whoever unpacks it says what is wrong
+                at, count, claimed = at + size + packed, count + 1, claimed + unpacked
+            if claimed > max(100_000_000, 2 * said):
+                raise OverflowError(f"its footer says {said:,} bytes where its pages say {claimed:,}")
+        return count
+
+    def _page(self, data: bytes) -> tuple:
+        """How long the header of a page is (Thrift's compact protocol), what the page takes and what it unpacks to; zeros
+        where it breaks off."""
+        try:
+            at, field, sizes = 0, 0, {}
+            while data[at]:
+                step, kind = data[at] >> 4, data[at] & 15
+                at += 1
+                if not step:
+                    step, at = self._number(data, at)
+                    field = 0
+                field += step
+                if kind in (4, 5, 6):
+                    sizes[field], at = self._number(data, at)
+                else:
+                    at = self._passed(data, at, kind, 0)
+            return at + 1, sizes[3], sizes[2]
+        except (IndexError, KeyError):
+            return 0, 0, 0
+
+    def _number(self, data: bytes, at: int) -> tuple:
+        """A whole number in Thrift's compact protocol, and where it ends."""
+        value = shift = 0
+        while shift < 70:
+            byte = data[at]
+            value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+            if byte < 128:
+                return (value >> 1) ^ -(value & 1), at
+        raise IndexError("no number is as long")
+
+    def _passed(self, data: bytes, at: int, kind: int, depth: int) -> int:
+        """Where a value of Thrift's compact protocol ends."""
+        if depth > 8:
+            raise IndexError("no header is as deep")
+        if kind in (4, 5, 6):
+            return self._number(data, at)[1]
+        if kind == 8:  # the length of bytes has no sign
+            length, at = self._number(data, at)
+            return at + (length * 2 if length >= 0 else -2 * length - 1)
+        if kind == 12:
+            while data[at]:
+                inner, at = data[at], at + 1
+                if not inner >> 4:
+                    at = self._number(data, at)[1]
+                at = self._passed(data, at, inner & 15, depth + 1)
+            return at + 1
+        widths = {1: 0, 2: 0, 3: 1, 7: 8}
+        if kind not in widths:
+            raise IndexError("headers of pages hold no lists")
+        return at + widths[kind]
 
     def _as_data(self, batch: Any, most: int) -> tuple:
         """Rows of Arrow as plain data, as many as are no more than `most` bytes, and how many bytes they are.

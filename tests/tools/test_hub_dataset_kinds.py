@@ -1015,6 +1015,77 @@ def test_a_page_that_lies_about_itself_is_named_or_read_and_nothing_else(kind):
     assert done.stderr == b""
 
 
+MEASURED = """
+import io, resource, sys
+import pyarrow, pyarrow.compute, pyarrow.parquet
+from ml_intern.tools import HubInspectDatasetTool
+data, tool = sys.stdin.buffer.read(), HubInspectDatasetTool()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    print("read", len(tool._of_parquet(io.BytesIO(data), "data/x.parquet", 5000)["rows"]))
+except ValueError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def varint(number, width=0):
+    """A number of Thrift's compact protocol, in so many bytes."""
+    found, number = b"", 2 * number
+    while number >= 128 or len(found) + 1 < width:
+        found, number = found + bytes([number & 127 | 128]), number >> 7
+    return found + bytes([number])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_footer_that_says_less_than_its_pages_is_refused_before_they_are_unpacked(rows):
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    table = arrow.table({"t": [bytes(300_000_000 // rows)] * rows})
+    data = parquet_of(table, use_dictionary=False, compression="zstd", write_statistics=False, data_page_size=1)
+    chunk = parquet.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    size = varint(chunk.total_uncompressed_size)
+    lie = data[:footer] + data[footer:].replace(size, varint(9000, len(size)))
+    assert len(lie) == len(data) < 20_000
+    assert parquet.read_metadata(io.BytesIO(lie)).row_group(0).total_byte_size == 9000
+    done = subprocess.run([sys.executable, "-c", MEASURED], input=lie, capture_output=True, timeout=60, check=True)
+    said, grown = done.stdout.decode().splitlines()
+    assert "its footer says 9,000 bytes where its pages say " in said and len(said) < 300
+    assert int(grown) < 50
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "zstd", "snappy"])
+def test_headers_of_pages_are_read_as_they_are_written(codec, version):
+    """With and without dictionaries, statistics and checksums: together they take what the footer says."""
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    texts = [f"Row {n} of many" if n % 7 else None for n in range(3000)]
+    table = arrow.table({"text": texts, "n": range(3000), "parts": [[n, n] for n in range(3000)]})
+    for told in (True, False):
+        options = {
+            "write_statistics": told,
+            "use_dictionary": told,
+            "write_page_checksum": told,
+            "data_page_size": 3000,
+        }
+        data = parquet_of(table, compression=codec, data_page_version=version, row_group_size=900, **options)
+        about, tool = parquet.read_metadata(io.BytesIO(data)), HubInspectDatasetTool()
+        for number in range(about.num_row_groups * about.num_columns):
+            chunk = about.row_group(number // about.num_columns).column(number % about.num_columns)
+            at = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+            end, total = at + chunk.total_compressed_size, 0
+            while at < end:
+                size, packed, unpacked = tool._page(data[at:end])
+                assert tool._page(data[at : at + size - 1]) == (0, 0, 0)  # it breaks off
+                at, total = at + size + packed, total + size + unpacked
+            assert (at, total) == (end, chunk.total_uncompressed_size)
+
+
 class Counted(io.BytesIO):
     """A file that says how much of it was read."""
 
