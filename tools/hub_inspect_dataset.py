@@ -1008,7 +1008,7 @@ class HubInspectDatasetTool(Tool):
         found = sum([count for label, count in counts.items() if str(label) == "-1"])
         others = [str(label) for label in counts if str(label) != "-1"]
         numbers = [label for label in others if re.fullmatch(r"\d+", label)]
-        return found if classes or 2 <= len(others) == len(numbers) else 0
+        return found if classes or not others or 2 <= len(others) == len(numbers) else 0
 
     def _seen(self, look: dict) -> str:
         """What is put behind a number of rows that were counted in a sample."""
@@ -1229,8 +1229,12 @@ class HubInspectDatasetTool(Tool):
             gaps = {name: self._gaps(columns[name], len(rows)) for name in used.values()}
             gaps = {name: gap for name, gap in gaps.items() if gap[0]}
             whole = [row for row in rows if not [name for name in gaps if self._lacks(row.get(name))]]
+            hidden = {name: self._gaps(columns[name], len(rows), "hidden") for name in used.values()}
+            never = [name for name, gap in hidden.items() if gap[0] and gap[0] == gap[1]]
             if not rows:
                 verdict, why, fix, used = "no", f"the split {look['split']!r} is empty", None, {}
+            elif verdict != "no" and never:
+                verdict, why, fix, used = "no", f"every row hides `{never[0]}` (-1)", None, {}
             elif verdict != "no" and not whole:
                 empty = [name for name, gap in gaps.items() if gap[0] == gap[1]]
                 which = "that was looked at " if self._seen(look) else ""
@@ -1238,10 +1242,9 @@ class HubInspectDatasetTool(Tool):
                 verdict, fix, used = "no", None, {}
             if verdict != "no":
                 fixes = [fix] if fix else []
-                hidden, of = self._gaps(columns[used["label"]], len(rows), "hidden") if "label" in used else (0, 0)
-                if hidden:
-                    seen = self._seen(look) if of == len(rows) else ""
-                    fixes.append(f"drop {hidden:,} rows whose label is hidden (-1){seen}")
+                for name in [name for name in hidden if hidden[name][0]]:
+                    seen = self._seen(look) if hidden[name][1] == len(rows) else ""
+                    fixes.append(f"drop {hidden[name][0]:,} rows whose label is hidden (-1){seen}")
                 if gaps:
                     counted = [f"`{name}` ({gap[0]:,} of {gap[1]:,})" for name, gap in gaps.items()]
                     fixes.append(f"drop the rows that lack {', '.join(counted)}")
@@ -1416,6 +1419,9 @@ class HubInspectDatasetTool(Tool):
         answer = self._named(columns, words)
         if not prompt and answer and columns[answer]["role"] in ("text", "target text"):
             prompt = self._named(columns, "text content body passage report story func_documentation_string", texts)
+        if answer and columns[answer]["role"] in ("label", "target", "number") and prompt:
+            plain = prompt.lower() in ("prompt", "instruction", "question", "query", "problem")
+            answer = answer if plain else None  # else of the many names of columns in a table
         return (prompt, answer) if prompt and answer and prompt != answer else (prompt, None)
 
     def _rating(self, columns: dict, taken: tuple) -> tuple | None:
@@ -1790,7 +1796,7 @@ class HubInspectDatasetTool(Tool):
     def _for_table(self, look: dict, columns: dict, given: list, label: str | None) -> tuple:
         """Why a table will not do, and what has to be mended in it."""
         rows, fixes = look["rows"][look["split"]], []
-        texts = [name for name in self._texts(columns) if name != label]
+        texts = [name for name in self._texts(columns) if name != label and columns[name]["distinct"] * 10 > len(rows)]
         sizes = {name: columns[name].get("characters", {}).get("median", 0) for name in texts}
         many = [
             name for name in texts if columns[name]["role"] != "text" and columns[name]["distinct"] * 2 > len(rows)

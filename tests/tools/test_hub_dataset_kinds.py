@@ -316,7 +316,23 @@ SHAPES = {  # name: rows, then of methods what the verdict is and which columns 
     "retrieval": (asks(anchor=words, positive=words), {"sft": ("no", "pairs"), "embeddings": ("go", "")}),
     "hidden": (
         asks(text=words, label=one_of(-1)),
-        {"sft": ("fixable", ""), "embeddings": ("no", ""), "text-classification": ("no", "same")},
+        {"sft": ("go", {"text": "text"}), "embeddings": ("no", ""), "text-classification": ("no", "same")},
+    ),
+    "hidden choices": (
+        asks(goal=words, sol1=words, sol2=words, label=one_of(-1)),
+        {
+            "sft": ("no", "every row hides `label` (-1)"),
+            "grpo": ("no", "hides"),
+            "text-classification": ("no", "hides"),
+        },
+    ),
+    "some hidden choices": (
+        asks(goal=words, sol1=words, sol2=words, label=one_of(-1, 0, 1)),
+        {"sft": ("fixable", "drop 20 rows whose label is hidden (-1)")},
+    ),
+    "heart": (
+        asks(source=one_of("web", "phone"), age=lambda i: i / 3, pressure=lambda i: i / 7, target=one_of(0, 1)),
+        {"sft": ("no", ""), "tabular-classification": ("go", {"label": "target"})},
     ),
     "titanic": (
         asks(PassengerId=lambda i: i, Survived=one_of(0, 1), Pclass=one_of(1, 2, 3), Name=lambda i: words(i, 3), Age=lambda i: i / 3),
