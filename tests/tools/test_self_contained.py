@@ -9,6 +9,7 @@ import ml_intern.tools
 import pytest
 from jsonschema import Draft202012Validator
 from smolagents import Tool
+from smolagents.tool_validation import validate_tool_attributes
 
 FOLDER = Path(ml_intern.tools.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
@@ -48,6 +49,10 @@ class TestFile:
         assert issubclass(tool_class, Tool)
         assert tool_class.name == name
         assert tool_class.__name__ == "".join(part.capitalize() for part in name.split("_")) + "Tool"
+
+    def test_smolagents_would_save_it(self, name):
+        """The names that its source uses, by smolagents' own reader; the long tests save, load and run it as well."""
+        validate_tool_attributes(the_class(name))
 
     def test_it_knows_nothing_of_the_project(self, name):
         assert "ml_intern" not in source(name)
