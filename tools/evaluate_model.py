@@ -260,7 +260,7 @@ class EvaluateModelTool(Tool):
         keys = [hashlib.sha256(f"{salt}{number}".encode()).hexdigest()[:12] for number in order]
         labels = sorted(set(truths)) if task == "classification" else None
         meta = {**about, "salt": salt, "ids": keys, "labels": labels, "names": kinds, "shown": [], "looks": []}
-        meta.update({name: kept[name] for name in ("shown", "looks") if name in kept})
+        meta.update({name: kept[name] for name in ("shown", "looks", "overlaps") if name in kept})
         meta.update({"public": source["public"], "seen": source["seen"], "total": len(whole), "held_out": held})
         meta["telling"] = wanted
         lines = [{"id": key, **{name: row.get(name) for name in shown}} for key, row in zip(keys, picked, strict=True)]
@@ -1620,6 +1620,7 @@ print("done", hashlib.sha256(given).hexdigest(), digest.hexdigest())
         contaminated, clean = self._contamination(
             meta, shown, sides["candidate"], train, benchmarks, problems, warnings
         )
+        self._found_before(meta, sides["candidate"], contaminated, problems)
         if clean is not None and 0 < len(clean) < len(ids):
             contaminated["candidate_without_them"] = self._value(new, clean)
             contaminated["baseline_without_them"] = self._value(old, clean)
@@ -2485,6 +2486,23 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
         elif bad:
             warnings.append(f"{len(bad)} of {len(shown)} held-out rows are in the training rows ({', '.join(parts)}).")
         return told, sorted(set(range(len(shown))) - bad)
+
+    def _found_before(self, meta: dict, side: dict, told: dict, problems: list) -> None:
+        """What an earlier look at the same weights found of the held-out rows in the training rows: it does not go away by
+        comparing with other training rows, or by holding out others of the split and comparing with none."""
+        weights = str(side["weights_sha256"] or side["folder"] or "")
+        if not weights:
+            return
+        known, found = meta.setdefault("overlaps", {}), told.get("rows") or 0
+        shares = [known.get(weights, 0)]
+        known[weights] = max(shares[0], found / len(meta["ids"]))
+        if not told["checked"]:
+            shares += [other.get("overlaps", {}).get(weights, 0) for other in self._siblings(meta)]
+        if max(shares) > max(0.01, found / len(meta["ids"])):
+            problems.append(
+                f"{max(shares):.1%} of the held-out rows of {meta['split']} were in the training rows of these weights when they "
+                "were scored before. Take them out of the training rows and train again, or hold out others."
+            )
 
     def _same_files(self, pictures: dict, rows: list) -> tuple:
         """As `_overlap`, of pictures and recordings: those that are training rows' to the last byte."""

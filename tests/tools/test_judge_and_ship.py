@@ -158,8 +158,8 @@ def session(hub, workspace, tmp_path):
 def judged(session, **options) -> dict:
     held = session.judge(operation="prepare", dataset="acme/reviews")
     candidate = {"folder": "runs/a/model", "script": "predict.py"}
-    options = {"baseline": {"simple": "majority"}, "train": ["train.csv"], **options}
-    return session.judge(operation="score", held_out=held["held_out"], candidate=candidate, **options)
+    options = {"baseline": {"simple": "majority"}, "train": ["train.csv"], "held_out": held["held_out"], **options}
+    return session.judge(operation="score", candidate=candidate, **options)
 
 
 def call(found: dict, **changes) -> dict:
@@ -200,6 +200,23 @@ def test_a_planted_fault_is_found_before_the_push(session, hub, fault):
         session.push(**call(found))
     assert hub.store.find("model", "tester/mine") is None
     assert f"PUBLISHED ANYWAY: {found['problems'][0][:40]}" in session.push.preview(**call(found), publish_anyway=True)
+
+
+def test_a_leak_that_was_found_is_not_cleared_by_looking_elsewhere(session, hub):
+    FAULTS["test rows in the training rows"][0](session)
+    judged(session)
+    session.workspace.write_bytes("runs/a/config.json", b"{}")  # the run no longer says what it was trained on
+    found = judged(session, train=None)
+    assert found["better"] and found["contamination"]["checked"] is False
+    with pytest.raises(ValueError, match=r"25\.0% of the held-out rows of test were in the training rows"):
+        session.push.check(**call(found))
+    others = session.judge(operation="prepare", dataset="acme/reviews", rows=100)["held_out"]
+    with pytest.raises(ValueError, match=r"25\.0% of the held-out rows of test were in the training rows"):
+        session.push.check(**call(judged(session, train=None, held_out=others)))
+    session.workspace.write_bytes("clean.csv", table(TRAIN[:50]))
+    with pytest.raises(ValueError, match=r"25\.0% of the held-out rows of test were in the training rows"):
+        session.push.check(**call(judged(session, train=["clean.csv"])))
+    assert hub.store.find("model", "tester/mine") is None
 
 
 class TestTheWholeLife:
