@@ -137,8 +137,17 @@ def _not_a_number(points: Sequence[Point]) -> Finding | None:
     return None
 
 
+def _course(points: Sequence[Point]) -> tuple[str, list[tuple[int, float]]]:
+    """What a run brings down, and how that went: its loss; where it learns from rewards, these with their sign turned.
+
+    The loss of such a run is about nothing by its making, with either sign, and rises with what the model learns.
+    """
+    rewards = series(points, "reward")
+    return ("reward", [(step, -value) for step, value in rewards]) if rewards else ("loss", series(points, "loss"))
+
+
 def _divergence(points: Sequence[Point]) -> Finding | None:
-    course = series(points, "loss")
+    name, course = _course(points)
     values = [value for _, value in course]
     levels = _levels(values)
     if len(levels) < 4:
@@ -160,9 +169,10 @@ def _divergence(points: Sequence[Point]) -> Finding | None:
             above = 0
         if above >= LEVEL or (above and at >= 3 and rise > 5 * max(abs(best), abs(top))):
             step = course[best_at + LEVEL - 1][0]
+            then, now, way = (best, levels[-1], "up") if name == "loss" else (-best, -levels[-1], "down")
             return Finding(
                 "divergence",
-                f"The loss goes up since step {step}: {best:.4g} then, {levels[-1]:.4g} now. Stop it and go back to a "
+                f"The {name} goes {way} since step {step}: {then:.4g} then, {now:.4g} now. Stop it and go back to a "
                 "checkpoint of before, with a lower learning rate (a third of it), more warm-up, gradient clipping.",
                 course[at + LEVEL - 1][0],
                 True,
@@ -172,7 +182,7 @@ def _divergence(points: Sequence[Point]) -> Finding | None:
 
 def _overfitting(points: Sequence[Point]) -> Finding | None:
     evaluated = [(step, value) for step, value in series(points, "eval_loss") if math.isfinite(value)]
-    if len(evaluated) < WORSE_EVALUATIONS + 1:
+    if len(evaluated) < WORSE_EVALUATIONS + 1 or _course(points)[0] == "reward":
         return None
     step, best = min(evaluated, key=lambda pair: pair[1])
     after = [value for at, value in evaluated if at > step]
@@ -196,7 +206,8 @@ def _overfitting(points: Sequence[Point]) -> Finding | None:
 
 
 def _plateau(points: Sequence[Point]) -> Finding | None:
-    course = [(step, value) for step, value in series(points, "loss") if math.isfinite(value)]
+    name, course = _course(points)
+    course = [(step, value) for step, value in course if math.isfinite(value)]
     values = [value for _, value in course]
     if len(values) < PLATEAU_POINTS:
         return None
@@ -209,7 +220,7 @@ def _plateau(points: Sequence[Point]) -> Finding | None:
     if at_most > 0.02 * (first - last if learned else abs(first)):
         return None
     evaluated = [value for _, value in series(points, "eval_loss") if math.isfinite(value)]
-    if len(evaluated) >= 2 and evaluated[-1] < min(evaluated[:-1]) * (1 - 1e-3):
+    if name == "loss" and len(evaluated) >= 2 and evaluated[-1] < min(evaluated[:-1]) * (1 - 1e-3):
         return None  # what counts still improves
     since = course[-2 * third][0]
     advice = (
@@ -217,9 +228,10 @@ def _plateau(points: Sequence[Point]) -> Finding | None:
         if learned
         else "It has learned nothing so far: check labels and inputs, raise the learning rate, unfreeze more."
     )
-    return Finding(
-        "plateau", f"The loss has not fallen since step {since} (about {last:.4g}). {advice}", course[-1][0], False
-    )
+    said = f"loss has not fallen since step {since} (about {last:.4g})"
+    if name == "reward":
+        said = f"reward has not risen since step {since} (about {-last:.4g})"
+    return Finding("plateau", f"The {said}. {advice}", course[-1][0], False)
 
 
 def _trimmed(values: Sequence[float]) -> float:

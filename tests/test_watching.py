@@ -146,6 +146,31 @@ def test_a_run_that_learns_nothing_is_a_plateau_and_says_so():
         assert not [found for found in told if found.serious], seed
 
 
+def rewarded(rewards, seed, spread=0.05):
+    """A run of GRPO: the loss begins at nothing and rises with the divergence from the reference, as it should."""
+    draw = random.Random(seed)
+    losses = [0.00002 * at + draw.gauss(0, 0.0003) for at in range(len(rewards))]
+    made = points(losses)
+    for at, reward in enumerate(rewards):
+        made[at]["reward"] = reward + draw.gauss(0, spread)
+    return made
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_learns_from_rewards_is_judged_by_them_and_not_by_its_loss(seed):
+    rising = rewarded([0.1 + 0.8 * at / STEPS for at in range(STEPS)], seed)
+    for at, value in enumerate(range(0, STEPS, 30)):
+        rising[value]["eval_loss"] = 0.001 * at
+    assert not watched(rising, 10)
+    collapsed = rewarded([0.1 + 0.005 * min(at, 150) - 0.02 * max(0, at - 150) for at in range(190)], seed)
+    told = watched(collapsed)
+    assert 150 < told["divergence"] < 180, told
+    (found,) = [one for one in findings(collapsed) if one.kind == "divergence"]
+    assert found.serious and found.text.startswith("The reward goes down since step")
+    flat = findings(rewarded([0.4] * STEPS, seed, 0.01))
+    assert [one.kind for one in flat] == ["plateau"] and "The reward has not risen since" in flat[0].text
+
+
 class TestTime:
     def test_too_slow_is_known_long_before_the_end(self):
         made = points(shapes("power law", 1), every=1, seconds=10.0)
