@@ -342,7 +342,8 @@ class TrainingConfigTool(Tool):
         return folder, text
 
     def _packages(self, method: str, adapter: str, data: dict, options: dict, devices: int) -> list:
-        names = ["numpy", "datasets"] if method != "sklearn" or data.get("revision") else ["numpy"]
+        alone = method == "sklearn" and not data.get("revision") and not options.get("push_to")
+        names = ["numpy"] if alone else ["numpy", "datasets"]  # which brings the Hub's client
         if method == "sklearn":
             names += ["scikit-learn", "skops"]
             parquet = str(data["splits"]["train"]).endswith(".parquet")
@@ -1726,6 +1727,8 @@ class TrainingConfigTool(Tool):
 >import argparse
 ?table|>import csv
 ?table|>import io
+?push|>from huggingface_hub import HfApi
+?push|>from huggingface_hub.errors import RepositoryNotFoundError
 >import hashlib
 >import importlib.metadata
 ?trackio|>import importlib.util
@@ -1758,6 +1761,7 @@ def read_arguments() -> argparse.Namespace:
 ARGS = read_arguments()
 SMOKE, OUTPUT = ARGS.smoke, ARGS.output
 CHECKPOINTS = OUTPUT / "checkpoints"
+?push|PUSH = CONFIG["push_to"] if os.environ.get("HF_TOKEN") and not SMOKE else None  # only with a token for it
 ?trackio|TRACKIO = {"on": MAIN and not SMOKE and importlib.util.find_spec("trackio") is not None, "begun": False}
 ?trackio|os.environ.setdefault("TRACKIO_DIR", str(OUTPUT.parent / "trackio"))
 ?trackio|if not os.environ.get("HF_TOKEN"):
@@ -1823,6 +1827,26 @@ def stop(code: int, kind: str, why: str, fix: str) -> NoReturn:
     sys.exit(code)
 
 
+?push|def claim_repository() -> None:
+?push|    """Makes the private repository that the run goes to. One that is public, or holds another's work, is left alone."""
+?push|    if not os.environ.get("HF_TOKEN"):
+?push|        return
+?push|    name = CONFIG["push_to"]
+?push|    try:
+?push|        about = HfApi().model_info(name)
+?push|    except RepositoryNotFoundError:
+?push|        if not SMOKE:
+?push|            HfApi().create_repo(name, private=True)
+?push|        return
+?push|    files = [one for one in about.siblings or [] if one.rfilename != ".gitattributes"]
+?push|    if not about.private:
+?push|        why = f"{name} is public, and checkpoints are for nobody's eyes yet."
+?push|        stop(4, "delivery", why, "Name another `push_to`, or make it private.")
+?push|    if files and not ARGS.resume:
+?push|        why = f"{name} holds {len(files)} file{'s' * (len(files) > 1)} already, which this run would write over."
+?push|        stop(4, "delivery", why, "Go on with --resume if they are of this run; else name another `push_to`.")
+?push|
+?push|
 def begin() -> None:
     """Makes the run's folder. A finished or half-finished run is never written over; a smoke run is."""
     if not MAIN:
@@ -1847,6 +1871,7 @@ def begin() -> None:
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     made = {"script_sha256": digest, "smoke": SMOKE, "versions": versions(), "hyperparameters": HYPERPARAMETERS}
     write_json(old, {**CONFIG, **made})
+?push|    claim_repository()
 
 
 def forget_after(step: int) -> None:
@@ -2042,7 +2067,6 @@ def load_data() -> tuple:
 GPU = torch.cuda.is_available()
 BF16 = GPU and torch.cuda.is_bf16_supported(including_emulation=False)
 BASE = {"pretrained_model_name_or_path": CONFIG["base_model"], "revision": CONFIG["base_revision"] or "main"}
-?push|PUSH = CONFIG["push_to"] if os.environ.get("HF_TOKEN") and not SMOKE else None  # only with a token for it
 if GPU and torch.cuda.device_count() > 1 and "RANK" not in os.environ:  # one process a GPU
     run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torch.cuda.device_count()}"]
     os.execv(sys.executable, [sys.executable, *run, *sys.argv])
@@ -2663,6 +2687,7 @@ def main() -> None:
 >import numpy as np
 >import skops.io
 ?hub|>from datasets import load_dataset
+?push|>from huggingface_hub import upload_folder
 ?parquet|>import pandas as pd
 ?frame|>import pandas as pd
 ?frame|>from sklearn.compose import ColumnTransformer
@@ -2740,6 +2765,9 @@ def main() -> None:
     shutil.copy(best / "model.skops", OUTPUT / "model" / "model.skops")
     taken = {"steps": step, "peak_memory_gb": peak_memory_gb(), "versions": versions()}
     end({"status": "done", "metrics": result, "model": "model", **taken})
+?push|    if PUSH:
+?push|        upload_folder(repo_id=PUSH, folder_path=OUTPUT, path_in_repo="run", ignore_patterns="checkpoints/*")
+?push|        print(f"The run's folder is in {PUSH}.", flush=True)
 '''
 
     TAIL = """

@@ -16,8 +16,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 from ml_intern.tools import HubInspectDatasetTool, HubInspectModelTool, TrainingConfigTool
 from saving import assert_survives_saving
 
@@ -862,6 +865,55 @@ def test_a_job_whose_weights_would_be_lost_is_refused(tool):
     asked = talking()
     del asked["options"]["push_to"]
     assert "ML_INTERN_JOB_TOKEN" in failed(tool(**asked))["fix"]
+
+
+class Stopped(Exception):
+    """A script that ended itself."""
+
+
+def claiming(text: str, *words: str):
+    """What a script does about the repository that it pushes to, without the rest of it."""
+    tree = ast.parse(text)
+    wanted = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "claim_repository"]
+    wanted += [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONFIG"]
+
+    def stop(code, kind, why, fix):
+        raise Stopped(f"{code} {kind}: {why} {fix}")
+
+    given = {"ARGS": SimpleNamespace(resume="--resume" in words), "SMOKE": "--smoke" in words, "stop": stop, "os": os}
+    given |= {
+        "HfApi": lambda: HfApi(endpoint=os.environ["HF_ENDPOINT"]),
+        "RepositoryNotFoundError": RepositoryNotFoundError,
+    }
+    exec(compile(ast.Module(wanted, []), "train.py", "exec"), given)
+    given["claim_repository"]()
+
+
+@pytest.mark.parametrize("method", ["text-classification", "sklearn"])
+def test_a_run_is_pushed_to_a_private_repository_of_its_own_alone(tool, workspace, hub, distant, method, monkeypatch):
+    asked = {**distant, "method": method, "options": {"push_to": "tester/mine"}}
+    if method == "sklearn":
+        asked["base_model"] = asked["model_report"] = None
+    planned = tool(**asked)
+    text = workspace.read_bytes(planned["script"]).decode()
+    assert "upload_folder(repo_id=PUSH, folder_path=OUTPUT" in text and "    claim_repository()\n" in text
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    claiming(text, "--smoke")
+    assert not api.repo_exists("tester/mine")
+    claiming(text)
+    assert api.model_info("tester/mine").private
+    claiming(text)  # it is empty still
+    api.upload_file(path_or_fileobj=b"weights", path_in_repo="model.safetensors", repo_id="tester/mine")
+    for words in ((), ("--smoke",)):
+        with pytest.raises(Stopped, match="4 delivery: tester/mine holds 1 file already"):
+            claiming(text, *words)
+    claiming(text, "--resume")
+    api.update_repo_settings("tester/mine", private=False)
+    with pytest.raises(Stopped, match="4 delivery: tester/mine is public"):
+        claiming(text, "--resume")
+    monkeypatch.setenv("HF_TOKEN", "")
+    claiming(text)  # nothing is pushed without one
 
 
 @pytest.mark.parametrize(
