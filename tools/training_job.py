@@ -408,6 +408,12 @@ class TrainingJobTool(Tool):
         price = machines[hardware]["usd_an_hour"]
         expected = about["expected"] if about["expected"] is not None else 120.0 if about["smoke"] else None
         token = os.environ.get("ML_INTERN_JOB_TOKEN") or None
+        goal = self._settings(text, "push_to", str)
+        if goal and token is None and not about["smoke"]:
+            raise PermissionError(
+                f"Not started: what {about['script']} makes goes to {goal['push_to']}, and jobs have no token for that: a "
+                "person sets ML_INTERN_JOB_TOKEN. Without it all that is paid for would be lost."
+            )
         return {
             "namespace": namespace,
             "machine": {"name": hardware, **machines[hardware]},
@@ -1144,7 +1150,14 @@ class TrainingJobTool(Tool):
         return about if isinstance(about, dict) else {}
 
     def _length(self, text: str) -> dict:
-        """How long a run is and how large its batches: numbers in a plain HYPERPARAMETERS or CONFIG at its top."""
+        """How long a run is and how large its batches."""
+        found = {}
+        for name in ("max_steps", "epochs", "batch_size", "accumulation", "generations"):
+            found.update(self._settings(text, name, int | float))
+        return {name: value for name, value in found.items() if not isinstance(value, bool) and value > 0}
+
+    def _settings(self, text: str, name: str, kind: Any) -> dict:
+        """What a plain HYPERPARAMETERS or CONFIG at a script's top says of a name, if it is of this kind."""
         import ast
 
         found = {}
@@ -1156,10 +1169,8 @@ class TrainingJobTool(Tool):
                     values = ast.literal_eval(node.value)
                 except (ValueError, TypeError, SyntaxError):
                     continue
-                for name in ("max_steps", "epochs", "batch_size", "accumulation", "generations"):
-                    value = values.get(name) if isinstance(values, dict) else None
-                    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-                        found[name] = value
+                value = values.get(name) if isinstance(values, dict) else None
+                found.update({name: value} if isinstance(value, kind) and value else {})
         return found
 
     def _seconds(self, text: Any, what: str) -> float | None:

@@ -543,6 +543,15 @@ class TestHfJobs:
             far.tool.check(**{**REMOTE, **change})
         assert len(far.hub.jobs.jobs) == before
 
+    def test_a_run_whose_weights_nobody_could_push_is_refused_before_it_costs(self, far, workspace, monkeypatch):
+        workspace.write_bytes("train.py", f'CONFIG = {{"push_to": "tester/mine"}}\n{TRAIN}'.encode())
+        assert smoke(far, "hf_jobs")["state"] == "done"  # it pushes nothing
+        with pytest.raises(PermissionError, match=r"goes to tester/mine.*ML_INTERN_JOB_TOKEN.*would be lost"):
+            far.tool.check(**REMOTE)
+        assert len(far.hub.jobs.jobs) == 1
+        monkeypatch.setenv("ML_INTERN_JOB_TOKEN", "hf_reader")
+        assert far.call(**REMOTE)["worst_case_usd"] > 0
+
     def test_without_credit_or_rights_the_remedy_is_said(self, far, monkeypatch):
         smoke(far, "hf_jobs")
         far.hub.jobs.credit["tester"] = 0.0
