@@ -25,6 +25,8 @@ LEVEL = 5
 ENOUGH = 12
 """Points before which a rise may be anything."""
 BROKEN_GRADIENTS, IDLE_POINTS, IDLE_SECONDS = 3, 10, 60.0
+LAST_WORDS_SECONDS = 3600.0
+"""After the last step nothing is told while weights are merged, written and pushed."""
 STALLED_SECONDS, PLATEAU_POINTS, WORSE_EVALUATIONS = 600.0, 80, 3
 SLOW_POINTS, SLOW_SECONDS, SLOW_MARGIN = 5, 30.0, 1.05
 
@@ -268,9 +270,10 @@ def _stalled(points: Sequence[Point], clock: Clock) -> Finding | None:
         return None
     longest = max(after - before for before, after in pairwise(times))
     silent = clock.now - times[-1]
-    if silent <= max(STALLED_SECONDS, 10 * longest):
-        return None
     step = int(points[-1]["step"])
+    patience = LAST_WORDS_SECONDS if clock.total_steps and step >= clock.total_steps else STALLED_SECONDS
+    if silent <= max(patience, 10 * longest):
+        return None
     return Finding(
         "stalled",
         f"Nothing was heard of it for {silent / 60:.0f} minutes, since step {step}: before, the longest silence was "

@@ -194,6 +194,13 @@ class TestTime:
         slow = points(shapes("power law", 1)[:50], seconds=300.0)
         assert not findings(slow, Clock(now=slow[-1]["time"] + 2000))
 
+    def test_weights_that_are_written_and_pushed_after_the_last_step_may_take_longer(self):
+        made = points(shapes("power law", 1)[:50], seconds=30.0)
+        last, steps = made[-1]["time"], made[-1]["step"]
+        assert not findings(made, Clock(now=last + 3000, total_steps=steps))
+        assert [one.kind for one in findings(made, Clock(now=last + 4000, total_steps=steps))] == ["stalled"]
+        assert [one.kind for one in findings(made, Clock(now=last + 3000, total_steps=2 * steps))] == ["stalled"]
+
 
 class TestTheGpu:
     @pytest.mark.parametrize("used", [0.0, 0.01, 3.0])

@@ -2084,7 +2084,7 @@ class Journal(TrainerCallback):
     """Writes down what the trainer logs, and stops where a number is no longer finite."""
 
     def __init__(self) -> None:
-        self.last, self.step, self.tokens = time.time(), 0, 0
+        self.last, self.step, self.tokens, self.heard = time.time(), 0, 0, time.time()
 
     def count(self, model, inputs, named) -> None:
         """Tokens that are learned from: no padding, and none that are only judged or written."""
@@ -2105,7 +2105,13 @@ class Journal(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         self.last = time.time()  # what it took is no part of the next steps' speed
 
+    def on_prediction_step(self, args, state, control, **kwargs):
+        if MAIN and time.time() - self.heard >= 60:  # a long evaluation is no run that hangs
+            self.heard = time.time()
+            print("@metrics " + json.dumps({"step": state.global_step, "time": round(self.heard, 3)}), flush=True)
+
     def on_log(self, args, state, control, logs=None, **kwargs):
+        self.heard = time.time()
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
         if "train_runtime" in numbers:  # the trainer's summary at the end
             return

@@ -28,6 +28,7 @@ from ml_intern import InternAgent
 from ml_intern.router import ToolRouter
 from ml_intern.steps import ToolCallStep
 from ml_intern.testing import ScriptedModel
+from ml_intern.watching import Clock, findings, points_in
 
 ROOT = Path(__file__).parents[2]
 WORDS = "river stone cloud paper light green house water music north small early round quiet seven bridge".split()  # noqa: SIM905
@@ -865,6 +866,24 @@ def test_a_job_whose_weights_would_be_lost_is_refused(tool):
     asked = talking()
     del asked["options"]["push_to"]
     assert "ML_INTERN_JOB_TOKEN" in failed(tool(**asked))["fix"]
+
+
+def test_a_long_evaluation_is_heard_of_each_minute(tool, workspace, local, capsys):
+    """So that nobody takes it for a run that hangs; it is no line of metrics.jsonl."""
+    text = workspace.read_bytes(tool(**local)["script"]).decode()
+    (journal,) = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "Journal"]
+    now = [1000.0]
+    given = {"TrainerCallback": object, "time": SimpleNamespace(time=lambda: now[0]), "json": json, "MAIN": True}
+    exec(compile(ast.Module([journal], []), "train.py", "exec"), given)
+    told, state = given["Journal"](), SimpleNamespace(global_step=40, epoch=0.2)
+    for _ in range(20 * 60):
+        now[0] += 1.0
+        told.on_prediction_step(None, state, None)
+    heard = points_in(capsys.readouterr().out)
+    assert 18 <= len(heard) <= 20 and {point["step"] for point in heard} == {40}
+    before = [{"step": step, "time": 600.0 + 10 * step, "loss": 1.0 - step / 100} for step in range(1, 41)]
+    assert [one.kind for one in findings(before, Clock(now=now[0]))] == ["stalled"]
+    assert not findings([*before, *heard], Clock(now=now[0]))
 
 
 class Stopped(Exception):
