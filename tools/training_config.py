@@ -272,6 +272,7 @@ class TrainingConfigTool(Tool):
         start = {"script": script, "backend": "local" if hardware == "local" else "hf_jobs"}
         start |= {} if hardware == "local" else {"hardware": hardware}
         start |= {"estimate": f"{round(60 * estimate['hours'] + 0.5)}m"} if estimate["hours"] else {}
+        start |= {"timeout": f"{estimate['limit_seconds']}s"} if estimate["limit_seconds"] else {}
         return {
             **answer,
             "start": start,
@@ -1446,6 +1447,7 @@ class TrainingConfigTool(Tool):
             "steps": steps,
             "hours": None if hours is None else round(hours, 3),
             "timeout_hours": None if hours is None else round(1.5 * hours + 1 / 6, 2),
+            "limit_seconds": None,
             "usd": None if hours is None else round(hours * price, 2),
             "usd_worst": None if hours is None else round((1.5 * hours + 1 / 6) * price, 2),
             "from": f"{basis}; prices: {machine['prices']}. Orders of magnitude: the smoke run tells seconds a step.",
@@ -1470,6 +1472,8 @@ class TrainingConfigTool(Tool):
                 fix = "Set max_steps, or give seconds_per_step from a smoke run."
                 self._add(checks, "budget", False, "How long it takes is not known: the data's size is not.", fix)
             else:
+                within = need <= budget[name]
+                kept = self._keep_within(name, budget[name], price, estimate) if within else None
                 why = f"About {need} {unit} of {budget[name]}" + (
                     f", {estimate['usd_worst']} at worst." if name == "usd" else "."
                 )
@@ -1477,8 +1481,24 @@ class TrainingConfigTool(Tool):
                 most = int(0.95 * (steps or 0) * left / max(hours - fixed, 1e-9))
                 fix = f"options={{'max_steps': {most}}}, " if most > 0 else ""
                 fix += "fewer rows, or other hardware."
-                self._add(checks, "budget", need <= budget[name], why, None if need <= budget[name] else fix)
+                fix = kept if within else fix
+                self._add(checks, "budget", within, why, fix)
         return estimate
+
+    def _keep_within(self, unit: str, most: float, price: float, estimate: dict) -> str | None:
+        """Has a run that would by itself be ended too late be ended where the budget is: every minute begun is paid."""
+        if unit == "usd" and not price:
+            return None
+        limit = int(3600 * most / price - 59) if unit == "usd" else int(3600 * most)
+        # What training_job gives by itself: half more than the estimate in whole minutes, and ten minutes.
+        if limit >= 90 * round(60 * estimate["hours"] + 0.5) + 600:
+            return None
+        limit = max(60, min(limit, estimate["limit_seconds"] or limit))
+        estimate |= {"limit_seconds": limit, "timeout_hours": round(limit / 3600, 2)}
+        estimate["usd_worst"] = round(price * (limit + 59) / 3600, 2)
+        return (
+            "It is ended within it, by the `timeout` in `start`; its checkpoints stay, and --resume goes on from them."
+        )
 
     def _duration(
         self, method: str, adapter: str, data: dict, model: dict, machine: dict, values: dict, rows: int | None

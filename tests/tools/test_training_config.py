@@ -852,6 +852,20 @@ def test_a_budget_that_does_not_suffice_is_refused_with_what_would(tool):
     assert measured["estimate"]["hours"] == pytest.approx(measured["estimate"]["steps"] / 360, abs=0.001)
 
 
+@pytest.mark.parametrize("unit", ["usd", "hours"])
+def test_what_is_started_as_planned_ends_before_it_takes_more_than_the_budget(tool, unit):
+    free = tool(**talking())
+    asked = 1.1 * free["estimate"][unit]
+    planned = tool(**talking(budget={unit: asked}))
+    assert planned["ready"] and "timeout" not in free["start"]
+    limit, price = int(planned["start"]["timeout"].removesuffix("s")), planned["plan"]["hardware"]["usd_per_hour"]
+    taken = {"usd": (limit + 59) / 3600 * price, "hours": limit / 3600}[unit]  # every minute begun is paid
+    assert 0.9 * asked < taken <= asked
+    assert planned["estimate"]["usd_worst"] == pytest.approx((limit + 59) / 3600 * price, abs=0.006)
+    assert "is ended within it" in check(planned, "budget")["fix"]
+    assert "timeout" not in tool(**talking(budget={unit: 10 * asked}))["start"]
+
+
 def test_licences_are_looked_at(tool, distant):
     distant["dataset_report"]["license"] = "cc-by-nd-4.0"
     assert "forbids" in failed(tool(**distant))["why"]
