@@ -1389,7 +1389,8 @@ class TrainingConfigTool(Tool):
             parts["activations"] = layer + layers * tokens * width * (2 if half else 4)
         causal = method in ("sft", "dpo", "grpo")
         parts["logits"] = 10 * tokens * vocab if causal else 0
-        parts["reference"] = 4 * size if method == "dpo" and adapter == "full" else 0
+        compared = method == "dpo" or (method == "grpo" and values["beta"])
+        parts["reference"] = 4 * size if compared and adapter == "full" else 0
         parts["cache"] = 2 * layers * tokens * width * (2 if half else 4) if method == "grpo" else 0
         parts["overhead"] = 1.5e9 if gpu else 0.8e9  # CUDA's context and kernels; Python and its libraries
         return {name: round(value / 1e9, 3) for name, value in parts.items() if value}

@@ -795,6 +795,17 @@ def test_memory_that_does_not_suffice_is_refused_with_what_would(tool):
     assert parts["optimizer"] == 56.0  # two moments in 32 bits: 7e9 x 8
 
 
+def test_a_reference_is_counted_where_the_trainer_keeps_one(tool):
+    """Of all its weights, in DPO always and in GRPO where leaving it costs; adapters are switched off for it instead."""
+    parts = {}
+    for adapter in ("full", "lora"):
+        for beta in (0.0, 0.04):
+            options = {"beta": beta, "reward": "def reward(completions, **columns):\n    return []"}
+            planned = tool(**talking("grpo", PAIRS, adapter=adapter, hardware="h200", options=options))
+            parts[adapter, beta] = planned["estimate"]["memory_gb"].get("reference")
+    assert parts == {("full", 0.0): None, ("full", 0.04): 28.0, ("lora", 0.0): None, ("lora", 0.04): None}
+
+
 def test_the_batch_is_fitted_to_the_memory_at_the_same_rows_a_step(tool):
     small = tool(**talking("dpo", PAIRS, hardware="l4x1", adapter="qlora", options={"max_length": 2048}))
     assert small["ready"], small["checks"]
