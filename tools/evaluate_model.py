@@ -1614,7 +1614,10 @@ print("done", hashlib.sha256(given).hexdigest(), digest.hexdigest())
             raise ValueError(f"`metric` is one of {', '.join(known)} for these predictions, not {metric!r}.")
         old, new = values["baseline"][0][metric], values["candidate"][0][metric]
         outcome = self._compared(old, new, len(ids))
-        outcome = self._rounded(outcome, 3) if own else outcome
+        self._over_seeds(metric, values, outcome, warnings)
+        if own:
+            outcome = self._rounded(outcome, 3)
+            outcome["difference"]["p_value"] = max(outcome["difference"]["p_value"], 0.001)
         self._suspicious(task, truths, sides, meta, problems, warnings)
         self._tell_size(outcome, len(ids), warnings)
         contaminated, clean = self._contamination(
@@ -1781,6 +1784,11 @@ print("done", hashlib.sha256(given).hexdigest(), digest.hexdigest())
                 )
             if strange:
                 warnings.append(f"The {role} predicts labels that the data does not have: {', '.join(strange[:6])}.")
+            if rows[0].get("scores") and self._chances(rows) is None:
+                warnings.append(
+                    f"The {role}'s `scores` are no probabilities of labels, for every row from 0 to 1 and 1 together: log loss "
+                    "and calibration are left out."
+                )
             return answers
         if task == "regression":
             numbers = [value for value in given if isinstance(value, int | float) and math.isfinite(value)]
@@ -1830,18 +1838,29 @@ print("done", hashlib.sha256(given).hexdigest(), digest.hexdigest())
         found = {"accuracy": {"columns": [[float(truth == answer) for truth, answer in pairs]], "binary": True}}
         found["macro_f1"] = {"codes": pairs, "final": self._macro_f1}
         found["mcc"] = {"codes": pairs, "final": self._mcc}
-        scores = [row.get("scores") for row in rows]
-        if not [one for one in scores if not isinstance(one, dict) or not one]:
-            chances = [
-                max(min(float(one.get(truth, 0.0)), 1.0), 1e-12) for one, truth in zip(scores, truths, strict=True)
-            ]
+        scores = self._chances(rows)
+        if scores:
+            chances = [max(min(one.get(truth, 0.0), 1.0), 1e-12) for one, truth in zip(scores, truths, strict=True)]
             if max(chances) > 1e-12:  # else they go by other names than the labels
                 found["log_loss"] = {"columns": [[-math.log(chance) for chance in chances]], "higher": False}
-                sure = [max([float(value) for value in one.values()]) for one in scores]
+                sure = [max(one.values()) for one in scores]
                 bins = [min(int(value * 10), 9) for value in sure]
                 flags = [float(truth == answer) for truth, answer in pairs]
                 codes = list(zip(bins, sure, flags, strict=True))
                 found["calibration_error"] = {"codes": codes, "final": self._calibration, "higher": False}
+        return found
+
+    def _chances(self, rows: list) -> list | None:
+        """The probabilities that rows give for their labels; `None` where one gives none, or other numbers than that."""
+        import math
+
+        found = [row["scores"] for row in rows if isinstance(row.get("scores"), dict) and row["scores"]]
+        if len(found) < len(rows):
+            return None
+        for one in found:
+            values = [value for value in one.values() if isinstance(value, int | float) and math.isfinite(value)]
+            if len(values) < len(one) or min(values) < 0 or sum(values) > 1.02:
+                return None
         return found
 
     def _of_choices(self, truths: list, answers: list, rows: list) -> dict:
@@ -2270,6 +2289,23 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
         difference["spread"] = statistics.pstdev(gains)
         better = (gain > 0 if new["higher"] else gain < 0) and p_value < 0.05
         return {"old": told[0], "new": told[1], "difference": difference, "better": better}
+
+    def _over_seeds(self, metric: str, values: dict, outcome: dict, warnings: list) -> None:
+        """Where several seeds were run the first one of each side is compared: which it is must not decide."""
+        import statistics
+
+        runs = {role: [self._value(one[metric]) for one in found] for role, found in values.items()}
+        up = bool(values["candidate"][0][metric]["higher"])
+        for role, best in (("candidate", max if up else min), ("baseline", min if up else max)):
+            if len(runs[role]) > 1 and len(set(runs[role])) > 1 and runs[role][0] == best(runs[role]):
+                which = "best" if role == "candidate" else "worst"
+                warnings.append(
+                    f"The {role}'s first seed, which is compared, is the {which} of its {len(runs[role])}: see the mean of them."
+                )
+        gain = statistics.fmean(runs["candidate"]) - statistics.fmean(runs["baseline"])
+        if outcome["better"] and (gain <= 0 if up else gain >= 0):
+            outcome["better"] = False
+            warnings.append(f"In the mean of the seeds the candidate is not better ({gain:+.3f}).")
 
     def _exact(self, right: int, n: int) -> list:
         """Clopper and Pearson's interval, by halving."""

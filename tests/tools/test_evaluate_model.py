@@ -401,6 +401,22 @@ class TestScoring:
         assert side["seeds"]["n"] == 3 and side["seeds"]["values"][0] == side["value"]
         assert min(side["seeds"]["values"]) <= side["seeds"]["mean"] <= max(side["seeds"]["values"])
 
+    def test_which_seed_stands_first_does_not_decide(self, tool):
+        held = here(tool, reviews(200))
+        shares = {"lucky": 0.95, "poor": 0.55, "poorer": 0.5, "base": 0.8}
+        for number, (name, share) in enumerate(shares.items()):
+            answer(tool, held, f"{name}.jsonl", right(share, number))
+        found = score(
+            tool, held, {"predictions": ["lucky.jsonl", "poor.jsonl", "poorer.jsonl"]}, {"predictions": "base.jsonl"}
+        )
+        said = " ".join(found["warnings"])
+        assert found["difference"]["value"] > 0 and found["difference"]["p_value"] < 0.05 and not found["better"]
+        assert "is the best of its 3" in said and "In the mean of the seeds the candidate is not better" in said
+        found = score(tool, held, {"predictions": "base.jsonl"}, {"predictions": ["poorer.jsonl", "poor.jsonl"]})
+        assert found["better"] and "The baseline's first seed, which is compared, is the worst of its 2" in " ".join(
+            found["warnings"]
+        )
+
     def test_looks_are_counted(self, tool):
         held = here(tool, reviews(60))
         for number in range(5):
@@ -513,6 +529,17 @@ class TestScoring:
     def test_labels_stand_in_the_order_of_their_numbers(self, tool):
         truths = [f"class {n % 12}" for n in range(60)]
         assert list(tool._per_class("classification", truths, truths)) == [f"class {n}" for n in range(12)]
+
+    @pytest.mark.parametrize(
+        "scores", [{"0": 1.0, "1": 1.0}, {"0": float("nan"), "1": 0.5}, {"0": -0.5, "1": 1.5}, {"0": 7, "1": -3}]
+    )
+    def test_scores_that_are_no_probabilities_give_no_log_loss(self, tool, scores):
+        held = here(tool, reviews(60))
+        rows = [{"id": key, "prediction": truth, "scores": scores} for key, truth in labels(tool, held).items()]
+        tool.workspace.write_bytes("p.jsonl", lines(rows))
+        found = score(tool, held, {"predictions": "p.jsonl"})
+        assert "log_loss" not in found["metrics"] and "calibration_error" not in found["metrics"]
+        assert "`scores` are no probabilities" in " ".join(found["warnings"])
 
     def test_scores_give_log_loss_and_calibration(self, tool):
         held = here(tool, reviews(80))

@@ -334,6 +334,7 @@ class TestAMetricOfTheAgentsOwn:
         same = judged(session)
         assert found["metric"] == "own_likeness" and found["better"] and found["id"] != same["id"]
         assert found["candidate"]["value"] == round(same["candidate"]["value"], 3)
+        assert 0.001 <= found["difference"]["p_value"] < 0.05  # never more digits, and never nothing
         assert "is code of the agent's" in " ".join(found["warnings"])
         wish = call(found)
         assert "The metric is code of the agent's (likeness.py)" in session.push.preview(**wish)
