@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_the_command_line_takes_servers_and_says_how_their_definitions_are_read(
         '[{"name": "say", "description": "Says it.", "inputSchema": {"type": "object"}}]'
     )
     script = ["Go.\n<code>\nprint(raw_say())\n</code>", "Done.\n<code>\nfinal_answer('done')\n</code>"]
-    server = f"raw={sys.executable} {raw} {tmp_path}"
+    server = f"raw={shlex.join([sys.executable, str(raw), str(tmp_path)])}"
     words = [
         sys.executable,
         "-m",
