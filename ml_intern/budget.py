@@ -6,6 +6,7 @@ the difference of one of them between what was set aside and what it took; an un
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ class Reservation:
         reasoning_tokens: int = 0,
     ) -> Usage:
         """The call took this (`None`: nobody knows). Returns the usage of the ledger that it was set aside in."""
-        used = Usage(input_tokens, output_tokens, cached_tokens, cost_usd, reasoning_tokens)
+        used = Usage(input_tokens, output_tokens, cached_tokens, _price(cost_usd), reasoning_tokens)
         return self._ledger._close(self, used)
 
     def release(self) -> None:
@@ -161,6 +162,7 @@ class SpendLedger:
         Raises:
             BudgetUsedUp: it does not fit, or was cancelled.
         """
+        estimate_usd, at_most_usd = _price(estimate_usd), _price(at_most_usd)
         worst = at_most_usd if at_most_usd is None else max(at_most_usd, estimate_usd or 0.0)
         reservation = Reservation(kind, estimate_usd, worst, self)
         wanted = estimate_usd or 0.0
@@ -181,7 +183,7 @@ class SpendLedger:
         self, input_tokens: int, output_tokens: int, cached_tokens: int = 0, cost_usd: float | None = None
     ) -> Usage:
         """Adds one call for which nothing was set aside. `cost_usd` is `None` where the price is unknown."""
-        used = Usage(input_tokens, output_tokens, cached_tokens, cost_usd)
+        used = Usage(input_tokens, output_tokens, cached_tokens, _price(cost_usd))
         return self._close(Reservation("", None, 0.0, self), used)
 
     def correct(self, usd: float) -> Usage:
@@ -263,6 +265,11 @@ class SpendLedger:
         self.unpriced_calls += used.cost_usd is None
         self.spent_usd += used.cost_usd or 0.0
         self.usage += used
+
+
+def _price(usd: float | None) -> float | None:
+    """What a service says that it costs; what is no amount of money is not known."""
+    return usd if usd is not None and math.isfinite(usd) and usd >= 0 else None
 
 
 QUESTION_STEPS, FIRST_STEPS, MORE_STEPS = 12, 30, 20

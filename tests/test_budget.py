@@ -43,6 +43,18 @@ def code(text: str, thought: str = "Go on.") -> str:
 # The ledger.
 
 
+@pytest.mark.parametrize("cost", [float("nan"), float("inf"), -1.0])
+def test_what_is_no_amount_of_money_is_not_known_and_blinds_no_budget(cost: float) -> None:
+    ledger = SpendLedger(budget_usd=1.0)
+    ledger.record(10, 5, cost_usd=cost)
+    ledger.reserve("model", cost, cost).settle(cost)
+    assert (ledger.unpriced_calls, ledger.spent_usd, ledger.usage.cost_usd) == (2, 0.0, None)
+    ledger.record(10, 5, cost_usd=1.0)
+    assert ledger.exceeded()
+    with pytest.raises(BudgetUsedUp):
+        ledger.reserve("model", 0.5)
+
+
 def test_what_is_set_aside_is_not_there_for_others_until_it_is_settled_or_released() -> None:
     ledger = SpendLedger(1.0)
     first = ledger.reserve("job", 0.7, 0.7)

@@ -1102,7 +1102,7 @@ class TrainingJobTool(Tool):
                 "said": str(own.get("why"))[:500],
                 "remedy": str(own.get("fix") or "")[:500],
             }
-        tail = "\n".join([*text.split("\n")[-400:], seen["why"], f"exit code: {seen['exit_code']}"])
+        tail = self._last_error("\n".join([*text.split("\n")[-400:], seen["why"], f"exit code: {seen['exit_code']}"]))
         errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*$", tail, re.MULTILINE)
         for kind, pattern, remedy in self.causes:
             found = [line.strip() for line in tail.split("\n") if re.search(pattern, line)]
@@ -1117,6 +1117,21 @@ class TrainingJobTool(Tool):
             "said": last[:500],
             "remedy": "Read its log, mend the script, and smoke-run it again.",
         }
+
+    def _last_error(self, tail: str) -> str:
+        """A log from its last traceback on, with those that led to it: what was said and got over before ended nothing."""
+        import re
+
+        head = "Traceback (most recent call last):"
+        parts = tail.split(head)
+        first = len(parts) - 1
+        led = r"direct cause of the following exception|During handling of the above exception"
+        # What starts several processes ends with an error of its own, about theirs.
+        if first > 1 and re.search(r"ChildFailedError|ProcessRaisedException", parts[first]):
+            first -= 1
+        while first > 1 and re.search(led, parts[first - 1]):
+            first -= 1
+        return head + head.join(parts[first:]) if first > 0 else tail
 
     def _smaller(self, about: dict) -> str:
         """The same rows a step with half of them at once, as training_config takes it; '' where that is not known."""

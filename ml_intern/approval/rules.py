@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -184,10 +184,12 @@ class Rule:
                 return False
         if not (self.destination or self.visibility):
             return True
-        where = call.destination
+        where, pattern = call.destination, self.destination or "*"
+        if where is not None and self.action != "allow":  # the Hub takes names in any case for the same repository
+            where, pattern = replace(where, name=where.name.lower()), pattern.lower()
         return (
             where is not None
-            and _leads_to(where.name, self.destination or "*", own)
+            and _leads_to(where.name, pattern, own)
             and (not self.visibility or _fits(where.visibility, self.visibility))
         )
 

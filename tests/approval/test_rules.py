@@ -143,3 +143,15 @@ def test_the_rule_for_a_kind_of_call_is_as_narrow_as_makes_sense(one: Call, rule
     made = rule_for(one, ME)
     assert (made and made.short) == rule
     assert made is None or made.matches(one, ME)
+
+
+@pytest.mark.parametrize("name", ["Me/prod", "me/PROD", "ME/Prod"])
+def test_what_is_denied_is_denied_however_its_name_is_written(name: str) -> None:
+    """The Hub takes it for the same repository; what is allowed is what was written."""
+    call = Call("hub_push", effects="write", destination=Destination(name, "public"))
+    own = frozenset({"me"})
+    for pattern in ("me/prod", "me/PROD", "Me/p*", "*/prod"):
+        assert Rule.parse(f"deny hub_push:{pattern}").matches(call, own)
+        assert Rule.parse(f"ask hub_push:{pattern}").matches(call, own)
+    assert not Rule.parse("allow hub_push:someone/prod").matches(call, own)
+    assert not Rule.parse("deny hub_push:me/prods").matches(call, own)

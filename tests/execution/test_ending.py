@@ -258,10 +258,18 @@ def test_nothing_outlives_the_host(jail: Jail, death: signal.Signals, tmp_path: 
 def test_ctrl_c_in_the_host_stops_the_action_in_order(make, short_grace) -> None:
     executor = make()
     for code, kept in (("time.sleep(100)", True), ("sum(range(10**12))", False)):
+        begun = executor.workspace.root / f"begun-{kept}"
         executor(f"import time\nkept = {kept}")
-        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+
+        def interrupt(begun: Path = begun) -> None:
+            while not begun.exists():
+                time.sleep(0.02)
+            time.sleep(0.3)
+            signal.raise_signal(signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
-            executor(code)
+            executor(f"open({begun.name!r}, 'w').close()\n{code}")
         output = executor("kept")
         assert output.output is True  # the second was not saved yet: what is back is the first, and that is said
         assert ("as an earlier action left them" in output.logs) is not kept

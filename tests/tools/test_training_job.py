@@ -316,6 +316,10 @@ FAILURES = [
 ]  # fmt: skip
 
 
+BEGUN = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    run()\n'
+LED_TO = "\nThe above exception was the direct cause of the following exception:\n"
+
+
 class TestFailures:
     def test_a_job_that_fails_is_a_call_that_fails(self, desk, workspace):
         workspace.write_bytes("bad.py", b"print('begun')\nraise RuntimeError('CUDA out of memory.')\n")
@@ -335,6 +339,26 @@ class TestFailures:
         cause = desk.call(operation="status", job_id="local-x")["cause"]
         assert cause["kind"] == kind and remedy in cause["remedy"]
         assert cause["said"] in line or kind == "label-map"
+
+    @pytest.mark.parametrize(
+        ("before", "error", "kind"),
+        [
+            ("Saving the dataset to disk: 100%", "ValueError: Unable to create tensor", "error"),
+            ("Note: flash_attn: ImportError, falling back", "ValueError: bad shape", "error"),
+            ("WARNING 404 Client Error for additional_chat_templates, ignored", "AssertionError: x", "error"),
+            ("UserWarning: CUDA is not available, running on CPU", "IndexError: index out of range in self", "error"),
+            (f"{BEGUN}OSError: Connection reset\nretrying", "KeyError: 'text'", "column_missing"),
+            (f"{BEGUN}OSError: [Errno 28] No space left on device\n{LED_TO}", "RuntimeError: not saved", "no_space"),
+            (
+                f"{BEGUN}torch.OutOfMemoryError: CUDA out of memory.",
+                "torch.ChildFailedError: train.py FAILED",
+                "out_of_memory",
+            ),
+        ],
+    )
+    def test_what_was_got_over_is_not_the_cause(self, desk, before, error, kind):
+        ended(desk, "local-x", f"{before}\n{BEGUN}{error}\nbye\n")
+        assert desk.call(operation="status", job_id="local-x")["cause"]["kind"] == kind
 
     def test_out_of_memory_proposes_half_of_the_rows_at_once_and_as_many_a_step(self, desk, workspace):
         """The same model, data and task; completions of one prompt are not torn apart."""
