@@ -73,7 +73,7 @@ def approve(
     else:
 
         def closed() -> bool:
-            return all(now.call_id != request.call_id for now in peer.pending(running.id))
+            return request not in peer.pending(running.id)
 
         answer = ask(paper, request, closed, str(_home(home) / "rules"))
         if answer is None:
@@ -182,7 +182,7 @@ def _waiting(peer: Peer, running: Running, call: str | None) -> ApprovalRequest:
 
 
 def _give(paper: Paper, peer: Peer, running: Running, request: ApprovalRequest, answer: ApprovalAnswer) -> int:
-    peer.answer(running.id, request.call_id, replace(answer, by=whoami("approve command")))
+    peer.answer(running.id, request.call_id, replace(answer, by=whoami("approve command")), request)
     done = {"approve": "approved", "edit": "changed", "reject": "rejected", "stop": "stopped"}[answer.decision]
     paper.put(Text.assemble(("✓ ", "green"), f"{done}: {words.one_line(request.tool)}"), 2)
     return 0

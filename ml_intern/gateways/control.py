@@ -25,7 +25,7 @@ from ..errors import InternError
 from ..events import ApprovalAnswer, ApprovalAnswered, ApprovalRequest, Event, SessionEnded
 from ..intern import MLIntern
 from ..session import Session
-from .sockets import LONGEST_LINE, SECONDS, same_user, send, socket_folder, where
+from .sockets import LONGEST_LINE, SECONDS, as_sent, same_user, send, socket_folder, where
 
 CLIENTS = 32
 BACKLOG = 10_000
@@ -137,9 +137,12 @@ class ControlServer:
                 return [asdict(asked) for asked in self._session(request["session"]).pending()]
             case "answer":
                 session, call = self._session(request["session"]), str(request["call"])
-                answer = ApprovalAnswer(**request["answer"])
+                answer, shown = ApprovalAnswer(**request["answer"]), request.get("asked")
+                asks = next((one for one in session.pending() if one.call_id == call), None)
+                if shown is not None and asks is not None and as_sent(asdict(asks)) != shown:
+                    raise InternError("It asks something else by now", "somebody has edited it", "Look at it again.")
                 try:
-                    session.answer(call, answer)
+                    session.answer(call, answer, asks)
                 except InternError as error:
                     raise _late(session, call) or error from None
             case "steer":

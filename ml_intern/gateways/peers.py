@@ -48,13 +48,20 @@ class Peer:
         """The questions of a session that are open, oldest first."""
         return [_request(row) for row in self._ask("pending", session=session_id)]
 
-    def answer(self, session_id: str, call_id: str, answer: ApprovalAnswer) -> None:
+    def answer(
+        self, session_id: str, call_id: str, answer: ApprovalAnswer, asked: ApprovalRequest | None = None
+    ) -> None:
         """Answers a question.
+
+        Args:
+            asked (`ApprovalRequest`, *optional*): What the person was shown: for another question the answer does not count,
+                even where an edited call asks anew under the same id.
 
         Raises:
             InternError: it is not open (any more): an answer counts once.
         """
-        self._ask("answer", session=session_id, call=call_id, answer=asdict(answer))
+        shown = None if asked is None else asdict(asked)
+        self._ask("answer", session=session_id, call=call_id, answer=asdict(answer), asked=shown)
 
     def steer(self, session_id: str, text: str, by: str = "") -> None:
         self._ask("steer", session=session_id, text=text, by=by)

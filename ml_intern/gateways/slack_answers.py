@@ -149,7 +149,7 @@ class Answers:
         session = self.intern.sessions.get(asked.session)
         if session is None and (found := self.elsewhere(asked.session)) is not None:
             request = _waiting(found[0].pending(asked.session), asked)
-            found[0].answer(asked.session, asked.call, answer(request))
+            found[0].answer(asked.session, asked.call, answer(request), request)
             return
         session = session or self.woken(asked.session)
         request = _waiting(session.pending(), asked)

@@ -59,3 +59,8 @@ def same_user(connection: socket.socket) -> bool:
 
 def send(connection: socket.socket, row: dict[str, Any]) -> None:
     connection.sendall(json.dumps(row, default=str).encode() + b"\n")
+
+
+def as_sent(row: dict[str, Any]) -> dict[str, Any]:
+    """What arrives of it at the other end."""
+    return json.loads(json.dumps(row, default=str))

@@ -143,6 +143,24 @@ def test_of_many_answers_at_once_one_counts(start) -> None:
     assert worker.ends().startswith("denied")
 
 
+def test_what_was_shown_before_somebody_edited_it_is_not_approved(start) -> None:
+    worker = start("publishes")
+    peer, row = worker.until("waiting")
+    [before] = peer.pending(row.id)
+    peer.answer(
+        row.id, before.call_id, ApprovalAnswer("edit", arguments={**before.arguments, "repo_id": "me/other"}), before
+    )
+    end = time.monotonic() + 30
+    while peer.pending(row.id) in ([], [before]) and time.monotonic() < end:
+        time.sleep(0.05)
+    [now] = peer.pending(row.id)
+    assert now.call_id == before.call_id and now.arguments["repo_id"] == "me/other"
+    with pytest.raises(InternError, match="asks something else by now"):
+        peer.answer(row.id, before.call_id, ApprovalAnswer("approve"), before)
+    peer.answer(row.id, now.call_id, ApprovalAnswer("reject", "no"), now)
+    assert worker.ends().startswith("denied")
+
+
 def test_a_question_is_answered_from_elsewhere(start) -> None:
     worker = start("asks")
     worker.until("waiting")
