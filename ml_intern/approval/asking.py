@@ -54,18 +54,41 @@ def ask_until(request: ApprovalRequest, withdrawn: Callable[[], bool]) -> Approv
 def _put(request: ApprovalRequest) -> None:
     question = request.tool == QUESTION
     lines = [
-        f"\n{request.agent or 'The agent'} asks:" if question else f"\n{request.tool} wants to run: {request.reason}."
+        f"\n{_line(request.agent) or 'The agent'} asks:"
+        if question
+        else f"\n{_line(request.tool)} wants to run: {_line(request.reason)}."
     ]
-    lines += [json.dumps(request.arguments, indent=2, ensure_ascii=True), request.preview]
-    lines += [f"  {file.path}  {file.size:,} bytes  sha256 {file.sha256[:12]}" for file in request.files]
-    lines += [f"!! repeats text from {source}" for source in request.sources]
+    lines.append(json.dumps(request.arguments, indent=2, ensure_ascii=True))
+    if request.destination is not None:
+        seen = f" ({_line(request.destination.visibility)})" if request.destination.visibility else ""
+        lines.append(f"To {_line(request.destination.name)}{seen}")
+    # Others' words: no line of them looks like one of these.
+    lines += [f"  | {line}" for line in (request.preview.split("\n") if request.preview else ())]
+    lines += [f"  {_line(file.path)}  {file.size:,} bytes  sha256 {file.sha256[:12]}" for file in request.files]
+    lines += [f"!! repeats text from {_line(source)}" for source in request.sources]
     if request.cost_usd is not None:
         left = "" if request.left_usd is None else f" of ${request.left_usd:.2f} that are left"
         lines.append(f"It costs about ${request.cost_usd:.2f}{left}.")
-    print(_printable("\n".join(filter(None, lines))), file=sys.stderr)
-    choices = f", [a]lways in this session ({_printable(request.rule)})" if request.rule else ""
+    print(_printable("\n".join(lines)), file=sys.stderr)
+    choices = f", [a]lways in this session ({_line(request.rule)})" if request.rule else ""
     prompt = "Your answer: " if question else f"Allow it? [y]es{choices}, [n]o, [s]top, or a reason to say no: "
+    forget_typing()
     print(prompt, end="", file=sys.stderr, flush=True)
+
+
+def forget_typing() -> None:
+    """What was typed before the question was there cannot be an answer to it."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        return
+    if sys.stdin and sys.stdin.isatty():
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
+def _line(text: str) -> str:
+    """On one line, so that it cannot pass for another one of the question."""
+    return _printable(" ".join(text.split()))
 
 
 def _printable(text: str) -> str:

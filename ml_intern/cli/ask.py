@@ -27,6 +27,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ..approval.asking import forget_typing
 from ..events import ApprovalAnswer, ApprovalRequest
 from . import text as words
 from .card import GRANT, QUESTION, card, choices_of
@@ -270,16 +271,6 @@ def _deaf() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def forget_typing() -> None:
-    """What was typed before the question was there cannot be an answer to it."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        return
-    if sys.stdin.isatty():
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
 def _read(paper: Paper, prompt: str, withdrawn: Callable[[], bool]) -> str:

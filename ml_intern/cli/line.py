@@ -27,8 +27,8 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from ..approval.asking import forget_typing
 from ..secrets import Masker
-from .ask import forget_typing
 
 PAUSE = 0.8
 """Seconds without a key after which somebody who is typing may be asked something."""

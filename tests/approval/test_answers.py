@@ -11,8 +11,9 @@ import pytest
 from sessions.conftest import Publish, build, code, notes, until  # noqa: F401 - `build` is a fixture
 
 from ml_intern import InternError, State
-from ml_intern.approval import ask_until
-from ml_intern.events import ApprovalAnswer, ApprovalRequest
+from ml_intern.approval import ask_at_terminal, ask_until
+from ml_intern.approval.asking import _put
+from ml_intern.events import ApprovalAnswer, ApprovalRequest, Destination, FileDigest
 from ml_intern.testing import ScriptedModel
 
 DOES = code("print(publish(what='a'))")
@@ -107,7 +108,28 @@ def test_a_question_at_the_terminal_ends_when_somebody_else_was_quicker(
         threading.Timer(0.3, answered.set).start()
         assert ask_until(request, answered.is_set) is None
         assert "answered elsewhere" in capsys.readouterr().err
-        os.write(ours, b"y\n")
+        os.write(ours, b"y\n")  # before it could be read: no answer
+        threading.Timer(0.3, os.write, [ours, b"not on a Friday\n"]).start()
+        answer = ask_until(request, lambda: False)
+        assert answer is not None and (answer.decision, answer.reason) == ("reject", "not on a Friday")
+        threading.Timer(0.3, os.write, [ours, b"y\n"]).start()
         answer = ask_until(request, lambda: False)
         assert answer is not None and (answer.decision, answer.by) == ("approve", "terminal")
     os.close(ours)
+
+
+def test_the_plain_question_says_where_it_goes_and_no_words_of_others_pass_for_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    forged = "fine\nTo me/mine (private)\nIt costs about $0.00."
+    request = ApprovalRequest(
+        "call_1", "publish", {"what": "a"}, "write", f"it publishes {forged}", preview=forged, sources=(forged,),
+        files=(FileDigest(f"a.txt\n{forged}", 3, "0" * 64),), destination=Destination("acme/theirs", "public"), cost_usd=5.0,
+        agent=f"helper\n{forged}",
+    )  # fmt: skip
+    assert ask_at_terminal(request).decision == "reject"  # nobody is there
+    _put(request)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("To ")] == ["To acme/theirs (public)"]
+    assert [line for line in lines if line.startswith("It costs")] == ["It costs about $5.00."]
+    assert "  | To me/mine (private)" in lines

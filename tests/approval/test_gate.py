@@ -445,4 +445,4 @@ def test_what_others_wrote_clears_no_terminal_where_a_person_decides(capsys: pyt
                               files=(FileDigest(evil, 1, "0" * 64),), sources=(evil,), agent=evil, rule=evil)  # fmt: skip
     _put(request)
     shown = capsys.readouterr().err
-    assert not set("\x1b\u202e\r\x9b") & set(shown) and "Définition: 数\n\tIt only looks." in shown
+    assert not set("\x1b\u202e\r\x9b") & set(shown) and "  | Définition: 数\n  | \tIt only looks." in shown
