@@ -2048,6 +2048,7 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
         found, start, kind = set(), None, None
         for place, tag in enumerate([*tags, "O"]):
             mark, _, name = tag.partition("-")
+            mark = {"U": "S", "L": "E"}.get(mark, mark) if name else mark  # BILOU says it so
             if start is not None and (mark in ("B", "O", "S") or name != kind):
                 found.add((start, place, kind))
                 start = None
@@ -2064,7 +2065,7 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
     def _of_texts(self, truths: list, answers: list, rows: list) -> dict:
         """Of several references the best counts, for each metric by itself; BLEU takes the first."""
         pairs = list(zip(truths, answers, strict=True))
-        exact = [float(max([self._plain(one) == self._plain(answer) for one in truth])) for truth, answer in pairs]
+        exact = [float(max([self._same(one, answer) for one in truth])) for truth, answer in pairs]
         found = {"exact_match": {"columns": [exact], "binary": True}}
         for name, score in (("token_f1", self._token_f1), ("rouge_l", self._rouge_l), ("chrf", self._chrf)):
             found[name] = {"columns": [[max([score(one, answer) for one in truth]) for truth, answer in pairs]]}
@@ -2114,6 +2115,20 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
         text = unicodedata.normalize("NFKC", text).casefold()
         text = re.sub(r"[^\w\s]", "", text) if text.isascii() else self._forms()["no_words"].sub("", text)
         return " ".join([word for word in self._units(text) if word not in ("a", "an", "the")])
+
+    def _same(self, truth: str, answer: str) -> bool:
+        """Whether two answers are the same as SQuAD compares them, and their numbers and signs as well: 1.5 is not 15, -5 not
+        5, C++ not C."""
+        return self._plain(truth) == self._plain(answer) and self._numerals(truth) == self._numerals(answer)
+
+    def _numerals(self, text: str) -> list:
+        """Numbers with their sign and point (no commas between thousands), names that end in signs, comparisons."""
+        import re
+        import unicodedata
+
+        text = unicodedata.normalize("NFKC", text).casefold().replace("\u2212", "-")
+        text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+        return re.findall(r"(?<!\w)-?(?:\d+(?:[.,:/]\d+)*|\.\d+)|[^\W\d]+[+#]+|[<>=]+", text)
 
     def _token_f1(self, truth: str, answer: str) -> float:
         from collections import Counter
@@ -2279,6 +2294,9 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
             below, above = len([x for x in gains if x <= 0]), len([x for x in gains if x >= 0])
             p_value = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
             test, counted = f"paired bootstrap of {resamples} resamples, two-sided", {}
+            if n <= 50:  # of few rows resamples are too alike
+                p_value = max(p_value, self._swapped(old, new, gain, n))
+                test += ", and the two sides of each row swapped at random"
         difference = {
             "value": gain,
             "interval": [gains[low], gains[high]],
@@ -2289,6 +2307,30 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
         difference["spread"] = statistics.pstdev(gains)
         better = (gain > 0 if new["higher"] else gain < 0) and p_value < 0.05
         return {"old": told[0], "new": told[1], "difference": difference, "better": better}
+
+    def _swapped(self, old: dict, new: dict, gain: float, n: int) -> float:
+        """How likely it is that chance alone makes such a difference, where which side a row's answer is of does not matter."""
+        import random
+
+        generator, beyond = random.Random(1), 0
+        for _ in range(1000):
+            turned = [generator.random() < 0.5 for _ in range(n)]
+            sides = [self._value(self._mixed(*pair, turned)) for pair in ((old, new), (new, old))]
+            beyond += abs(sides[1] - sides[0]) >= abs(gain) - 1e-12
+        return (beyond + 1) / 1001
+
+    def _mixed(self, one: dict, other: dict, turned: list) -> dict:
+        """A metric of one side, with the other one's rows where they are turned."""
+        mixed = dict(one)
+        for name in ("columns", "codes"):
+            if name in one:
+                mine, theirs = ([one[name]], [other[name]]) if name == "codes" else (one[name], other[name])
+                made = [
+                    [second if turn else first for first, second, turn in zip(*pair, turned, strict=True)]
+                    for pair in zip(mine, theirs, strict=True)
+                ]
+                mixed[name] = made[0] if name == "codes" else made
+        return mixed
 
     def _over_seeds(self, metric: str, values: dict, outcome: dict, warnings: list) -> None:
         """Where several seeds were run the first one of each side is compared: which it is must not decide."""
@@ -2775,6 +2817,8 @@ print("\\n@scores", [float(module.score(**row)) for row in rows], flush=True)
         columns = [name for name in held["columns"] if name in there]
         found = {"exact": set(), "normalised": set(), "near": set(), "in_pieces": set()}
         texts, numbers, rest = self._own(held["rows"], columns)
+        if columns and not texts and self._own(held["rows"], held["columns"])[0]:
+            columns = []  # what they say stands under another name there
         if not columns:
             texts = [name for name in held["columns"] if [row for row in held["rows"] if self._flat(row.get(name))]]
             if not texts:

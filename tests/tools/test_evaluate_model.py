@@ -401,6 +401,14 @@ class TestScoring:
         assert side["seeds"]["n"] == 3 and side["seeds"]["values"][0] == side["value"]
         assert min(side["seeds"]["values"]) <= side["seeds"]["mean"] <= max(side["seeds"]["values"])
 
+    def test_a_leak_is_found_under_another_name(self, tool):
+        rows = [{**row, "source": "ab"[place % 2]} for place, row in enumerate(reviews(100))]
+        held = here(tool, rows)
+        other = [{"sentence": row["text"], "source": row["source"]} for row in rows]
+        tool.workspace.write_bytes("train.jsonl", lines(other))
+        found = score(tool, held, answer(tool, held, "p.jsonl", right(0.9, 1)), train=["train.jsonl"])
+        assert found["contamination"]["checked"] and found["contamination"]["rows"] > 90 and found["problems"]
+
     def test_which_seed_stands_first_does_not_decide(self, tool):
         held = here(tool, reviews(200))
         shares = {"lucky": 0.95, "poor": 0.55, "poorer": 0.5, "base": 0.8}
@@ -771,6 +779,35 @@ class TestMetricsAgainstTheirReferences:
         counts = [tool._bleu_counts(*pair) for pair in PAIRS]
         assert [round(tool._bleu(one, 1), 6) for one in counts] == [0.488923, 0.122562, 0.0]
         assert round(tool._bleu([sum(column) for column in zip(*counts, strict=True)], 3), 6) == 0.177577
+
+    @pytest.mark.parametrize(
+        ("truth", "answer", "same"),
+        [
+            ("-5", "5", False), ("1.5", "15", False), ("1/2", "12", False), ("C++", "C#", False), ("x > 1", "x < 1", False),
+            ("−5", "-5", True), ("1,000", "1000", True), ("$5.", "5", True), ("The C++ way", "c++ WAY", True),
+            ("10-20", "10 - 20", False), ("10-20", "10-20.", True), ("2,5", "25", False), ("St. Louis", "st louis", True),
+        ],
+    )  # fmt: skip
+    def test_numbers_are_the_same_with_their_signs_and_points_alone(self, truth, answer, same):
+        assert EvaluateModelTool()._same(truth, answer) is same
+
+    def test_entities_as_bilou_writes_them(self):
+        tool = EvaluateModelTool()
+        assert tool._entities(["B-PER", "L-PER", "U-PER", "O", "U-LOC"]) == {
+            (0, 2, "PER"),
+            (2, 3, "PER"),
+            (4, 5, "LOC"),
+        }
+
+    @pytest.mark.parametrize("n", [1, 3, 5])
+    def test_a_handful_of_rows_shows_nothing(self, n):
+        tool = EvaluateModelTool()
+        old = {"columns": [[1.0 + place / 10 for place in range(n)]], "final": tool._mean, "higher": False}
+        new = {"columns": [[0.1] * n], "final": tool._mean, "higher": False}
+        found = tool._compared(old, new, n)
+        assert (
+            not found["better"] and found["difference"]["p_value"] > 0.05 and "swapped" in found["difference"]["test"]
+        )
 
     @pytest.mark.parametrize(
         ("text", "words", "cut"),
